@@ -1,0 +1,13 @@
+/* metamix.h - the whole public interface. Read in this order. */
+#ifndef METAMIX_METAMIX_H
+#define METAMIX_METAMIX_H
+
+#include "metamix/status.h"
+#include "metamix/context.h"
+#include "metamix/graph.h"
+#include "metamix/zoo.h"
+#include "metamix/data.h"
+#include "metamix/settings.h"
+#include "metamix/run.h"
+
+#endif

@@ -1,0 +1,108 @@
+/*
+ * run.h - a run: one folder, one network, one job that can be stopped and gone on with.
+ *
+ * The folder holds
+ *   config.json             the job and its settings
+ *   log.jsonl               a line for every epoch and phase
+ *   last.safetensors        everything needed to go on, bit for bit
+ *   best.safetensors        the best validation epoch of the last phase (evaluation only)
+ *   bits.json               the bit assignment, once there is one
+ *   result.json             the numbers of mix_result, when the job is done
+ * Calling the same job on the same folder goes on from last.safetensors; a folder whose job is done
+ * is left as it is and its result is given again. Other settings: MIX_EMISMATCH names the first
+ * one.
+ */
+#ifndef METAMIX_RUN_H
+#define METAMIX_RUN_H
+
+#include "metamix/data.h"
+#include "metamix/graph.h"
+#include "metamix/settings.h"
+
+/* What a long job tells while it works. Texts live during the call only. */
+typedef struct mix_progress {
+    const char
+        *phase; /* "float", "bit-meta", "bit-search", "stage a", "stage b", "evaluate", "data" */
+    int epoch, epochs;   /* counted from 0                                                  */
+    int64_t step, steps; /* within the epoch                                                */
+    double loss, top1;   /* running means of the epoch; top1 in percent; NAN when not known */
+    double gbops;        /* of the network that would be picked now; NAN outside the search */
+    double images_per_second, seconds_left;
+    double data_wait; /* share of the time spent waiting for images, 0..1                */
+    bool epoch_done;  /* with validation figures below when evaluated, else NAN         */
+    double val_top1, val_top5, val_loss;
+} mix_progress;
+
+typedef struct mix_observer {
+    void (*progress)(void *user, const mix_progress *progress);
+    bool (*stop)(void *user); /* asked after every step; true: save, return MIX_ESTOPPED */
+    void *user;
+} mix_observer;
+
+typedef struct mix_accuracy {
+    double top1, top5; /* percent    */
+    double loss;       /* mean cross entropy */
+    int64_t images;
+} mix_accuracy;
+
+typedef struct mix_phase_time {
+    char phase[16];
+    int epochs;
+    double seconds;
+} mix_phase_time;
+
+/* What came out. Arrays belong to the result; mix_result_release() frees them. */
+typedef struct mix_result {
+    mix_accuracy float_accuracy; /* of the network that the job started from or trained */
+    mix_accuracy best, last;     /* of the job's last phase: best epoch, last epoch     */
+    mix_layer_bits *bits;        /* n_layers entries; NULL for float training          */
+    int n_layers;
+    double gbops, target_gbops;  /* reached; asked for (NAN without a budget)           */
+    double mean_activation_bits; /* NAN for float training                              */
+    mix_phase_time phases[8];
+    int n_phases;
+    double seconds;
+    double data_wait;                /* share of training time spent waiting for images     */
+    uint64_t plan_bytes, peak_bytes; /* largest engine plan; the process's peak memory  */
+} mix_result;
+
+MIX_API void mix_result_release(mix_result *result);
+
+/*
+ * The jobs. run_dir is made when missing. from is the checkpoint (.safetensors) or the folder of
+ * the float run to start from. bits is a bits.json or "WxAy" for a uniform network. observer may be
+ * NULL. Errors besides those of the parts: MIX_EINVAL (a setting out of range), MIX_ESTOPPED,
+ * MIX_ENUMERIC (loss not finite), MIX_EMISMATCH.
+ */
+MIX_API MIX_CHECKED mix_status mix_train(mix_ctx *ctx, const char *run_dir,
+                                         const mix_settings *settings, const mix_observer *observer,
+                                         mix_result *result);
+MIX_API MIX_CHECKED mix_status mix_quantize(mix_ctx *ctx, const char *run_dir, const char *from,
+                                            const mix_settings *settings,
+                                            const mix_observer *observer, mix_result *result);
+MIX_API MIX_CHECKED mix_status mix_select(mix_ctx *ctx, const char *run_dir, const char *from,
+                                          const mix_settings *settings,
+                                          const mix_observer *observer, mix_result *result);
+/* from may also be a run of mix_select(): its meta-state weights and steps are the start, and its
+ * bits are used when bits is NULL. */
+MIX_API MIX_CHECKED mix_status mix_finetune(mix_ctx *ctx, const char *run_dir, const char *from,
+                                            const char *bits, const mix_settings *settings,
+                                            const mix_observer *observer, mix_result *result);
+
+/* Accuracy of a checkpoint file, or of a run folder's best.safetensors, on the validation
+ * images: as it was trained (quantized where it is), or in float with float_weights. */
+MIX_API MIX_CHECKED mix_status mix_eval(mix_ctx *ctx, const char *from,
+                                        const mix_settings *settings, const mix_observer *observer,
+                                        bool as_float, mix_accuracy *accuracy);
+
+/* The network of a checkpoint or run folder, and its bit assignment when it has one (*bits is
+ * NULL otherwise; free with mix_bits_free()). */
+MIX_API MIX_CHECKED mix_status mix_run_graph(mix_ctx *ctx, const char *from, mix_graph **graph,
+                                             mix_layer_bits **bits);
+MIX_API void mix_bits_free(mix_ctx *ctx, mix_layer_bits *bits);
+
+/* "W4A3" or GBOPs as text -> GBOPs for this graph. MIX_EINVAL. */
+MIX_API MIX_CHECKED mix_status mix_budget_parse(mix_ctx *ctx, const mix_graph *graph,
+                                                const char *text, double *gbops);
+
+#endif

@@ -1,0 +1,116 @@
+/*
+ * settings.h - every setting of every phase, from one list.
+ *
+ * The list below makes the structure, the command's options (an underscore becomes a
+ * hyphen), their help and defaults, and config.json. X(type, field, default, groups, help);
+ * types: INT, REAL, FLAG (--x, --no-x), TEXT (at most MIX_TEXT_MAX - 1 bytes).
+ * Groups say which commands take the setting. "Published" quotes METHOD.md's source.
+ */
+#ifndef METAMIX_SETTINGS_H
+#define METAMIX_SETTINGS_H
+
+#include <stdbool.h>
+
+#include "metamix/context.h"
+
+enum { MIX_TEXT_MAX = 1024 };
+
+enum {
+    MIX_GROUP_NET = 1u << 0,      /* which network                        */
+    MIX_GROUP_DATA = 1u << 1,     /* images, batches, augmentation        */
+    MIX_GROUP_FLOAT = 1u << 2,    /* float training                       */
+    MIX_GROUP_BITS = 1u << 3,     /* weight bits                          */
+    MIX_GROUP_SELECT = 1u << 4,   /* bit selection phase                  */
+    MIX_GROUP_FINETUNE = 1u << 5, /* weight training phase                */
+    MIX_GROUP_RUN = 1u << 6       /* seed, checkpoints: anything that trains */
+};
+
+#define MIX_SETTINGS_MAP(X)                                                                        \
+    X(TEXT, arch, "mobilenet_v2", MIX_GROUP_NET, "network: mobilenet_v2")                          \
+    X(REAL, width, 1.0, MIX_GROUP_NET, "channel multiplier")                                       \
+    X(TEXT, stem, "auto", MIX_GROUP_NET,                                                           \
+      "first convolution: standard (stride 2), small (stride 1), auto (small up to 64 pixels)")    \
+    X(TEXT, data, "", MIX_GROUP_DATA, "data set: folder of IDX files or of train/ and val/")       \
+    X(INT, image_size, 0, MIX_GROUP_DATA, "pixels, height = width; 0: as in the files")            \
+    X(INT, batch, 128, MIX_GROUP_DATA, "images in a mini-batch; published: 256")                   \
+    X(TEXT, crop, "pad", MIX_GROUP_DATA,                                                           \
+      "training crop: pad (shift inside a border of --crop-padding), resized "                     \
+      "(RandomResizedCrop), none")                                                                 \
+    X(INT, crop_padding, 4, MIX_GROUP_DATA, "border of the pad crop, pixels")                      \
+    X(FLAG, flip, true, MIX_GROUP_DATA, "mirror half of the training images")                      \
+    X(FLAG, skip_bad_images, false, MIX_GROUP_DATA, "leave out files that cannot be decoded")      \
+    X(INT, loader_threads, 1, MIX_GROUP_DATA, "threads that prepare batches ahead, 1..64")         \
+    X(INT, train_limit, 0, MIX_GROUP_DATA, "use only so many training images; 0: all")             \
+    X(INT, epochs, 30, MIX_GROUP_FLOAT, "epochs of float training")                                \
+    X(TEXT, optimizer, "sgd", MIX_GROUP_FLOAT,                                                     \
+      "float training: sgd (Nesterov momentum 0.9) or adam")                                       \
+    X(REAL, lr, 0.1, MIX_GROUP_FLOAT, "peak learning rate; cosine to 0 per step")                  \
+    X(REAL, warmup_epochs, 1.0, MIX_GROUP_FLOAT, "epochs of linear warm-up")                       \
+    X(REAL, weight_decay, 5e-4, MIX_GROUP_FLOAT, "on convolution and linear weights")              \
+    X(INT, weight_bits, 4, MIX_GROUP_BITS,                                                         \
+      "bit-width of searched layers' weights, 2..8; 32: float")                                    \
+    X(TEXT, candidates, "2,3,4,8", MIX_GROUP_SELECT,                                               \
+      "candidate activation bit-widths; published for MobileNet v3: 3,4,8")                        \
+    X(TEXT, target, "W4A3", MIX_GROUP_SELECT,                                                      \
+      "budget: GBOPs of one image, or WxAy for the cost of that uniform network")                  \
+    X(REAL, meta_warmup_epochs, 1.0, MIX_GROUP_SELECT,                                             \
+      "epochs of bit-meta training alone; published: 1")                                           \
+    X(REAL, search_epochs, 1.0, MIX_GROUP_SELECT,                                                  \
+      "epochs that alternate bit-meta and bit-search training; published: 1")                      \
+    X(REAL, meta_lr, 1e-4, MIX_GROUP_SELECT, "bit-meta training: Adam, constant; published: 1e-4") \
+    X(REAL, meta_weight_decay, 5e-6, MIX_GROUP_SELECT, "on convolution and linear weights")        \
+    X(TEXT, meta_branches, "all", MIX_GROUP_SELECT,                                                \
+      "gradients kept in bit-meta training: all, or last (an ablation)")                           \
+    X(REAL, alpha_lr, 0.0, MIX_GROUP_SELECT,                                                       \
+      "bit-search training: Adam(0.5, 0.999); 0: 0.5 / steps, at least the published 1e-4")        \
+    X(REAL, alpha_weight_decay, 1e-3, MIX_GROUP_SELECT, "on alpha")                                \
+    X(REAL, lambda, 4.0, MIX_GROUP_SELECT, "weight of |GBOPs - target| in the search loss")        \
+    X(INT, stage_a_epochs, 18, MIX_GROUP_FINETUNE,                                                 \
+      "weight training with quantized activations; published: 18")                                 \
+    X(INT, stage_b_epochs, 120, MIX_GROUP_FINETUNE,                                                \
+      "weight training with weights quantized too; published: 120")                                \
+    X(REAL, finetune_lr, 5e-4, MIX_GROUP_FINETUNE, "Adam, cosine to 0 per step, for each stage")   \
+    X(REAL, finetune_weight_decay, 5e-6, MIX_GROUP_FINETUNE, "on convolution and linear weights")  \
+    X(TEXT, teacher, "none", MIX_GROUP_SELECT | MIX_GROUP_FINETUNE,                                \
+      "soft targets: none, or self (the float network that the run starts from)")                  \
+    X(REAL, clip_norm, 10.0, MIX_GROUP_RUN, "largest gradient norm; 0: no clipping")               \
+    X(INT, bn_batches, 0, MIX_GROUP_RUN,                                                           \
+      "training batches that re-estimate batch norm's statistics before each evaluation")          \
+    X(REAL, checkpoint_minutes, 5.0, MIX_GROUP_RUN, "also save inside an epoch, this often")       \
+    X(INT, seed, 1, MIX_GROUP_NET | MIX_GROUP_RUN, "random seed")
+
+#define MIX_FIELD_INT(field)  int field;
+#define MIX_FIELD_REAL(field) double field;
+#define MIX_FIELD_FLAG(field) bool field;
+#define MIX_FIELD_TEXT(field) char field[MIX_TEXT_MAX];
+
+typedef struct mix_settings {
+#define X(type, field, value, groups, help) MIX_FIELD_##type(field)
+    MIX_SETTINGS_MAP(X)
+#undef X
+} mix_settings;
+
+typedef enum mix_setting_type { MIX_INT, MIX_REAL, MIX_FLAG, MIX_TEXT } mix_setting_type;
+
+/* One row of the list: how a command or a file reader walks the settings. */
+typedef struct mix_setting {
+    const char *name; /* the field's name */
+    mix_setting_type type;
+    size_t offset; /* in mix_settings  */
+    unsigned groups;
+    const char *help;
+    const char *value; /* the default, as text */
+} mix_setting;
+
+MIX_API void mix_settings_init(mix_settings *settings);
+MIX_API const mix_setting *mix_settings_list(size_t *count);
+
+/* Sets one by its name (underscores or hyphens); numbers and on/off are parsed. MIX_EINVAL: no such
+ * name, or a value that does not parse; ranges are checked when a run starts. */
+MIX_API MIX_CHECKED mix_status mix_settings_set(mix_settings *settings, mix_ctx *ctx,
+                                                const char *name, const char *value);
+/* Writes the value as text into buffer; mix_settings_set() reads it back unchanged. */
+MIX_API void mix_settings_get(const mix_settings *settings, const mix_setting *setting,
+                              char *buffer, size_t size);
+
+#endif

@@ -1,0 +1,40 @@
+#!/bin/sh
+# The demo: a small MobileNet v2 on Fashion-MNIST, first in float, then with 4-bit weights twice at
+# one budget: 3 bits in every searched layer, and the bits that MetaMix chooses. Both start from the
+# same float network and have the same weight training. Stop it and start it again: it goes on.
+#
+#   scripts/demo.sh [RUNS]     runs go to RUNS, default runs/demo
+#   METAMIX, DATA              the command and the data set, when they are elsewhere
+set -eu
+cd "$(dirname "$0")/.."
+runs=${1:-runs/demo}
+metamix=${METAMIX:-build/release/metamix}
+data=${DATA:-/usr/share/datasets/fashion-mnist}
+
+# Sized for at most six minutes on two cores.
+width=0.25
+train_limit=20000
+float_epochs=4
+meta_warmup_epochs=1
+search_epochs=1
+stage_a_epochs=1
+stage_b_epochs=3
+weight_bits=4
+target=W4A3
+candidates=2,3,4,8
+
+common="--data $data --batch 128 --train-limit $train_limit --seed 1"
+weight_training="--weight-bits $weight_bits --stage-a-epochs $stage_a_epochs \
+    --stage-b-epochs $stage_b_epochs"
+search="--candidates $candidates --target $target --meta-warmup-epochs $meta_warmup_epochs \
+    --search-epochs $search_epochs"
+
+# A job whose run is done gives its result again at once; one that was stopped goes on.
+# shellcheck disable=SC2086  # lists of options
+{
+    "$metamix" train --out "$runs/float" $common --width $width --epochs $float_epochs
+    "$metamix" finetune --out "$runs/uniform" --from "$runs/float" --bits $target $common \
+        $weight_training
+    "$metamix" quantize --out "$runs/metamix" --from "$runs/float" $common $search $weight_training
+}
+"$metamix" results "$runs/float" "$runs/uniform" "$runs/metamix" --layers

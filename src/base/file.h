@@ -1,0 +1,39 @@
+/*
+ * base/file.h - whole files and files that appear at once or not at all.
+ */
+#ifndef METAMIX_BASE_FILE_H
+#define METAMIX_BASE_FILE_H
+
+#include <stdio.h>
+
+#include "base/ctx.h"
+
+/* The file's bytes, with one zero byte behind them; the caller frees *bytes with mix__free().
+ * Errors: MIX_EIO with the path and the system's reason, also when the file is larger than limit.
+ */
+MIX_CHECKED mix_status mix__file_read(mix_ctx *ctx, const char *path, size_t limit, char **bytes,
+                                      size_t *size);
+
+/*
+ * Atomic writing: open "<path>.part", write, then commit = flush, fsync, rename, fsync of the
+ * folder. A failed or abandoned write removes the part file and leaves an old file at path as it
+ * was.
+ */
+struct mix__file_writer {
+    mix_ctx *ctx;
+    FILE *file;
+    char *path, *part;
+};
+MIX_CHECKED mix_status mix__file_begin(struct mix__file_writer *w, mix_ctx *ctx, const char *path);
+MIX_CHECKED mix_status mix__file_write(struct mix__file_writer *w, const void *bytes, size_t size);
+MIX_CHECKED mix_status mix__file_commit(struct mix__file_writer *w);
+void mix__file_abandon(struct mix__file_writer *w); /* after begin, when commit was not reached or
+                                                       failed: harmless twice */
+
+/* Makes the folder and its parents; an existing folder is fine. */
+MIX_CHECKED mix_status mix__make_folder(mix_ctx *ctx, const char *path);
+bool mix__path_exists(const char *path);
+/* "folder/name" in a new string for mix__free(); NULL when out of memory. */
+char *mix__path_join(mix_ctx *ctx, const char *folder, const char *name);
+
+#endif

@@ -1,0 +1,95 @@
+/*
+ * augment.c - what training does to an image before the network sees it.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "base/random.h"
+#include "data/batches.h"
+#include "data/image.h"
+
+/* An image's random numbers; each image has DRAWS of them in its epoch's stream. */
+enum { DRAW_FLIP, DRAW_DY, DRAW_DX, DRAW_BOX, BOX_TRIES = 10, DRAWS = 64 };
+
+static double draw(const struct mix__draws *draws, int which)
+{
+    return mix__random_uniform(draws->seed, draws->stream, draws->position * DRAWS + which);
+}
+
+/* Uniform on the integers 0..n. */
+static int draw_int(const struct mix__draws *draws, int which, int n)
+{
+    return (int)(draw(draws, which) * (n + 1.0));
+}
+
+bool mix__draw_flip(const struct mix__draws *draws)
+{
+    return draw(draws, DRAW_FLIP) < 0.5;
+}
+
+void mix__draw_shift(const struct mix__draws *draws, int padding, int *dy, int *dx)
+{
+    *dy = draw_int(draws, DRAW_DY, 2 * padding) - padding;
+    *dx = draw_int(draws, DRAW_DX, 2 * padding) - padding;
+}
+
+struct mix__box mix__draw_box(const struct mix__draws *draws, int height, int width)
+{
+    const double area = (double)height * width, low = 3.0 / 4, high = 4.0 / 3;
+    struct mix__box box;
+    for (int try = 0; try < BOX_TRIES; try++) {
+        const int first = DRAW_BOX + 4 * try;
+        const double part = area * (0.08 + (1 - 0.08) * draw(draws, first));
+        const double ratio = low * pow(high / low, draw(draws, first + 1));
+        box.width = (int)lround(sqrt(part * ratio));
+        box.height = (int)lround(sqrt(part / ratio));
+        if (box.width < 1 || box.width > width || box.height < 1 || box.height > height)
+            continue;
+        box.top = draw_int(draws, first + 2, height - box.height);
+        box.left = draw_int(draws, first + 3, width - box.width);
+        return box;
+    }
+    box.width = (int)fmin(width, fmax(1, lround(height * high)));
+    box.height = (int)fmin(height, fmax(1, lround(width / low)));
+    box.top = (height - box.height) / 2;
+    box.left = (width - box.width) / 2;
+    return box;
+}
+
+void mix__data_normalisation(int channels, float mean[3], float deviation[3])
+{
+    static const float rgb_mean[3] = { 0.485f, 0.456f, 0.406f };
+    static const float rgb_deviation[3] = { 0.229f, 0.224f, 0.225f };
+    for (int c = 0; c < 3; c++) {
+        mean[c] = channels == 3 ? rgb_mean[c] : 0.5f;
+        deviation[c] = channels == 3 ? rgb_deviation[c] : 0.5f;
+    }
+}
+
+void mix__normaliser_init(struct mix__normaliser *normaliser, int channels)
+{
+    float mean[3], deviation[3];
+    mix__data_normalisation(channels, mean, deviation);
+    for (int c = 0; c < 3; c++)
+        for (int v = 0; v < 256; v++)
+            normaliser->value[c][v] = (v / 255.0f - mean[c]) / deviation[c];
+}
+
+void mix__image_normalise(float *out, const struct mix__image *image, int dy, int dx, bool flip,
+                          const struct mix__normaliser *normaliser)
+{
+    const int h = image->height, w = image->width, c = image->channels;
+    memset(out, 0, sizeof *out * h * w * c);
+    for (int y = 0; y < h; y++) {
+        if (y + dy < 0 || y + dy >= h)
+            continue;
+        const uint8_t *row = image->pixels + (size_t)(y + dy) * w * c;
+        for (int x = 0; x < w; x++) {
+            const int from = (flip ? w - 1 - x : x) + dx;
+            if (from < 0 || from >= w)
+                continue;
+            for (int k = 0; k < c; k++)
+                out[((size_t)y * w + x) * c + k] = normaliser->value[k][row[(size_t)from * c + k]];
+        }
+    }
+}

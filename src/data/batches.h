@@ -1,0 +1,55 @@
+/*
+ * data/batches.h - normalised mini-batches, prepared ahead by threads.
+ *
+ * What batch i of epoch e holds is a pure function of (seed, epoch, i): the order is
+ * a shuffle of the epoch, and each image's augmentation is drawn from (seed, epoch, position in the
+ * epoch). So threads, stops and restarts change nothing.
+ */
+#ifndef METAMIX_DATA_BATCHES_H
+#define METAMIX_DATA_BATCHES_H
+
+#include "metamix/data.h"
+
+enum mix__crop { MIX__CROP_NONE, MIX__CROP_PAD, MIX__CROP_RESIZED };
+
+/* What images are normalised with: (byte / 255 - mean) / deviation, per channel. ImageNet's
+ * (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225) for 3 channels, 0.5 and 0.5 for 1. */
+void mix__data_normalisation(int channels, float mean[3], float deviation[3]);
+
+struct mix__batches_options {
+    mix_split split;
+    int batch;
+    bool train; /* shuffle, augment, leave out a last short batch; else file order, last batch short
+                 */
+    enum mix__crop crop;
+    int crop_padding; /* pixels of MIX__CROP_PAD; the border holds the mean (0 after normalising) */
+    bool flip;
+    size_t limit; /* only the first so many images of a fixed shuffle; 0: all */
+    int threads;  /* that prepare ahead, 1..64                                */
+    uint64_t seed;
+};
+
+struct mix__batch {
+    const float
+        *images; /* (count, size, size, channels), normalised; the loader's until the next call */
+    const int *labels; /* (count) */
+    int count;
+};
+
+struct mix__batches;
+
+mix_status mix__batches_new(struct mix__batches **out, mix_data *data,
+                            const struct mix__batches_options *options) MIX_CHECKED;
+void mix__batches_free(struct mix__batches *batches); /* joins the threads; accepts NULL */
+
+int64_t mix__batches_per_epoch(const struct mix__batches *batches);
+
+/* Begins with batch `first` of `epoch`; what was prepared for another place is dropped. */
+mix_status mix__batches_seek(struct mix__batches *batches, int epoch, int64_t first) MIX_CHECKED;
+/* The next batch; behind the last of an epoch comes the first of the next one. Blocks until it is
+ * ready. */
+mix_status mix__batches_next(struct mix__batches *batches, struct mix__batch *batch) MIX_CHECKED;
+/* Seconds that _next() has blocked since the loader was made. */
+double mix__batches_waited(const struct mix__batches *batches);
+
+#endif

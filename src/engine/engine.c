@@ -1,0 +1,303 @@
+/*
+ * engine/engine.c - an engine's life, and the walk over its steps forward and back.
+ */
+#include <string.h>
+
+#include "engine/inside.h"
+
+static mix_status make_convs(struct mix__engine *e, bool backward)
+{
+    const mix_graph *g = e->graph;
+    e->convs = mix__zalloc(e->ctx, g->n_layers, sizeof *e->convs);
+    if (!e->convs)
+        return MIX_ENOMEM;
+    for (size_t l = 0; l < g->n_layers; l++) {
+        const struct mix__node *node = &g->nodes[g->layers[l].node];
+        const struct mix__tensor *x = &g->tensors[node->in[0]], *y = &g->tensors[node->out];
+        const struct mix__conv_dims dims = {
+            .n = e->plan.batch,
+            .h = x->h,
+            .w = x->w,
+            .c = x->c,
+            .oh = y->h,
+            .ow = y->w,
+            .k = y->c,
+            .kernel = node->kernel,
+            .stride = node->stride,
+            .pad = node->pad,
+            .groups = node->groups,
+            .bias = node->bias >= 0,
+        };
+        MIX_TRY(mix__conv_new(&e->convs[l], e->backend, &e->loops, &dims, backward));
+        e->bytes_weights += mix__conv_packed(e->convs[l]);
+    }
+    return mix__backend_ready(e->backend);
+}
+
+/* mean, rstd, scale and offset of every batch norm, in one block. */
+static mix_status make_norms(struct mix__engine *e)
+{
+    size_t channels = 0;
+    for (size_t i = 0; i < e->plan.n_steps; i++)
+        if (e->plan.steps[i].kind == MIX__STEP_NORM)
+            channels += (size_t)e->plan.steps[i].in.c;
+    e->norms = mix__alloc(e->ctx, (size_t)e->plan.n_norms, sizeof *e->norms);
+    e->norm_block = mix__alloc(e->ctx, 4 * channels, sizeof *e->norm_block);
+    if (!e->norms || !e->norm_block)
+        return MIX_ENOMEM;
+    float *at = e->norm_block;
+    for (size_t i = 0; i < e->plan.n_steps; i++) {
+        const struct mix__step *s = &e->plan.steps[i];
+        const size_t c = (size_t)s->in.c;
+        if (s->kind != MIX__STEP_NORM)
+            continue;
+        e->norms[s->norm] = (struct mix__norm){ at, at + c, at + 2 * c, at + 3 * c };
+        at += 4 * c;
+    }
+    return MIX_OK;
+}
+
+static mix_status make_blocks(struct mix__engine *e)
+{
+    const mix_graph *g = e->graph;
+    size_t most_weights = 0;
+    for (size_t t = 0; t < g->n_tensors; t++)
+        if ((size_t)g->tensors[t].c > e->widest)
+            e->widest = (size_t)g->tensors[t].c;
+    for (size_t l = 0; l < g->n_layers; l++)
+        if (g->layers[l].info.weights > most_weights)
+            most_weights = g->layers[l].info.weights;
+    e->arena = mix__alloc(e->ctx, e->plan.arena, 1);
+    e->modes = mix__alloc(e->ctx, g->n_layers, sizeof *e->modes);
+    e->packed = mix__zalloc(e->ctx, g->n_layers, sizeof *e->packed);
+    e->fakes = mix__zalloc(e->ctx, g->n_layers, sizeof *e->fakes);
+    e->weights = mix__alloc(e->ctx, most_weights, sizeof *e->weights);
+    e->dweights = mix__alloc(e->ctx, most_weights, sizeof *e->dweights);
+    e->piece_sums = mix__alloc(e->ctx, MIX__GROUPS * 2 * e->widest, sizeof *e->piece_sums);
+    e->group_sums = mix__alloc(e->ctx, MIX__GROUPS * 2 * e->widest, sizeof *e->group_sums);
+    e->bytes_scratch =
+        2 * most_weights * sizeof *e->weights +
+        MIX__GROUPS * 2 * e->widest * (sizeof *e->piece_sums + sizeof *e->group_sums);
+    return e->arena && e->modes && e->packed && e->fakes && e->weights && e->dweights &&
+                   e->piece_sums && e->group_sums
+               ? MIX_OK
+               : MIX_ENOMEM;
+}
+
+mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, int batch,
+                           bool backward)
+{
+    mix_status status;
+    *out = NULL;
+    if (batch < 1 || batch > 65536)
+        return mix__fail(state->ctx, MIX_EINVAL, "batch of %d images; expected 1 to 65536", batch);
+    struct mix__engine *e = mix__zalloc(state->ctx, 1, sizeof *e);
+    if (!e)
+        return MIX_ENOMEM;
+    e->ctx = state->ctx;
+    e->state = state;
+    e->graph = state->graph;
+    e->plan.ctx = e->ctx;
+    mix__loops_init(&e->loops, mix_ctx_cpu(e->ctx));
+    if ((status = mix__plan_make(&e->plan, e->graph, batch, backward)) != MIX_OK ||
+        (status = mix__backend_new(&e->backend, e->ctx)) != MIX_OK ||
+        (status = make_convs(e, backward)) != MIX_OK || (status = make_norms(e)) != MIX_OK ||
+        (status = make_blocks(e)) != MIX_OK) {
+        mix__engine_free(e);
+        return status;
+    }
+    mix__engine_mode_all(e, MIX__QUANT_OFF, 0, 32);
+    *out = e;
+    return MIX_OK;
+}
+
+void mix__engine_free(struct mix__engine *e)
+{
+    if (!e)
+        return;
+    for (size_t l = 0; e->convs && l < e->graph->n_layers; l++)
+        mix__conv_free(e->convs[l]);
+    mix__backend_free(e->backend);
+    mix__plan_release(&e->plan);
+    void *const blocks[] = { e->convs,    e->arena,      e->modes,      e->packed,
+                             e->fakes,    e->norms,      e->norm_block, e->weights,
+                             e->dweights, e->piece_sums, e->group_sums };
+    for (size_t i = 0; i < MIX_COUNT(blocks); i++)
+        mix__free(e->ctx, blocks[i]);
+    mix__free(e->ctx, e);
+}
+
+int mix__engine_batch(const struct mix__engine *e)
+{
+    return e->plan.batch;
+}
+
+struct mix__memory mix__engine_memory(const struct mix__engine *e)
+{
+    return (struct mix__memory){ e->plan.arena, e->bytes_weights,
+                                 e->bytes_scratch + mix__backend_scratch(e->backend) };
+}
+
+struct mix__layer_mode *mix__engine_modes(struct mix__engine *e)
+{
+    return e->modes;
+}
+
+void mix__engine_mode_all(struct mix__engine *e, enum mix__quant_mode mode, int choice,
+                          int weight_bits)
+{
+    for (size_t l = 0; l < e->graph->n_layers; l++)
+        e->modes[l] = e->graph->layers[l].info.searched
+                          ? (struct mix__layer_mode){ mode, choice, weight_bits }
+                          : (struct mix__layer_mode){ mode, 0, weight_bits == 32 ? 32 : 8 };
+}
+
+float *mix__engine_input(struct mix__engine *e)
+{
+    return mix__engine_at(e, e->plan.input);
+}
+
+/* A CONV step behind a FAKE step reads the tensor itself while the quantizer is off. */
+static const float *conv_input(const struct mix__engine *e, const struct mix__step *s)
+{
+    const bool off = s->raw >= 0 && e->fakes[s->layer].n_branch == 0;
+    return mix__engine_at(e, off ? s->raw : s->x[0]);
+}
+
+static mix_status step_forward(struct mix__engine *e, const struct mix__step *s)
+{
+    switch (s->kind) {
+    case MIX__STEP_CONV:
+        return mix__conv_forward(
+            e->convs[s->layer], mix__engine_at(e, s->y), conv_input(e, s),
+            s->node->bias < 0 ? NULL : e->state->value + e->graph->params[s->node->bias].offset);
+    case MIX__STEP_NORM:
+        mix__norm_forward(e, s);
+        return MIX_OK;
+    case MIX__STEP_FAKE:
+        mix__fake_forward(e, s);
+        return MIX_OK;
+    default:
+        mix__basic_forward(e, s);
+        return MIX_OK;
+    }
+}
+
+mix_status mix__engine_forward(struct mix__engine *e, const struct mix__pass *pass,
+                               const float **logits)
+{
+    e->pass = *pass;
+    mix__fakes_prepare(e);
+    MIX_TRY(mix__weights_prepare(e));
+    for (size_t i = 0; i < e->plan.n_steps; i++)
+        MIX_TRY(step_forward(e, &e->plan.steps[i]));
+    *logits = mix__engine_at(e, e->plan.output);
+    return MIX_OK;
+}
+
+static void bias_backward(const struct mix__engine *e, const struct mix__step *s, const float *dy)
+{
+    float *grad = e->state->grad + e->graph->params[s->node->bias].offset;
+    const size_t rows = mix__rows(e, &s->out), c = (size_t)s->out.c;
+    for (size_t i = 0; i < c; i++) {
+        double sum = 0.0;
+        for (size_t r = 0; r < rows; r++)
+            sum += dy[r * c + i];
+        grad[i] += (float)sum;
+    }
+}
+
+static mix_status conv_backward(struct mix__engine *e, const struct mix__step *s, unsigned what)
+{
+    struct mix__conv *conv = e->convs[s->layer];
+    const float *dy = mix__engine_at(e, s->dy);
+    if (what & MIX__GRAD_PARAMS) {
+        MIX_TRY(mix__conv_backward_weights(conv, e->dweights, conv_input(e, s), dy));
+        mix__weights_backward(e, s->layer);
+        if (s->node->bias >= 0)
+            bias_backward(e, s, dy);
+    }
+    /* Before the image there is only the step size of its quantizer to train. */
+    const bool image = s->node->in[0] == 0;
+    if (image && (e->fakes[s->layer].n_branch == 0 || !(what & MIX__GRAD_PARAMS)))
+        return MIX_OK;
+    return mix__conv_backward_data(conv, mix__engine_at(e, s->dx[0]), dy);
+}
+
+static mix_status step_backward(struct mix__engine *e, const struct mix__step *s, unsigned what)
+{
+    switch (s->kind) {
+    case MIX__STEP_CONV:
+        return conv_backward(e, s, what);
+    case MIX__STEP_NORM:
+        mix__norm_backward(e, s, what);
+        return MIX_OK;
+    case MIX__STEP_FAKE:
+        if (s->dx[0] >= 0 || what & MIX__GRAD_PARAMS)
+            mix__fake_backward(e, s, what);
+        return MIX_OK;
+    default:
+        mix__basic_backward(e, s);
+        return MIX_OK;
+    }
+}
+
+mix_status mix__engine_backward(struct mix__engine *e, const float *dlogits, unsigned what)
+{
+    if (!e->plan.backward || !e->pass.batch_stats)
+        return mix__fail(e->ctx, MIX_EINVAL,
+                         "a backward pass needs a plan for it and a forward pass with batch "
+                         "statistics before it");
+    const struct mix__buffer *out = &e->plan.buffers[e->plan.output_grad];
+    memcpy(mix__engine_at(e, e->plan.output_grad), dlogits, out->count * sizeof *dlogits);
+    for (size_t i = e->plan.n_steps; i-- > 0;)
+        MIX_TRY(step_backward(e, &e->plan.steps[i], what));
+    return MIX_OK;
+}
+
+/* The float input of a layer after a pass with its quantizer off. */
+static const float *layer_input(const struct mix__engine *e, int layer, size_t *count)
+{
+    for (size_t i = 0;; i++) {
+        const struct mix__step *s = &e->plan.steps[i];
+        if (s->kind != MIX__STEP_CONV || s->layer != layer)
+            continue;
+        *count = mix__rows(e, &s->in) * (size_t)s->in.c;
+        return conv_input(e, s);
+    }
+}
+
+mix_status mix__engine_calibrate(struct mix__engine *e)
+{
+    struct mix__state *state = e->state;
+    const size_t n_layers = e->graph->n_layers;
+    if (!e->plan.backward)
+        return mix__fail(e->ctx, MIX_EINVAL, "calibration needs an engine with a backward plan");
+    struct mix__layer_mode *kept = mix__alloc(e->ctx, n_layers, sizeof *kept);
+    if (!kept)
+        return MIX_ENOMEM;
+    memcpy(kept, e->modes, n_layers * sizeof *kept);
+    mix__engine_mode_all(e, MIX__QUANT_OFF, 0, 32);
+    const float *logits;
+    const mix_status status =
+        mix__engine_forward(e, &(struct mix__pass){ .batch_stats = true }, &logits);
+    memcpy(e->modes, kept, n_layers * sizeof *kept);
+    mix__free(e->ctx, kept);
+    MIX_TRY(status);
+
+    /* With a backward plan every layer's input is still there: its weight gradient would need it.
+     */
+    for (int l = 0; l < (int)n_layers; l++) {
+        size_t count;
+        const float *x = layer_input(e, l, &count);
+        const int *candidate, n = mix__state_layer_candidates(state, l, &candidate);
+        const float shift =
+            mix__bounds_activation(candidate[0], e->graph->layers[l].info.range).shift;
+        const double mean = e->loops.abs_sum(x, count, shift) / (double)count;
+        for (int b = 0; b < n; b++)
+            state->value[state->act_step + (size_t)l * state->n_candidates + b] =
+                mix__step_init_activation(mean, candidate[b]);
+    }
+    state->act_steps_ready = true;
+    return MIX_OK;
+}

@@ -1,0 +1,71 @@
+/*
+ * engine/engine.h - runs a graph forward and backward in float on oneDNN, with fake quantizers.
+ *
+ * An engine is a plan for one batch size, made once: primitives, layouts, one arena for activations
+ * and gradients by lifetime. A step allocates nothing. Several engines (training, evaluation,
+ * teacher) may share one state. Tensors are (n, h, w, c).
+ */
+#ifndef METAMIX_ENGINE_ENGINE_H
+#define METAMIX_ENGINE_ENGINE_H
+
+#include "engine/state.h"
+
+struct mix__engine;
+
+/* How one layer is quantized now; switching costs nothing. */
+enum mix__quant_mode {
+    MIX__QUANT_OFF,    /* float input                                    */
+    MIX__QUANT_ONE,    /* input at candidate number `choice`             */
+    MIX__QUANT_MIXTURE /* softmax(alpha) over all candidates; fixed layers: their one */
+};
+struct mix__layer_mode {
+    enum mix__quant_mode mode;
+    int choice;
+    int weight_bits; /* 2..8, or 32: float weights */
+};
+
+struct mix__pass {
+    bool batch_stats;  /* normalise by the batch (training); else by running statistics       */
+    bool update_stats; /* and move the running statistics                                      */
+    bool dropout;
+    uint64_t seed, step; /* of dropout                                                         */
+};
+
+struct mix__memory {
+    size_t arena, weights, scratch; /* bytes */
+};
+
+/* backward: also plan for mix__engine_backward(). Takes nothing; state outlives the engine.
+ * Errors: MIX_ENOMEM, MIX_EBACKEND, MIX_EUNSUPPORTED. */
+mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, int batch,
+                           bool backward) MIX_CHECKED;
+void mix__engine_free(struct mix__engine *engine);
+
+int mix__engine_batch(const struct mix__engine *engine);
+struct mix__memory mix__engine_memory(const struct mix__engine *engine);
+
+/* One entry per layer, all off at first; the caller writes it between passes. */
+struct mix__layer_mode *mix__engine_modes(struct mix__engine *engine);
+void mix__engine_mode_all(struct mix__engine *engine, enum mix__quant_mode mode, int choice,
+                          int weight_bits); /* searched layers so; fixed ones on (weights 8 unless
+                                               32) iff mode is not OFF */
+
+/* Where the next batch is to be written: (batch, size, size, channels). */
+float *mix__engine_input(struct mix__engine *engine);
+/* Runs; *logits is (batch, classes), the engine's, valid until the next call. */
+mix_status mix__engine_forward(struct mix__engine *engine, const struct mix__pass *pass,
+                               const float **logits) MIX_CHECKED;
+
+/* Gradients of the last forward pass (with batch_stats) from dlogits (batch, classes): added to
+ * state->grad and state->alpha_grad as asked. */
+enum { MIX__GRAD_PARAMS = 1, MIX__GRAD_ALPHA = 2 };
+mix_status mix__engine_backward(struct mix__engine *engine, const float *dlogits,
+                                unsigned what) MIX_CHECKED;
+
+/* First activation steps from the input batch in place: one float pass that moves nothing else. */
+mix_status mix__engine_calibrate(struct mix__engine *engine) MIX_CHECKED;
+
+/* First weight steps from the weights as they are. */
+void mix__state_init_weight_steps(struct mix__state *state, const struct mix__layer_mode *modes);
+
+#endif

@@ -1,0 +1,490 @@
+/*
+ * Loops over values: quantizer, batch norm, activation. Depthwise convolution is in
+ * loops_depthwise.c.
+ *
+ * All run over strips of at most WIDE floats that lie side by side. A strip is a block of one
+ * row's channels or, where rows are short, several whole rows; per-channel values are repeated to
+ * the strip's length.
+ *
+ *   c = 24    | row 0 | row 1 |  ...  | row 9 |               a strip of 240
+ *   c = 320   | row 0, channels 0..159 | channels 160..319 |  two strips
+ *
+ * Sums are kept for each place in the strip, in float for at most FOLD strips and in double
+ * after that. No sum crosses a vector, so every vector length gives the same bits; nothing is
+ * contracted to FMA either (-ffp-contract=off).
+ */
+#include "engine/loops_isa.h"
+
+#include <string.h>
+
+enum { WIDE = 256, FOLD = 256, GRAIN = 16, PARTIAL = 8 };
+
+#define SIMD      _Pragma("omp simd")
+#define ALIGNED   _Alignas(64)
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+
+struct strip {
+    size_t first, width; /* channels [first, first + width)        */
+    size_t rows;         /* rows in a strip; 1 unless width == c   */
+};
+
+/* Blocks of nearly equal width; width 0 behind the last one. */
+static struct strip strip_at(size_t c, size_t first)
+{
+    if (first >= c)
+        return (struct strip){ 0 };
+    const size_t blocks = (c + WIDE - 1) / WIDE;
+    const size_t even = ((c + blocks - 1) / blocks + GRAIN - 1) / GRAIN * GRAIN;
+    const size_t width = MIN(even, c - first);
+    return (struct strip){ first, width, width == c ? WIDE / c : 1 };
+}
+
+/* Per-channel values (c) to the strip's places, and a strip's sums added to per-channel ones. */
+static void spread(float *out, const float *in, const struct strip *s)
+{
+    for (size_t r = 0; r < s->rows; r++)
+        memcpy(out + r * s->width, in + s->first, s->width * sizeof *out);
+}
+
+/* The sum of WIDE floats, in an order that does not depend on the vector length. */
+static double total(const float *place)
+{
+    double part[PARTIAL] = { 0 }, sum = 0;
+    for (size_t i = 0; i < WIDE; i += PARTIAL)
+        for (size_t k = 0; k < PARTIAL; k++)
+            part[k] += place[i + k];
+    for (size_t k = 0; k < PARTIAL; k++)
+        sum += part[k];
+    return sum;
+}
+
+MIX__TEMPLATE float activate(float u, enum mix__act act)
+{
+    if (act != MIX__ACT_NONE)
+        u = u > 0.0f ? u : 0.0f;
+    if (act == MIX__ACT_RELU6)
+        u = u < 6.0f ? u : 6.0f;
+    return u;
+}
+
+/* dy where the activation of u has slope 1. */
+MIX__TEMPLATE float activate_back(float dy, float u, enum mix__act act)
+{
+    if (act != MIX__ACT_NONE)
+        dy = u > 0.0f ? dy : 0.0f;
+    if (act == MIX__ACT_RELU6)
+        dy = u < 6.0f ? dy : 0.0f;
+    return dy;
+}
+
+/*
+ * Activation and number of branches (2 stands for any number above 1) become constants. The
+ * first arguments of f are these two.
+ */
+enum { MANY = 2 };
+#define CASE(f, act, branches, ...)                                                                \
+    case 3 * (act) + (branches):                                                                   \
+        f(act, branches, __VA_ARGS__);                                                             \
+        break;
+#define CASES(f, act, ...)                                                                         \
+    CASE(f, act, 0, __VA_ARGS__)                                                                   \
+    CASE(f, act, 1, __VA_ARGS__)                                                                   \
+    CASE(f, act, MANY, __VA_ARGS__)
+#define SPECIALISE(f, act, branches, ...)                                                          \
+    switch (3 * (int)(act) + MIN(branches, MANY)) {                                                \
+        CASES(f, MIX__ACT_NONE, __VA_ARGS__)                                                       \
+        CASES(f, MIX__ACT_RELU, __VA_ARGS__)                                                       \
+        CASES(f, MIX__ACT_RELU6, __VA_ARGS__)                                                      \
+    }
+
+/* The affine map's values at each place of a strip. NULL: the identity. */
+struct places {
+    const float *scale, *offset;
+};
+
+MIX__TEMPLATE float affine_at(const struct places *p, size_t i, float z)
+{
+    return p ? p->scale[i] * z + p->offset[i] : z;
+}
+
+/* y = fake(act(affine(z))), n <= WIDE; y may be z. */
+MIX__TEMPLATE void strip_forward(enum mix__act act, int branches, float *y, const float *z,
+                                 size_t n, const struct places *p, const struct mix__fake *fake)
+{
+    ALIGNED float a[WIDE];
+    if (branches == 0) {
+        SIMD for (size_t i = 0; i < n; i++) y[i] = activate(affine_at(p, i, z[i]), act);
+        return;
+    }
+    if (branches == 1) {
+        const struct mix__bounds b = fake->bounds[0];
+        const float step = fake->step[0];
+        SIMD for (size_t i = 0; i < n; i++)
+        {
+            const float x = activate(affine_at(p, i, z[i]), act);
+            y[i] = mix__dequantize(mix__quantize(x, step, &b), step, &b);
+        }
+        return;
+    }
+    SIMD for (size_t i = 0; i < n; i++)
+    {
+        a[i] = activate(affine_at(p, i, z[i]), act);
+        y[i] = 0.0f;
+    }
+    for (int k = 0; k < fake->n_branch; k++) {
+        const struct mix__bounds b = fake->bounds[k];
+        const float step = fake->step[k], weight = fake->weight[k];
+        SIMD for (size_t i = 0; i < n; i++) y[i] +=
+            weight * mix__dequantize(mix__quantize(a[i], step, &b), step, &b);
+    }
+}
+
+/* The sums of a fake quantizer at each place; strips counts those since the last fold. */
+struct fake_places {
+    ALIGNED float step[MIX__BRANCH_MAX][WIDE], weight[MIX__BRANCH_MAX][WIDE];
+    int strips;
+};
+
+static void fake_clear(struct fake_places *at, int branches)
+{
+    at->strips = 0;
+    for (int k = 0; k < branches; k++) {
+        memset(at->step[k], 0, sizeof at->step[k]);
+        memset(at->weight[k], 0, sizeof at->weight[k]);
+    }
+}
+
+static void fake_fold(struct fake_places *at, const struct mix__fake *fake,
+                      struct mix__fake_sums *sums)
+{
+    for (int k = 0; k < fake->n_branch; k++) {
+        const bool mixed = fake->n_branch > 1;
+        sums->step[k] += total(at->step[k]) * (mixed ? (double)fake->weight[k] : 1.0);
+        if (mixed)
+            sums->weight[k] += total(at->weight[k]);
+    }
+    fake_clear(at, fake->n_branch);
+}
+
+/* One value through one branch: q - v inside the bounds, the bound outside. */
+MIX__TEMPLATE float step_slope(float x, float step, const struct mix__bounds *b, float *code,
+                               bool *inside)
+{
+    const float v = (x + b->shift) / step;
+    *code = mix__round(mix__clip(v, b->n, b->p));
+    *inside = (v >= b->n) & (v <= b->p);
+    return *code - (*inside ? v : 0.0f);
+}
+
+/* keep[i] = sum over branches of weight * [n <= v <= p], and the quantizer's sums. */
+static inline void strip_branches(float *restrict keep, const float *restrict a, const float *dy,
+                                  size_t n, const struct mix__fake *fake,
+                                  struct fake_places *restrict at)
+{
+    memset(keep, 0, n * sizeof *keep);
+    for (int k = 0; k < fake->n_branch; k++) {
+        const struct mix__bounds b = fake->bounds[k];
+        const float step = fake->step[k], weight = fake->weight[k];
+        float *restrict step_at = at->step[k], *restrict weight_at = at->weight[k];
+        SIMD for (size_t i = 0; i < n; i++)
+        {
+            float code;
+            bool inside;
+            const float slope = step_slope(a[i], step, &b, &code, &inside);
+            step_at[i] += dy[i] * slope;
+            weight_at[i] += dy[i] * mix__dequantize(code, step, &b);
+            keep[i] += inside ? weight : 0.0f;
+        }
+    }
+}
+
+/* dx = or += dy through the quantizer of x, n <= WIDE; dx may be dy. */
+MIX__TEMPLATE void strip_backward(int branches, int accumulate, float *dx, const float *dy,
+                                  const float *x, size_t n, const struct mix__fake *fake,
+                                  struct fake_places *at)
+{
+    if (branches == 1) {
+        const struct mix__bounds b = fake->bounds[0];
+        const float step = fake->step[0];
+        float *restrict step_at = at->step[0];
+        SIMD for (size_t i = 0; i < n; i++)
+        {
+            float code;
+            bool inside;
+            step_at[i] += dy[i] * step_slope(x[i], step, &b, &code, &inside);
+            const float g = inside ? dy[i] : 0.0f;
+            dx[i] = accumulate ? dx[i] + g : g;
+        }
+        return;
+    }
+    ALIGNED float keep[WIDE];
+    strip_branches(keep, x, dy, n, fake, at);
+    SIMD for (size_t i = 0; i < n; i++)
+    {
+        const float g = keep[i] * dy[i];
+        dx[i] = accumulate ? dx[i] + g : g;
+    }
+}
+
+MIX__TEMPLATE void forward_flat(enum mix__act act, int branches, float *y, const float *x, size_t n,
+                                const struct mix__fake *fake)
+{
+    for (size_t i = 0; i < n; i += WIDE)
+        strip_forward(act, branches, y + i, x + i, MIN(WIDE, n - i), NULL, fake);
+}
+
+static void fake_forward(float *y, const float *x, size_t n, const struct mix__fake *fake)
+{
+    switch (MIN(fake->n_branch, MANY)) {
+        CASES(forward_flat, MIX__ACT_NONE, y, x, n, fake)
+    }
+}
+
+MIX__TEMPLATE void backward_flat(int branches, int accumulate, float *dx, const float *dy,
+                                 const float *x, size_t n, const struct mix__fake *fake,
+                                 struct mix__fake_sums *sums)
+{
+    struct fake_places at;
+    fake_clear(&at, fake->n_branch);
+    for (size_t i = 0; i < n; i += WIDE) {
+        strip_backward(branches, accumulate, dx + i, dy + i, x + i, MIN(WIDE, n - i), fake, &at);
+        if (++at.strips == FOLD)
+            fake_fold(&at, fake, sums);
+    }
+    fake_fold(&at, fake, sums);
+}
+
+static void act_backward(float *dx, const float *dy, const float *x, size_t n, int accumulate,
+                         enum mix__act act);
+
+static void fake_backward(float *dx, const float *dy, const float *x, size_t n, int accumulate,
+                          const struct mix__fake *fake, struct mix__fake_sums *sums)
+{
+    if (fake->n_branch == 0)
+        act_backward(dx, dy, x, n, accumulate, MIX__ACT_NONE);
+    else if (fake->n_branch == 1 && accumulate)
+        backward_flat(1, 1, dx, dy, x, n, fake, sums);
+    else if (fake->n_branch == 1)
+        backward_flat(1, 0, dx, dy, x, n, fake, sums);
+    else
+        backward_flat(MANY, accumulate, dx, dy, x, n, fake, sums);
+}
+
+static double abs_sum(const float *x, size_t n, float shift)
+{
+    ALIGNED float at[WIDE] = { 0 };
+    double sum = 0;
+    int strips = 0;
+    for (size_t i = 0; i < n; i += WIDE) {
+        const size_t m = MIN(WIDE, n - i);
+        SIMD for (size_t j = 0; j < m; j++) at[j] += fabsf(x[i + j] + shift);
+        if (++strips == FOLD) {
+            sum += total(at);
+            memset(at, 0, sizeof at);
+            strips = 0;
+        }
+    }
+    return sum + total(at);
+}
+
+/* sum (s->width) = sum over rows of z, or of (z - mean)^2 with mean given for each place. */
+MIX__TEMPLATE void channel_sums(double *sum, const float *z, size_t rows, size_t c,
+                                const struct strip *s, const float *mean)
+{
+    ALIGNED float at[WIDE] = { 0 };
+    memset(sum, 0, s->width * sizeof *sum);
+    for (size_t r = 0, strips = 1; r < rows; r += s->rows, strips++) {
+        const float *restrict row = z + r * c + s->first;
+        const size_t n = MIN(s->rows, rows - r) * s->width;
+        SIMD for (size_t i = 0; i < n; i++)
+        {
+            const float d = mean ? row[i] - mean[i] : row[i];
+            at[i] += mean ? d * d : d;
+        }
+        if (strips % FOLD && r + s->rows < rows)
+            continue;
+        for (size_t k = 0; k < s->rows; k++)
+            SIMD for (size_t i = 0; i < s->width; i++) sum[i] += at[k * s->width + i];
+        memset(at, 0, sizeof at);
+    }
+}
+
+static void norm_stats(float *mean, float *m2, const float *z, size_t rows, size_t c)
+{
+    ALIGNED float mean_at[WIDE];
+    double sum[WIDE];
+    for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
+        channel_sums(sum, z, rows, c, &s, NULL);
+        for (size_t i = 0; i < s.width; i++)
+            mean[s.first + i] = rows ? (float)(sum[i] / (double)rows) : 0.0f;
+        spread(mean_at, mean, &s);
+        channel_sums(sum, z, rows, c, &s, mean_at);
+        for (size_t i = 0; i < s.width; i++)
+            m2[s.first + i] = (float)sum[i];
+    }
+}
+
+MIX__TEMPLATE void norm_forward_as(enum mix__act act, int branches, float *y, const float *z,
+                                   size_t rows, size_t c, const struct mix__affine *affine,
+                                   const struct mix__fake *fake)
+{
+    ALIGNED float scale[WIDE], offset[WIDE];
+    const struct places p = { scale, offset };
+    for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
+        spread(scale, affine->scale, &s);
+        spread(offset, affine->offset, &s);
+        for (size_t r = 0; r < rows; r += s.rows) {
+            const size_t n = MIN(s.rows, rows - r) * s.width, at = r * c + s.first;
+            strip_forward(act, branches, y + at, z + at, n, &p, fake);
+        }
+    }
+}
+
+static void norm_forward(float *y, const float *z, size_t rows, size_t c,
+                         const struct mix__affine *affine, const struct mix__fake *fake)
+{
+    SPECIALISE(norm_forward_as, affine->act, fake->n_branch, y, z, rows, c, affine, fake)
+}
+
+/* What the backward pass knows and adds up at each place of a strip. */
+struct norm_places {
+    ALIGNED float scale[WIDE], offset[WIDE], mean[WIDE], beta[WIDE], gamma[WIDE];
+};
+
+MIX__TEMPLATE void strip_norm_backward(enum mix__act act, int branches, float *restrict dy,
+                                       const float *restrict z, size_t n, struct norm_places *p,
+                                       const struct mix__fake *fake, struct fake_places *at)
+{
+    ALIGNED float a[WIDE], keep[WIDE];
+    const struct mix__bounds b = fake->bounds[0];
+    const float step = fake->step[0];
+    if (branches == MANY) {
+        SIMD for (size_t i = 0; i < n; i++) a[i] = activate(p->scale[i] * z[i] + p->offset[i], act);
+        strip_branches(keep, a, dy, n, fake, at);
+    }
+    float *restrict step_at = at->step[0];
+    SIMD for (size_t i = 0; i < n; i++)
+    {
+        const float u = p->scale[i] * z[i] + p->offset[i];
+        float g = dy[i];
+        if (branches == 1) {
+            float code;
+            bool inside;
+            step_at[i] += g * step_slope(activate(u, act), step, &b, &code, &inside);
+            g = inside ? g : 0.0f;
+        } else if (branches == MANY) {
+            g = keep[i] * g;
+        }
+        g = activate_back(g, u, act);
+        dy[i] = g;
+        p->beta[i] += g;
+        p->gamma[i] += g * (z[i] - p->mean[i]);
+    }
+}
+
+static void norm_fold(struct norm_places *p, const struct strip *s, const float *rstd, float *dbeta,
+                      float *dgamma)
+{
+    for (size_t k = 0; k < s->rows; k++)
+        SIMD for (size_t i = 0; i < s->width; i++)
+        {
+            dbeta[s->first + i] += p->beta[k * s->width + i];
+            dgamma[s->first + i] += p->gamma[k * s->width + i] * rstd[s->first + i];
+        }
+    memset(p->beta, 0, sizeof p->beta);
+    memset(p->gamma, 0, sizeof p->gamma);
+}
+
+MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, float *dy, const float *z,
+                                    size_t rows, size_t c, const struct mix__affine *affine,
+                                    const float *mean, const float *rstd,
+                                    const struct mix__fake *fake, float *dbeta, float *dgamma,
+                                    struct mix__fake_sums *sums)
+{
+    struct norm_places p;
+    struct fake_places at;
+    fake_clear(&at, fake->n_branch);
+    memset(p.beta, 0, sizeof p.beta);
+    memset(p.gamma, 0, sizeof p.gamma);
+    for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
+        spread(p.scale, affine->scale, &s);
+        spread(p.offset, affine->offset, &s);
+        spread(p.mean, mean, &s);
+        for (size_t r = 0; r < rows; r += s.rows) {
+            const size_t n = MIN(s.rows, rows - r) * s.width, first = r * c + s.first;
+            strip_norm_backward(act, branches, dy + first, z + first, n, &p, fake, &at);
+            if (++at.strips < FOLD)
+                continue;
+            norm_fold(&p, &s, rstd, dbeta, dgamma);
+            fake_fold(&at, fake, sums);
+        }
+        norm_fold(&p, &s, rstd, dbeta, dgamma);
+    }
+    fake_fold(&at, fake, sums);
+}
+
+static void norm_backward_sums(float *dy, const float *z, size_t rows, size_t c,
+                               const struct mix__affine *affine, const float *mean,
+                               const float *rstd, const struct mix__fake *fake, float *dbeta,
+                               float *dgamma, struct mix__fake_sums *sums)
+{
+    SPECIALISE(norm_backward_as, affine->act, fake->n_branch, dy, z, rows, c, affine, mean, rstd,
+               fake, dbeta, dgamma, sums)
+}
+
+static void norm_backward_input(float *dz, const float *du, const float *z, size_t rows, size_t c,
+                                const float *k1, const float *k2, const float *k3)
+{
+    ALIGNED float a[WIDE], b[WIDE], d[WIDE];
+    for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
+        spread(a, k1, &s);
+        spread(b, k2, &s);
+        spread(d, k3, &s);
+        for (size_t r = 0; r < rows; r += s.rows) {
+            const size_t n = MIN(s.rows, rows - r) * s.width, at = r * c + s.first;
+            SIMD for (size_t i = 0; i < n; i++) dz[at + i] =
+                a[i] * du[at + i] + b[i] * z[at + i] + d[i];
+        }
+    }
+}
+
+static void add(float *y, const float *a, const float *b, size_t n)
+{
+    SIMD for (size_t i = 0; i < n; i++) y[i] = a[i] + b[i];
+}
+
+static void act_forward(float *y, const float *x, size_t n, enum mix__act act)
+{
+    const struct mix__fake off = { 0 };
+    SPECIALISE(forward_flat, act, 0, y, x, n, &off)
+}
+
+MIX__TEMPLATE void act_backward_as(enum mix__act act, int accumulate, float *dx, const float *dy,
+                                   const float *x, size_t n)
+{
+    SIMD for (size_t i = 0; i < n; i++)
+    {
+        const float g = activate_back(dy[i], x[i], act);
+        dx[i] = accumulate ? dx[i] + g : g;
+    }
+}
+
+static void act_backward(float *dx, const float *dy, const float *x, size_t n, int accumulate,
+                         enum mix__act act)
+{
+    SPECIALISE(act_backward_as, act, accumulate ? 1 : 0, dx, dy, x, n)
+}
+
+void MIX__LOOPS_NAME(mix__loops_fill)(struct mix__loops *loops)
+{
+    loops->fake_forward = fake_forward;
+    loops->fake_backward = fake_backward;
+    loops->abs_sum = abs_sum;
+    loops->norm_stats = norm_stats;
+    loops->norm_forward = norm_forward;
+    loops->norm_backward_sums = norm_backward_sums;
+    loops->norm_backward_input = norm_backward_input;
+    loops->add = add;
+    loops->act_forward = act_forward;
+    loops->act_backward = act_backward;
+}

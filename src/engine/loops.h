@@ -1,0 +1,105 @@
+/*
+ * engine/loops.h - the engine's own inner loops, one table for each instruction set.
+ *
+ * All are single-threaded, work on rows of c channels, (rows, c) without gaps, and add to
+ * their sums, which the caller clears. The engine cuts a tensor into pieces, gives each piece to
+ * one thread and adds the pieces' sums up in a fixed order, so results do not depend on which
+ * thread took which piece. loops.c is the only source; it is compiled once for each instruction
+ * set.
+ */
+#ifndef METAMIX_ENGINE_LOOPS_H
+#define METAMIX_ENGINE_LOOPS_H
+
+#include <stddef.h>
+
+#include "quant/quant.h"
+
+enum { MIX__BRANCH_MAX = 7 }; /* bit-widths 2..8 */
+
+/*
+ * A fake quantizer as it is applied now:
+ *   n_branch 0   off: y = x
+ *   n_branch 1   y = Q(x), weight[0] is not looked at
+ *   n_branch m   y = sum over b of weight[b] * Q_b(x)
+ */
+struct mix__fake {
+    int n_branch;
+    struct mix__bounds bounds[MIX__BRANCH_MAX];
+    float step[MIX__BRANCH_MAX];
+    float weight[MIX__BRANCH_MAX]; /* softmax(alpha) */
+};
+
+/*
+ * What the backward pass of a fake quantizer adds up, over the piece:
+ *   step[b]    sum of dy * weight[b] * (n if v < n; p if v > p; q - v otherwise), v = (x + shift) /
+ * step_b (without the factor g = 1 / sqrt(numel * p), which the engine applies) weight[b]  sum of
+ * dy * Q_b(x)            (only written when n_branch > 1) Gradient to x: dx = dy * sum over b of
+ * weight[b] * [n <= v <= p].
+ */
+struct mix__fake_sums {
+    double step[MIX__BRANCH_MAX];
+    double weight[MIX__BRANCH_MAX];
+};
+
+enum mix__act { MIX__ACT_NONE, MIX__ACT_RELU, MIX__ACT_RELU6 };
+
+/* y = fake(act(scale[c] * z + offset[c])): batch norm folded to an affine map, then the activation,
+ * then the quantizer of the layer that reads it. */
+struct mix__affine {
+    const float *scale, *offset; /* (c) */
+    enum mix__act act;
+};
+
+/* A depthwise convolution of one image, (h, w, c) to (oh, ow, c), weights (r, s, c). */
+struct mix__dw_shape {
+    int h, w, c, oh, ow, kernel, stride, pad;
+};
+
+struct mix__loops {
+    /* y (n) = fake(x); y may be x. */
+    void (*fake_forward)(float *y, const float *x, size_t n, const struct mix__fake *fake);
+    /* dx = or += (accumulate) dy through the quantizer; dx may be dy when not accumulating. */
+    void (*fake_backward)(float *dx, const float *dy, const float *x, size_t n, int accumulate,
+                          const struct mix__fake *fake, struct mix__fake_sums *sums);
+    /* Sum of |x + shift| over n values, in double. */
+    double (*abs_sum)(const float *x, size_t n, float shift);
+
+    /* Per channel: mean (c) and m2 (c) = sum of squared deviations from that mean, of these rows.
+     * Two passes over the rows, so call it with a piece that fits into the L1 or L2 cache.
+     * Overwrites mean and m2. */
+    void (*norm_stats)(float *mean, float *m2, const float *z, size_t rows, size_t c);
+    /* y = fake(act(affine(z))); y may be z. */
+    void (*norm_forward)(float *y, const float *z, size_t rows, size_t c,
+                         const struct mix__affine *affine, const struct mix__fake *fake);
+    /* dy (rows, c) becomes du, the gradient at the affine map's output, and
+     * dbeta[c] += sum du, dgamma[c] += sum du * (z - mean[c]) * rstd[c]. sums may be NULL when fake
+     * is off. */
+    void (*norm_backward_sums)(float *dy, const float *z, size_t rows, size_t c,
+                               const struct mix__affine *affine, const float *mean,
+                               const float *rstd, const struct mix__fake *fake, float *dbeta,
+                               float *dgamma, struct mix__fake_sums *sums);
+    /* dz = k1[c] * du + k2[c] * z + k3[c]; dz may be du. */
+    void (*norm_backward_input)(float *dz, const float *du, const float *z, size_t rows, size_t c,
+                                const float *k1, const float *k2, const float *k3);
+
+    void (*add)(float *y, const float *a, const float *b, size_t n); /* y = a + b; may alias */
+    void (*act_forward)(float *y, const float *x, size_t n, enum mix__act act);
+    /* dx = or += dy where the activation of x passes it */
+    void (*act_backward)(float *dx, const float *dy, const float *x, size_t n, int accumulate,
+                         enum mix__act act);
+
+    /* Output rows [oh0, oh1) of one image: y = x (*) w. */
+    void (*dw_forward)(float *y, const float *x, const float *w, const struct mix__dw_shape *s,
+                       int oh0, int oh1);
+    /* Input rows [h0, h1) of one image: dx = dy (*)^T w, overwritten. */
+    void (*dw_backward_data)(float *dx, const float *dy, const float *w,
+                             const struct mix__dw_shape *s, int h0, int h1);
+    /* dw (r, s, c) += of one image, output rows [oh0, oh1). */
+    void (*dw_backward_weights)(float *dw, const float *x, const float *dy,
+                                const struct mix__dw_shape *s, int oh0, int oh1);
+};
+
+/* The table for these MIX_CPU_ flags: C, then AVX2 with FMA, then AVX-512. */
+void mix__loops_init(struct mix__loops *loops, unsigned cpu);
+
+#endif

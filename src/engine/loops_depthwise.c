@@ -1,0 +1,360 @@
+/*
+ * Depthwise convolution. Kernels 3 and 5 with strides 1 and 2 are tiled; anything else takes the
+ * plain loops at the end.
+ *
+ * A tile of the output is worked on one vector of channels at a time, from a copy of the input
+ * under it: padded with zeros, without the gap of the other channels.
+ *
+ *    (h,w,c)                            copy, one vector each, for a tile at the upper left
+ *    +---------+---------+-----         +---+---+---+---
+ *    |..cccc...|..cccc...|              | 0 | 0 | 0 |
+ *    +---------+---------+-----   ->    +---+---+---+---
+ *    |..cccc...|..cccc...|              | 0 | c | c |
+ *
+ * So arithmetic knows no borders, costs one load from L1 for a tap, and strides of a power of two
+ * do not fight for the same cache sets. The gradient of the input is the same convolution: over dy
+ * with stride - 1 zeros between its values, with the weights turned by half a turn.
+ *
+ * Taps may be contracted to FMA: no code of a quantizer is made here.
+ */
+#include "engine/loops_isa.h"
+
+#include <string.h>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+enum { LANES = 16 };
+#elif defined(__AVX2__)
+enum { LANES = 8 };
+#else
+enum { LANES = 4 };
+#endif
+
+enum {
+    COPY_MAX = 512, /* vectors in the copy: half of L1                  */
+    COLS_MAX = 32,  /* columns under a tile, so that tiles are not flat */
+    TAPS_MAX = 25
+};
+
+#define UNROLL    _Pragma("GCC unroll 8")
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+
+typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
+
+/* n lanes from and to memory; lanes behind them read as 0. */
+MIX__TEMPLATE vec get(const float *p, int n)
+{
+    vec v = { 0 };
+    if (n == LANES) {
+        memcpy(&v, p, sizeof v);
+        return v;
+    }
+#if defined(__AVX512F__)
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#else
+    for (int i = 0; i < LANES - 1; i++)
+        if (i < n)
+            v[i] = p[i];
+    return v;
+#endif
+}
+
+MIX__TEMPLATE void put(float *p, vec v, int n)
+{
+    if (n == LANES) {
+        memcpy(p, &v, sizeof v);
+        return;
+    }
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+#else
+    for (int i = 0; i < LANES - 1; i++)
+        if (i < n)
+            p[i] = v[i];
+#endif
+}
+
+/* An image (h, w, c) with `spacing` - 1 zeros between its values and endless zeros around them. */
+struct image {
+    const float *at;
+    int h, w, c, spacing;
+};
+
+struct tile {
+    int row, col, rows, cols; /* of the output                 */
+    int top, left;            /* where its input starts        */
+    int height, width;        /* of its input                  */
+};
+
+static struct tile tile_at(int row, int col, int row_end, int col_end, int kernel, int stride,
+                           int pad)
+{
+    struct tile t = {
+        .row = row, .col = col, .top = row * stride - pad, .left = col * stride - pad
+    };
+    t.cols = MIN(COLS_MAX / stride, col_end - col);
+    t.width = (t.cols - 1) * stride + kernel;
+    t.rows = MIN((COPY_MAX / t.width - kernel) / stride + 1, row_end - row);
+    t.height = (t.rows - 1) * stride + kernel;
+    return t;
+}
+
+static int ceil_div(int a, int b)
+{
+    return a > 0 ? (a + b - 1) / b : 0;
+}
+
+/* copy (height, width) = the tile's input, channels [first, first + lanes). */
+MIX__TEMPLATE void copy_input(vec *copy, const struct image *x, const struct tile *t, int first,
+                              int lanes)
+{
+    const int from = ceil_div(t->left, x->spacing);
+    const int to = MIN(x->w, ceil_div(t->left + t->width, x->spacing));
+    for (int i = 0; i < t->height; i++, copy += t->width) {
+        const int at = t->top + i, row = at / x->spacing;
+        const bool empty = at < 0 || at % x->spacing || row >= x->h || from >= to;
+        if (empty || x->spacing > 1)
+            memset(copy, 0, (size_t)t->width * sizeof *copy);
+        if (empty)
+            continue;
+        if (x->spacing == 1) {
+            for (int j = 0; j < from - t->left; j++)
+                copy[j] = (vec){ 0 };
+            for (int j = to - t->left; j < t->width; j++)
+                copy[j] = (vec){ 0 };
+        }
+        const float *p = x->at + ((size_t)row * x->w + from) * x->c + first;
+        for (int j = from; j < to; j++, p += x->c)
+            copy[j * x->spacing - t->left] = get(p, lanes);
+    }
+}
+
+/* n neighbouring outputs; y is the first one's. */
+MIX__TEMPLATE void convolve_few(float *y, int c, int lanes, const vec *in, int pitch, const vec *w,
+                                int kernel, int stride, int n)
+{
+    vec acc[4] = { { 0 } };
+    UNROLL for (int r = 0; r < kernel; r++) UNROLL for (int s = 0; s < kernel; s++)
+    {
+        const vec weight = w[r * kernel + s];
+        UNROLL for (int k = 0; k < n; k++) acc[k] += weight * in[r * pitch + k * stride + s];
+    }
+    UNROLL for (int k = 0; k < n; k++) put(y + (size_t)k * c, acc[k], lanes);
+}
+
+MIX__TEMPLATE void convolve_tile(float *y, int ow, int c, int lanes, const vec *copy,
+                                 const struct tile *t, const vec *w, int kernel, int stride)
+{
+    for (int i = 0; i < t->rows; i++) {
+        float *out = y + ((size_t)(t->row + i) * ow + t->col) * c;
+        const vec *in = copy + (size_t)i * stride * t->width;
+        int j = 0;
+        for (; j + 4 <= t->cols; j += 4, in += 4 * stride)
+            convolve_few(out + (size_t)j * c, c, lanes, in, t->width, w, kernel, stride, 4);
+        for (; j + 2 <= t->cols; j += 2, in += 2 * stride)
+            convolve_few(out + (size_t)j * c, c, lanes, in, t->width, w, kernel, stride, 2);
+        if (j < t->cols)
+            convolve_few(out + (size_t)j * c, c, lanes, in, t->width, w, kernel, stride, 1);
+    }
+}
+
+/* Output rows [begin, end) of ow columns; turned: the weights by half a turn. */
+MIX__TEMPLATE void convolve(float *y, int ow, int begin, int end, const struct image *x,
+                            const float *w, int kernel, int stride, int pad, bool turned)
+{
+    vec copy[COPY_MAX], tap[TAPS_MAX];
+    const int taps = kernel * kernel, c = x->c;
+    struct tile t;
+    for (int row = begin; row < end; row += t.rows)
+        for (int col = 0; col < ow; col += t.cols) {
+            t = tile_at(row, col, end, ow, kernel, stride, pad);
+            for (int first = 0; first < c; first += LANES) {
+                const int lanes = MIN(LANES, c - first);
+                for (int i = 0; i < taps; i++)
+                    tap[i] = get(w + (size_t)(turned ? taps - 1 - i : i) * c + first, lanes);
+                copy_input(copy, x, &t, first, lanes);
+                convolve_tile(y + first, ow, c, lanes, copy, &t, tap, kernel, stride);
+            }
+        }
+}
+
+/* dw of kernel rows [row, row + n), summed over a tile in registers. */
+MIX__TEMPLATE void weight_rows(float *dw, int c, int lanes, const vec *copy, const float *dy,
+                               int ow, const struct tile *t, int kernel, int stride, int row, int n)
+{
+    vec acc[10] = { { 0 } };
+    for (int i = 0; i < t->rows; i++) {
+        const float *g = dy + ((size_t)(t->row + i) * ow + t->col) * c;
+        const vec *in = copy + ((size_t)i * stride + row) * t->width;
+        for (int j = 0; j < t->cols; j++, g += c, in += stride) {
+            const vec d = get(g, lanes);
+            UNROLL for (int r = 0; r < n; r++) UNROLL for (int s = 0; s < kernel; s++)
+                acc[r * kernel + s] += d * in[r * t->width + s];
+        }
+    }
+    UNROLL for (int k = 0; k < n * kernel; k++)
+    {
+        float *p = dw + ((size_t)row * kernel + k) * c;
+        put(p, get(p, lanes) + acc[k], lanes);
+    }
+}
+
+MIX__TEMPLATE void weights(float *dw, const float *dy, int ow, int begin, int end,
+                           const struct image *x, int kernel, int stride, int pad)
+{
+    vec copy[COPY_MAX];
+    const int c = x->c;
+    struct tile t;
+    for (int row = begin; row < end; row += t.rows)
+        for (int col = 0; col < ow; col += t.cols) {
+            t = tile_at(row, col, end, ow, kernel, stride, pad);
+            for (int f = 0; f < c; f += LANES) {
+                const int lanes = MIN(LANES, c - f);
+                copy_input(copy, x, &t, f, lanes);
+                if (kernel == 3) {
+                    weight_rows(dw + f, c, lanes, copy, dy + f, ow, &t, 3, stride, 0, 3);
+                } else {
+                    weight_rows(dw + f, c, lanes, copy, dy + f, ow, &t, 5, stride, 0, 2);
+                    weight_rows(dw + f, c, lanes, copy, dy + f, ow, &t, 5, stride, 2, 2);
+                    weight_rows(dw + f, c, lanes, copy, dy + f, ow, &t, 5, stride, 4, 1);
+                }
+            }
+        }
+}
+
+/* Adds a * b to y, c channels. */
+static inline void multiply_add(float *y, const float *a, const float *b, int c)
+{
+    _Pragma("omp simd") for (int i = 0; i < c; i++) y[i] += a[i] * b[i];
+}
+
+/* The output place that tap r of this input place meets, or -1. */
+static int meets(int in, int r, int out_size, const struct mix__dw_shape *s)
+{
+    const int at = in + s->pad - r;
+    return at >= 0 && at % s->stride == 0 && at / s->stride < out_size ? at / s->stride : -1;
+}
+
+static void plain_forward(float *y, const float *x, const float *w, const struct mix__dw_shape *s,
+                          int oh0, int oh1)
+{
+    memset(y + (size_t)oh0 * s->ow * s->c, 0, (size_t)(oh1 - oh0) * s->ow * s->c * sizeof *y);
+    for (int i = oh0; i < oh1; i++)
+        for (int j = 0; j < s->ow; j++)
+            for (int t = 0; t < s->kernel * s->kernel; t++) {
+                const int row = i * s->stride - s->pad + t / s->kernel;
+                const int col = j * s->stride - s->pad + t % s->kernel;
+                if (row >= 0 && row < s->h && col >= 0 && col < s->w)
+                    multiply_add(y + ((size_t)i * s->ow + j) * s->c,
+                                 x + ((size_t)row * s->w + col) * s->c, w + (size_t)t * s->c, s->c);
+            }
+}
+
+static void plain_backward_data(float *dx, const float *dy, const float *w,
+                                const struct mix__dw_shape *s, int h0, int h1)
+{
+    memset(dx + (size_t)h0 * s->w * s->c, 0, (size_t)(h1 - h0) * s->w * s->c * sizeof *dx);
+    for (int i = h0; i < h1; i++)
+        for (int j = 0; j < s->w; j++)
+            for (int t = 0; t < s->kernel * s->kernel; t++) {
+                const int row = meets(i, t / s->kernel, s->oh, s);
+                const int col = meets(j, t % s->kernel, s->ow, s);
+                if (row >= 0 && col >= 0)
+                    multiply_add(dx + ((size_t)i * s->w + j) * s->c,
+                                 dy + ((size_t)row * s->ow + col) * s->c, w + (size_t)t * s->c,
+                                 s->c);
+            }
+}
+
+static void plain_backward_weights(float *dw, const float *x, const float *dy,
+                                   const struct mix__dw_shape *s, int oh0, int oh1)
+{
+    for (int i = oh0; i < oh1; i++)
+        for (int j = 0; j < s->ow; j++)
+            for (int t = 0; t < s->kernel * s->kernel; t++) {
+                const int row = i * s->stride - s->pad + t / s->kernel;
+                const int col = j * s->stride - s->pad + t % s->kernel;
+                if (row >= 0 && row < s->h && col >= 0 && col < s->w)
+                    multiply_add(dw + (size_t)t * s->c, x + ((size_t)row * s->w + col) * s->c,
+                                 dy + ((size_t)i * s->ow + j) * s->c, s->c);
+            }
+}
+
+/* Kernel and stride as one number, to choose the loops made for them. */
+static int kind(const struct mix__dw_shape *s)
+{
+    return s->stride < 10 ? s->kernel * 10 + s->stride : 0;
+}
+
+static void dw_forward(float *y, const float *x, const float *w, const struct mix__dw_shape *s,
+                       int oh0, int oh1)
+{
+    const struct image in = { x, s->h, s->w, s->c, 1 };
+    switch (kind(s)) {
+    case 31:
+        convolve(y, s->ow, oh0, oh1, &in, w, 3, 1, s->pad, false);
+        break;
+    case 32:
+        convolve(y, s->ow, oh0, oh1, &in, w, 3, 2, s->pad, false);
+        break;
+    case 51:
+        convolve(y, s->ow, oh0, oh1, &in, w, 5, 1, s->pad, false);
+        break;
+    case 52:
+        convolve(y, s->ow, oh0, oh1, &in, w, 5, 2, s->pad, false);
+        break;
+    default:
+        plain_forward(y, x, w, s, oh0, oh1);
+    }
+}
+
+static void dw_backward_data(float *dx, const float *dy, const float *w,
+                             const struct mix__dw_shape *s, int h0, int h1)
+{
+    const struct image in = { dy, s->oh, s->ow, s->c, s->stride };
+    const int pad = s->kernel - 1 - s->pad;
+    switch (kind(s)) {
+    case 31:
+    case 32:
+        convolve(dx, s->w, h0, h1, &in, w, 3, 1, pad, true);
+        break;
+    case 51:
+    case 52:
+        convolve(dx, s->w, h0, h1, &in, w, 5, 1, pad, true);
+        break;
+    default:
+        plain_backward_data(dx, dy, w, s, h0, h1);
+    }
+}
+
+static void dw_backward_weights(float *dw, const float *x, const float *dy,
+                                const struct mix__dw_shape *s, int oh0, int oh1)
+{
+    const struct image in = { x, s->h, s->w, s->c, 1 };
+    switch (kind(s)) {
+    case 31:
+        weights(dw, dy, s->ow, oh0, oh1, &in, 3, 1, s->pad);
+        break;
+    case 32:
+        weights(dw, dy, s->ow, oh0, oh1, &in, 3, 2, s->pad);
+        break;
+    case 51:
+        weights(dw, dy, s->ow, oh0, oh1, &in, 5, 1, s->pad);
+        break;
+    case 52:
+        weights(dw, dy, s->ow, oh0, oh1, &in, 5, 2, s->pad);
+        break;
+    default:
+        plain_backward_weights(dw, x, dy, s, oh0, oh1);
+    }
+}
+
+void MIX__LOOPS_NAME(mix__loops_fill_depthwise)(struct mix__loops *loops)
+{
+    loops->dw_forward = dw_forward;
+    loops->dw_backward_data = dw_backward_data;
+    loops->dw_backward_weights = dw_backward_weights;
+}

@@ -1,0 +1,388 @@
+/*
+ * engine/plan.c - see plan.h for what a plan decides.
+ */
+#include "engine/plan.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/ctx.h"
+
+/* While planning: where each tensor's value and gradient live, and who reads it. */
+struct maker {
+    struct mix__plan *plan;
+    const mix_graph *graph;
+    int *value, *grad;        /* (tensor): buffer, -1: not yet or not needed  */
+    int *reader;              /* (tensor): the node that reads it, the last one of several */
+    bool *skip;               /* (node): taken in by an earlier step */
+    struct mix__step nowhere; /* what a builder writes to after a failure */
+    mix_status status;
+};
+
+static int new_buffer(struct maker *m, const struct mix__tensor *t)
+{
+    struct mix__plan *p = m->plan;
+    if (m->status == MIX_OK)
+        m->status =
+            mix__grow(p->ctx, &p->buffers, p->n_buffers, &p->cap_buffers, sizeof *p->buffers);
+    if (m->status != MIX_OK)
+        return 0;
+    p->buffers[p->n_buffers] = (struct mix__buffer){ .dtype = MIX__DTYPE_F32,
+                                                     .count = (size_t)p->batch * t->h * t->w * t->c,
+                                                     .first = -1 };
+    return (int)p->n_buffers++;
+}
+
+static struct mix__step *new_step(struct maker *m, enum mix__step_kind kind,
+                                  const struct mix__node *node, int in, int out)
+{
+    struct mix__plan *p = m->plan;
+    if (m->status == MIX_OK)
+        m->status = mix__grow(p->ctx, &p->steps, p->n_steps, &p->cap_steps, sizeof *p->steps);
+    if (m->status != MIX_OK)
+        return &m->nowhere;
+    struct mix__step *s = &p->steps[p->n_steps++];
+    *s = (struct mix__step){
+        .kind = kind,
+        .node = node,
+        .layer = -1,
+        .x = { m->value[in], -1 },
+        .y = -1,
+        .raw = -1,
+        .dx = { -1, -1 },
+        .dy = -1,
+        .in = m->graph->tensors[in],
+        .out = m->graph->tensors[out],
+    };
+    return s;
+}
+
+static const struct mix__node *single_reader(const struct maker *m, int tensor)
+{
+    return m->graph->tensors[tensor].n_consumers == 1 ? &m->graph->nodes[m->reader[tensor]] : NULL;
+}
+
+/* ---- forward: steps and value buffers ------------------------------------------------------- */
+
+static void plan_norm(struct maker *m, const struct mix__node *node)
+{
+    int out = node->out;
+    enum mix__act act = MIX__ACT_NONE;
+    const struct mix__node *next = single_reader(m, out);
+    if (next && (next->op == MIX__OP_RELU || next->op == MIX__OP_RELU6)) {
+        act = next->op == MIX__OP_RELU ? MIX__ACT_RELU : MIX__ACT_RELU6;
+        m->skip[next - m->graph->nodes] = true;
+        out = next->out;
+        next = single_reader(m, out);
+    }
+    if (!single_reader(m, node->in[0])) {
+        m->status = mix__fail(m->plan->ctx, MIX_EUNSUPPORTED,
+                              "%s: the input of a batch norm may have no other reader", node->name);
+        return;
+    }
+    struct mix__step *s = new_step(m, MIX__STEP_NORM, node, node->in[0], out);
+    s->act = act;
+    s->norm = m->plan->n_norms++;
+    s->layer = next ? next->layer : -1;
+    s->y = m->plan->backward ? new_buffer(m, &m->graph->tensors[out]) : s->x[0];
+    m->value[out] = s->y;
+}
+
+/* Whether the value of the tensor already is what the layer's quantizer makes of it. */
+static bool is_fused(const struct maker *m, int tensor, int layer)
+{
+    const struct mix__plan *p = m->plan;
+    for (size_t i = 0; i < p->n_steps; i++)
+        if (p->steps[i].kind == MIX__STEP_NORM && p->steps[i].layer == layer)
+            return p->steps[i].y == m->value[tensor];
+    return false;
+}
+
+static void plan_conv(struct maker *m, const struct mix__node *node)
+{
+    const int in = node->in[0];
+    int x = m->value[in], raw = -1;
+    if (!is_fused(m, in, node->layer)) {
+        struct mix__step *fake = new_step(m, MIX__STEP_FAKE, node, in, in);
+        fake->layer = node->layer;
+        raw = x;
+        x = fake->y = new_buffer(m, &m->graph->tensors[in]);
+    }
+    struct mix__step *s = new_step(m, MIX__STEP_CONV, node, in, node->out);
+    s->layer = node->layer;
+    s->x[0] = x;
+    s->raw = raw;
+    s->y = m->value[node->out] = new_buffer(m, &m->graph->tensors[node->out]);
+}
+
+static void plan_node(struct maker *m, const struct mix__node *node)
+{
+    const struct mix__tensor *x = &m->graph->tensors[node->in[0]];
+    struct mix__step *s;
+    switch (node->op) {
+    case MIX__OP_CONV2D:
+    case MIX__OP_LINEAR:
+        plan_conv(m, node);
+        return;
+    case MIX__OP_BATCHNORM:
+        plan_norm(m, node);
+        return;
+    case MIX__OP_FLATTEN:
+        if (x->h != 1 || x->w != 1)
+            m->status = mix__fail(m->plan->ctx, MIX_EUNSUPPORTED,
+                                  "%s: flattening %dx%d pixels is not supported, only 1x1",
+                                  node->name, x->h, x->w);
+        m->value[node->out] = m->value[node->in[0]];
+        return;
+    case MIX__OP_RELU:
+    case MIX__OP_RELU6:
+        s = new_step(m, MIX__STEP_ACT, node, node->in[0], node->out);
+        s->act = node->op == MIX__OP_RELU ? MIX__ACT_RELU : MIX__ACT_RELU6;
+        break;
+    case MIX__OP_ADD:
+        s = new_step(m, MIX__STEP_ADD, node, node->in[0], node->out);
+        s->x[1] = m->value[node->in[1]];
+        break;
+    case MIX__OP_GLOBAL_AVGPOOL:
+        s = new_step(m, MIX__STEP_POOL, node, node->in[0], node->out);
+        break;
+    default:
+        assert(node->op == MIX__OP_DROPOUT);
+        s = new_step(m, MIX__STEP_DROPOUT, node, node->in[0], node->out);
+    }
+    s->y = m->value[node->out] = new_buffer(m, &m->graph->tensors[node->out]);
+}
+
+/* ---- backward: gradient buffers ------------------------------------------------------------- */
+
+/* Gradients are handed out from the last node to the first, so a tensor's place is known from its
+ * readers before its producer asks. A flattened tensor shares its source's. */
+static int grad_of(struct maker *m, int tensor)
+{
+    if (m->grad[tensor] < 0)
+        m->grad[tensor] = new_buffer(m, &m->graph->tensors[tensor]);
+    return m->grad[tensor];
+}
+
+static int output_tensor(const struct maker *m, const struct mix__step *s)
+{
+    if (s->kind != MIX__STEP_NORM || s->act == MIX__ACT_NONE)
+        return s->node->out;
+    return m->graph->nodes[m->reader[s->node->out]].out;
+}
+
+static void plan_gradients(struct maker *m, bool *written)
+{
+    struct mix__plan *p = m->plan;
+    int fake_grad = -1; /* of the CONV step just passed, for the FAKE step before it */
+    for (size_t i = p->n_steps; i-- > 0;) {
+        struct mix__step *s = &p->steps[i];
+        const int in = s->node->in[0];
+        if (s->kind == MIX__STEP_FAKE) {
+            s->dy = fake_grad;
+            s->dx[0] = in == 0 ? -1 : grad_of(m, in);
+        } else {
+            const int out = output_tensor(m, s);
+            s->dy = grad_of(m, out);
+            switch (s->kind) {
+            case MIX__STEP_CONV:
+                s->dx[0] = s->raw >= 0 ? new_buffer(m, &s->in) : grad_of(m, in);
+                fake_grad = s->dx[0];
+                break;
+            case MIX__STEP_NORM:
+                s->dx[0] = m->grad[in] = s->dy;
+                break;
+            case MIX__STEP_ADD:
+                if (single_reader(m, s->node->in[1]))
+                    m->grad[s->node->in[1]] = s->dy;
+                s->dx[1] = grad_of(m, s->node->in[1]);
+                s->dx[0] = grad_of(m, in);
+                break;
+            default:
+                s->dx[0] = grad_of(m, in);
+            }
+        }
+        for (int k = 0; k < 2 && m->status == MIX_OK; k++) {
+            if (s->dx[k] < 0)
+                continue;
+            s->accumulate[k] = written[s->dx[k]] && s->dx[k] != s->dy;
+            written[s->dx[k]] = true;
+        }
+    }
+}
+
+/* A flattened tensor has its source's gradient: settled before the walk, from the output side. */
+static void share_flattened(struct maker *m)
+{
+    for (size_t i = m->graph->n_nodes; i-- > 0;) {
+        const struct mix__node *node = &m->graph->nodes[i];
+        if (node->op == MIX__OP_FLATTEN)
+            m->grad[node->in[0]] = grad_of(m, node->out);
+    }
+}
+
+/* ---- lifetimes and the arena ---------------------------------------------------------------- */
+
+static void use(struct mix__plan *p, int buffer, int time)
+{
+    if (buffer < 0)
+        return;
+    struct mix__buffer *b = &p->buffers[buffer];
+    if (b->first < 0 || time < b->first)
+        b->first = time;
+    if (time > b->last)
+        b->last = time;
+}
+
+static void find_spans(struct mix__plan *p)
+{
+    const int end = 2 * (int)p->n_steps;
+    for (int i = 0; i < (int)p->n_steps; i++) {
+        const struct mix__step *s = &p->steps[i];
+        use(p, s->x[0], i);
+        use(p, s->x[1], i);
+        use(p, s->raw, i);
+        use(p, s->y, i);
+        if (!p->backward)
+            continue;
+        const int back = end - 1 - i;
+        use(p, s->dy, back);
+        use(p, s->dx[0], back);
+        use(p, s->dx[1], back);
+        if (s->kind == MIX__STEP_CONV || s->kind == MIX__STEP_NORM || s->kind == MIX__STEP_FAKE ||
+            s->kind == MIX__STEP_ACT) {
+            use(p, s->x[0], back);
+            use(p, s->raw, back);
+        }
+    }
+    use(p, p->input, 0); /* the same batch may be run again */
+    use(p, p->input, end);
+    use(p, p->output, end);
+}
+
+static size_t bytes_of(const struct mix__buffer *b)
+{
+    const size_t bytes = b->count * mix__dtype_size(b->dtype);
+    return (bytes + MIX_ALIGN - 1) / MIX_ALIGN * MIX_ALIGN;
+}
+
+/* Buffers in falling order of size, equal ones as they came. */
+static void sort_by_size(const struct mix__plan *p, int *order)
+{
+    for (int i = 0; i < (int)p->n_buffers; i++) {
+        int j = i;
+        for (; j > 0 && bytes_of(&p->buffers[order[j - 1]]) < bytes_of(&p->buffers[i]); j--)
+            order[j] = order[j - 1];
+        order[j] = i;
+    }
+}
+
+/* Largest first, each at the lowest place where it meets no buffer that is in use at the same time.
+ */
+static void place(struct mix__plan *p, const int *order)
+{
+    for (size_t i = 0; i < p->n_buffers; i++) {
+        struct mix__buffer *b = &p->buffers[order[i]];
+        size_t at = 0;
+        for (bool moved = true; moved;) {
+            moved = false;
+            for (size_t j = 0; j < i; j++) {
+                const struct mix__buffer *o = &p->buffers[order[j]];
+                if (o->first <= b->last && b->first <= o->last && o->offset < at + bytes_of(b) &&
+                    at < o->offset + bytes_of(o)) {
+                    at = o->offset + bytes_of(o);
+                    moved = true;
+                }
+            }
+        }
+        b->offset = at;
+        if (at + bytes_of(b) > p->arena)
+            p->arena = at + bytes_of(b);
+    }
+}
+
+static mix_status lay_out(struct mix__plan *p)
+{
+    int *order = mix__alloc(p->ctx, p->n_buffers, sizeof *order);
+    if (!order)
+        return MIX_ENOMEM;
+    sort_by_size(p, order);
+    place(p, order);
+    mix__free(p->ctx, order);
+    for (int time = 0; time <= 2 * (int)p->n_steps; time++) {
+        size_t live = 0;
+        for (size_t i = 0; i < p->n_buffers; i++)
+            if (p->buffers[i].first <= time && time <= p->buffers[i].last)
+                live += bytes_of(&p->buffers[i]);
+        if (live > p->values_live)
+            p->values_live = live;
+    }
+    return MIX_OK;
+}
+
+/* ---- all together --------------------------------------------------------------------------- */
+
+static void make(struct maker *m)
+{
+    const mix_graph *g = m->graph;
+    struct mix__plan *p = m->plan;
+    for (size_t t = 0; t < g->n_tensors; t++)
+        m->value[t] = m->grad[t] = -1;
+    for (size_t i = 0; i < g->n_nodes; i++)
+        for (int k = 0; k < g->nodes[i].n_in; k++)
+            m->reader[g->nodes[i].in[k]] = (int)i;
+    p->input = m->value[0] = new_buffer(m, &g->tensors[0]);
+    for (size_t i = 0; i < g->n_nodes && m->status == MIX_OK; i++)
+        if (!m->skip[i])
+            plan_node(m, &g->nodes[i]);
+    p->output = m->value[g->output];
+    p->output_grad = -1;
+    if (!p->backward || m->status != MIX_OK)
+        return;
+    p->output_grad = grad_of(m, g->output);
+    share_flattened(m);
+    bool *written = mix__zalloc(p->ctx, 2 * g->n_tensors + p->n_buffers + p->n_steps, 1);
+    if (!written) {
+        m->status = MIX_ENOMEM;
+        return;
+    }
+    plan_gradients(m, written);
+    mix__free(p->ctx, written);
+}
+
+mix_status mix__plan_make(struct mix__plan *plan, const mix_graph *graph, int batch, bool backward)
+{
+    mix_ctx *ctx = graph->ctx;
+    *plan = (struct mix__plan){ .ctx = ctx, .batch = batch, .backward = backward };
+    struct maker m = {
+        .plan = plan,
+        .graph = graph,
+        .value = mix__alloc(ctx, graph->n_tensors, sizeof(int)),
+        .grad = mix__alloc(ctx, graph->n_tensors, sizeof(int)),
+        .reader = mix__zalloc(ctx, graph->n_tensors, sizeof(int)),
+        .skip = mix__zalloc(ctx, graph->n_nodes, sizeof(bool)),
+    };
+    if (m.value && m.grad && m.reader && m.skip)
+        make(&m);
+    else
+        m.status = MIX_ENOMEM;
+    mix__free(ctx, m.value);
+    mix__free(ctx, m.grad);
+    mix__free(ctx, m.reader);
+    mix__free(ctx, m.skip);
+    if (m.status == MIX_OK) {
+        find_spans(plan);
+        m.status = lay_out(plan);
+    }
+    if (m.status != MIX_OK)
+        mix__plan_release(plan);
+    return m.status;
+}
+
+void mix__plan_release(struct mix__plan *plan)
+{
+    mix__free(plan->ctx, plan->steps);
+    mix__free(plan->ctx, plan->buffers);
+    plan->steps = NULL;
+    plan->buffers = NULL;
+}

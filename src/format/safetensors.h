@@ -1,0 +1,46 @@
+/*
+ * format/safetensors.h - reading and writing .safetensors files.
+ *
+ *   0            8                 8 + N
+ *   +------------+-----------------+---------------------------------+
+ *   | u64 N (LE) | N bytes of JSON | data, tensors back to back       |
+ *   +------------+-----------------+---------------------------------+
+ */
+#ifndef METAMIX_FORMAT_SAFETENSORS_H
+#define METAMIX_FORMAT_SAFETENSORS_H
+
+#include "base/file.h"
+
+enum mix__st_dtype {
+    MIX__ST_F32,
+    MIX__ST_F64,
+    MIX__ST_I64,
+    MIX__ST_U64,
+    MIX__ST_I32,
+    MIX__ST_U8,
+    MIX__ST_OTHER
+};
+
+struct mix__st_tensor {
+    const char *name;
+    enum mix__st_dtype dtype;
+    int rank;
+    int64_t dims[8];
+    const void *data; /* little-endian, aligned to its elements (not for OTHER) */
+    size_t bytes;
+};
+
+/* Read: the whole file in memory, checked (sizes, overlaps, holes, duplicates, limits). */
+struct mix__st_file;
+mix_status mix__st_open(struct mix__st_file **out, mix_ctx *ctx, const char *path) MIX_CHECKED;
+void mix__st_close(struct mix__st_file *file);
+size_t mix__st_count(const struct mix__st_file *file);
+const struct mix__st_tensor *mix__st_at(const struct mix__st_file *file, size_t index);
+const struct mix__st_tensor *mix__st_find(const struct mix__st_file *file, const char *name);
+const char *mix__st_metadata(const struct mix__st_file *file, const char *key); /* NULL: none */
+
+/* Write: atomically. metadata is pairs key, value, ..., NULL; tensors may be in any order. */
+mix_status mix__st_save(mix_ctx *ctx, const char *path, const struct mix__st_tensor *tensors,
+                        size_t n, const char *const *metadata) MIX_CHECKED;
+
+#endif

@@ -1,0 +1,32 @@
+/*
+ * model/cost.c - bit assignments and what they cost in bit operations (METHOD.md section 5).
+ */
+#include "model/graph.h"
+
+void mix_bits_uniform(const mix_graph *g, int weight, int activation, mix_layer_bits *bits)
+{
+    for (size_t l = 0; l < g->n_layers; l++)
+        bits[l] = g->layers[l].info.searched ? (mix_layer_bits){ weight, activation }
+                                             : (mix_layer_bits){ 8, 8 };
+}
+
+uint64_t mix_bits_bops(const mix_graph *g, const mix_layer_bits *bits)
+{
+    uint64_t bops = 0;
+    for (size_t l = 0; l < g->n_layers; l++)
+        bops += g->layers[l].info.macs * (uint64_t)(bits[l].weight * bits[l].activation);
+    return bops;
+}
+
+double mix_bits_mean_activation(const mix_graph *g, const mix_layer_bits *bits)
+{
+    double sum = 0.0;
+    int count = 0;
+    for (size_t l = 0; l < g->n_layers; l++) {
+        if (!g->layers[l].info.searched)
+            continue;
+        sum += bits[l].activation;
+        count++;
+    }
+    return count ? sum / count : 0.0;
+}

@@ -1,0 +1,116 @@
+/*
+ * model/graph.h - the graph's inside: nodes, tensors, parameters, layers.
+ *
+ * Built by mix__graph_* calls in the order in which nodes run, closed by
+ * mix__graph_finish(), then never changed but for the values.
+ *
+ *   values   one flat array: [ trained parameters ... | batch norm running statistics ... ]
+ *            0                                 n_trained                           n_values
+ *
+ * Convolution weights are (k, c / groups, r, s), linear weights (k, c): torchvision's order.
+ * Tensors are (n, h, w, c) with n left open.
+ */
+#ifndef METAMIX_MODEL_GRAPH_H
+#define METAMIX_MODEL_GRAPH_H
+
+#include "base/ctx.h"
+#include "metamix/graph.h"
+
+enum mix__op {
+    MIX__OP_CONV2D,
+    MIX__OP_BATCHNORM,
+    MIX__OP_RELU,
+    MIX__OP_RELU6,
+    MIX__OP_ADD,
+    MIX__OP_GLOBAL_AVGPOOL,
+    MIX__OP_FLATTEN,
+    MIX__OP_DROPOUT,
+    MIX__OP_LINEAR
+};
+
+/* A name is a module path: "features.2.conv.1.0"; parameters add ".weight" and so on. */
+enum { MIX__NAME_MAX = 96 };
+
+struct mix__tensor {
+    int h, w, c;
+    mix_range range;
+    int producer; /* node, -1 for the image         */
+    int n_consumers;
+};
+
+enum mix__param_kind {
+    MIX__PARAM_WEIGHT, /* weight decay applies to these only */
+    MIX__PARAM_BIAS,
+    MIX__PARAM_GAMMA,
+    MIX__PARAM_BETA,
+    MIX__PARAM_MEAN, /* running statistics: not trained */
+    MIX__PARAM_VAR
+};
+
+struct mix__param {
+    char name[MIX__NAME_MAX];
+    enum mix__param_kind kind;
+    int rank;
+    int dims[4];
+    size_t count, offset; /* floats, in values */
+};
+
+struct mix__node {
+    enum mix__op op;
+    char name[MIX__NAME_MAX];
+    int in[2], n_in; /* tensors */
+    int out;
+    int kernel, stride, pad, groups; /* convolution: square, symmetric        */
+    float eps, momentum;             /* batch norm; momentum as in PyTorch    */
+    float rate;                      /* dropout                               */
+    int weight, bias;                /* conv, linear: parameters, -1: none    */
+    int gamma, beta, mean, var;      /* batch norm: parameters                */
+    int layer;                       /* conv, linear: index in layers; else -1 */
+};
+
+struct mix__layer {
+    int node;
+    mix_layer_info info;
+};
+
+struct mix_graph {
+    mix_ctx *ctx;
+    char name[MIX__NAME_MAX];
+    double width; /* what the zoo was asked for, for checkpoints */
+    bool small_stem;
+    struct mix__tensor *tensors; /* 0 is the image */
+    struct mix__node *nodes;
+    struct mix__param *params;
+    struct mix__layer *layers;
+    size_t n_tensors, n_nodes, n_params, n_layers;
+    size_t cap_tensors, cap_nodes, cap_params, cap_layers;
+    int output; /* tensor: logits */
+    float *values;
+    size_t n_trained, n_values;
+    mix_status failed; /* first failure while building; reported by finish */
+};
+
+mix_status mix__graph_new(mix_graph **out, mix_ctx *ctx, const char *name, int size,
+                          int channels) MIX_CHECKED;
+
+/* Each adds a node and returns its output tensor; after a failure they do nothing and return 0, so
+ * that a builder needs one check, at finish. */
+struct mix__conv_shape {
+    int out_channels, kernel, stride, pad, groups;
+    bool bias;
+};
+int mix__graph_conv(mix_graph *g, const char *name, int in, const struct mix__conv_shape *shape);
+int mix__graph_batchnorm(mix_graph *g, const char *name, int in, float eps, float momentum);
+int mix__graph_unary(mix_graph *g, enum mix__op op, const char *name,
+                     int in); /* relu, relu6, pool, flatten */
+int mix__graph_dropout(mix_graph *g, const char *name, int in, float rate);
+int mix__graph_add(mix_graph *g, const char *name, int a, int b);
+int mix__graph_linear(mix_graph *g, const char *name, int in, int out_features);
+
+/* Closes the graph: lays out values, lists layers, costs them, marks first and last as fixed. */
+mix_status mix__graph_finish(mix_graph *g, int output) MIX_CHECKED;
+
+/* Fills values as torchvision would, from the seed (zoo.h). */
+void mix__graph_init_values(mix_graph *g, uint64_t seed);
+
+#endif

@@ -1,0 +1,77 @@
+/*
+ * model/zoo/zoo.c - from a network's name to its graph.
+ */
+#include "model/zoo/zoo.h"
+
+#include <string.h>
+
+static const char *const names[] = { "mobilenet_v2", NULL };
+
+static int (*const builders[])(mix_graph *, const mix_zoo_options *) = {
+    mix__mobilenet_v2_build,
+};
+
+void mix_zoo_options_init(mix_zoo_options *options)
+{
+    *options = (mix_zoo_options){ .arch = "mobilenet_v2",
+                                  .width = 1.0,
+                                  .classes = 1000,
+                                  .size = 224,
+                                  .channels = 3,
+                                  .stem = MIX_STEM_AUTO,
+                                  .seed = 1 };
+}
+
+const char *const *mix_zoo_names(void)
+{
+    return names;
+}
+
+int mix__make_divisible(double v)
+{
+    int rounded = (int)(v + 4.0) / 8 * 8;
+    if (rounded < 8)
+        rounded = 8;
+    return rounded < 0.9 * v ? rounded + 8 : rounded;
+}
+
+static mix_status check(mix_ctx *ctx, const mix_zoo_options *o)
+{
+    if (!(o->width > 0.0 && o->width <= 4.0))
+        return mix__fail(ctx, MIX_EINVAL, "width is %g; expected more than 0, at most 4", o->width);
+    if (o->classes < 2 || o->classes > 1000000)
+        return mix__fail(ctx, MIX_EINVAL, "%d classes; expected 2 to 1000000", o->classes);
+    if (o->size < 8 || o->size > 4096)
+        return mix__fail(ctx, MIX_EINVAL, "image size is %d pixels; expected 8 to 4096", o->size);
+    if (o->channels < 1 || o->channels > 64)
+        return mix__fail(ctx, MIX_EINVAL, "%d input channels; expected 1 to 64", o->channels);
+    return MIX_OK;
+}
+
+mix_status mix_zoo_new(mix_graph **out, mix_ctx *ctx, const mix_zoo_options *options)
+{
+    *out = NULL;
+    MIX_TRY(check(ctx, options));
+    size_t which = 0;
+    while (names[which] && strcmp(names[which], options->arch) != 0)
+        which++;
+    if (!names[which])
+        return mix__fail(ctx, MIX_EINVAL, "no network is called '%s'; expected mobilenet_v2",
+                         options->arch);
+
+    mix_zoo_options o = *options;
+    if (o.stem == MIX_STEM_AUTO)
+        o.stem = o.size <= 64 ? MIX_STEM_SMALL : MIX_STEM_STANDARD;
+    mix_graph *g;
+    MIX_TRY(mix__graph_new(&g, ctx, names[which], o.size, o.channels));
+    g->width = o.width;
+    g->small_stem = o.stem == MIX_STEM_SMALL;
+    const mix_status status = mix__graph_finish(g, builders[which](g, &o));
+    if (status != MIX_OK) {
+        mix_graph_free(g);
+        return status;
+    }
+    mix__graph_init_values(g, o.seed);
+    *out = g;
+    return MIX_OK;
+}

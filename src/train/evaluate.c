@@ -1,0 +1,128 @@
+/*
+ * train/evaluate.c - the evaluation loop.
+ */
+#include "train/evaluate.h"
+
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+double mix__clock(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void mix__engine_feed(struct mix__engine *engine, const mix_graph *graph,
+                      const struct mix__batch *batch)
+{
+    const struct mix__tensor *image = &graph->tensors[0];
+    const size_t row = (size_t)image->h * (size_t)image->w * (size_t)image->c;
+    const size_t used = row * (size_t)batch->count;
+    float *input = mix__engine_input(engine);
+    memcpy(input, batch->images, used * sizeof *input);
+    memset(input + used, 0, (row * (size_t)mix__engine_batch(engine) - used) * sizeof *input);
+}
+
+static void report(const mix_observer *observer, int64_t step, int64_t steps,
+                   const mix_accuracy *sums, double seconds)
+{
+    if (!observer || !observer->progress)
+        return;
+    const double images = (double)sums->images;
+    const mix_progress progress = { .phase = "evaluate",
+                                    .epochs = 1,
+                                    .step = step,
+                                    .steps = steps,
+                                    .loss = sums->loss / images,
+                                    .top1 = 100.0 * sums->top1 / images,
+                                    .gbops = NAN,
+                                    .images_per_second = images / seconds,
+                                    .seconds_left = seconds / (double)step * (double)(steps - step),
+                                    .data_wait = NAN,
+                                    .val_top1 = NAN,
+                                    .val_top5 = NAN,
+                                    .val_loss = NAN };
+    observer->progress(observer->user, &progress);
+}
+
+mix_status mix__evaluate(struct mix__engine *engine, const mix_graph *graph,
+                         struct mix__batches *validation, const mix_observer *observer,
+                         mix_accuracy *accuracy)
+{
+    const struct mix__pass pass = { .batch_stats = false };
+    const int64_t steps = mix__batches_per_epoch(validation);
+    const int classes = graph->tensors[graph->output].c;
+    const double began = mix__clock();
+    mix_accuracy sums = { 0 };
+    *accuracy = sums;
+    MIX_TRY(mix__batches_seek(validation, 0, 0));
+    for (int64_t step = 0; step < steps; step++) {
+        struct mix__batch batch;
+        const float *logits;
+        MIX_TRY(mix__batches_next(validation, &batch));
+        mix__engine_feed(engine, graph, &batch);
+        MIX_TRY(mix__engine_forward(engine, &pass, &logits));
+        const struct mix__loss loss =
+            mix__loss_eval(logits, NULL, batch.labels, batch.count, classes, 1.0f, NULL);
+        sums.loss += loss.loss * batch.count;
+        sums.top1 += loss.top1;
+        sums.top5 += loss.top5;
+        sums.images += batch.count;
+        report(observer, step + 1, steps, &sums, mix__clock() - began);
+        if (observer && observer->stop && observer->stop(observer->user))
+            return mix__fail(graph->ctx, MIX_ESTOPPED, "stopped while evaluating");
+    }
+    if (sums.images == 0)
+        return mix__fail(graph->ctx, MIX_EINVAL, "the data set has no validation images");
+    const double images = (double)sums.images;
+    *accuracy = (mix_accuracy){ 100.0 * sums.top1 / images, 100.0 * sums.top5 / images,
+                                sums.loss / images, sums.images };
+    return MIX_OK;
+}
+
+/* One batch's statistics: a pass from cleared running statistics leaves momentum * statistic. */
+static void add_batch_stats(const struct mix__state *state, double *sum)
+{
+    const mix_graph *g = state->graph;
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const struct mix__node *node = &g->nodes[i];
+        if (node->op != MIX__OP_BATCHNORM)
+            continue;
+        const int params[] = { node->mean, node->var };
+        for (size_t k = 0; k < MIX_COUNT(params); k++) {
+            const struct mix__param *p = &g->params[params[k]];
+            const size_t at = p->offset - g->n_trained;
+            for (size_t c = 0; c < p->count; c++)
+                sum[at + c] += (double)state->stats[at + c] / (double)node->momentum;
+        }
+    }
+}
+
+mix_status mix__restat(struct mix__engine *engine, struct mix__state *state,
+                       struct mix__batches *batches, int n)
+{
+    const struct mix__pass pass = { .batch_stats = true, .update_stats = true };
+    mix_status status = MIX_OK;
+    double *sum = mix__zalloc(state->ctx, state->n_stats, sizeof *sum);
+    if (!sum)
+        return MIX_ENOMEM;
+    for (int i = 0; i < n; i++) {
+        struct mix__batch batch;
+        const float *logits;
+        memset(state->stats, 0, state->n_stats * sizeof *state->stats);
+        if ((status = mix__batches_next(batches, &batch)) != MIX_OK)
+            goto out;
+        mix__engine_feed(engine, state->graph, &batch);
+        if ((status = mix__engine_forward(engine, &pass, &logits)) != MIX_OK)
+            goto out;
+        add_batch_stats(state, sum);
+    }
+    for (size_t i = 0; i < state->n_stats; i++)
+        state->stats[i] = (float)(sum[i] / n);
+    state->version++; /* folded batch norms are stale */
+out:
+    mix__free(state->ctx, sum);
+    return status;
+}

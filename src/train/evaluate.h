@@ -1,0 +1,29 @@
+/*
+ * train/evaluate.h - accuracy on the validation images, and batch norm statistics for it.
+ */
+#ifndef METAMIX_TRAIN_EVALUATE_H
+#define METAMIX_TRAIN_EVALUATE_H
+
+#include "data/batches.h"
+#include "metamix/run.h"
+#include "train/train.h"
+
+/* With the running statistics and the engine's modes as they stand. observer may be NULL. Errors
+ * besides the parts': MIX_ESTOPPED. */
+mix_status mix__evaluate(struct mix__engine *engine, const mix_graph *graph,
+                         struct mix__batches *validation, const mix_observer *observer,
+                         mix_accuracy *accuracy) MIX_CHECKED;
+
+/* Replaces the running statistics by the mean over the next n batches of what each batch norm
+ * sees in training mode. The engine needs no backward pass. */
+mix_status mix__restat(struct mix__engine *engine, struct mix__state *state,
+                       struct mix__batches *batches, int n) MIX_CHECKED;
+
+/* Copies a batch to the engine's input; rows behind a short batch are cleared. */
+void mix__engine_feed(struct mix__engine *engine, const mix_graph *graph,
+                      const struct mix__batch *batch);
+
+/* Seconds of a clock that only goes forward. */
+double mix__clock(void);
+
+#endif

@@ -1,0 +1,222 @@
+/*
+ * train/run_folder.c - config.json and log.jsonl; result.json is in run_result.c.
+ */
+#include "train/run_json.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { CONFIG_LIMIT = 1 << 20, LOG_LIMIT = 1 << 28 };
+
+/* Settings that change no number of a run. */
+static bool may_differ(const char *name)
+{
+    return strcmp(name, "loader_threads") == 0 || strcmp(name, "checkpoint_minutes") == 0;
+}
+
+static json_t *setting_json(const mix_settings *settings, const mix_setting *s)
+{
+    const void *field = (const char *)settings + s->offset;
+    switch (s->type) {
+    case MIX_INT:
+        return json_integer(*(const int *)field);
+    case MIX_REAL:
+        return json_real(*(const double *)field);
+    case MIX_FLAG:
+        return json_boolean(*(const bool *)field);
+    case MIX_TEXT:
+        break;
+    }
+    return json_string(field);
+}
+
+static json_t *text_or_null(const char *text)
+{
+    return text ? json_string(text) : json_null();
+}
+
+static json_t *config_json(const struct mix__run_config *config)
+{
+    size_t count;
+    const mix_setting *list = mix_settings_list(&count);
+    json_t *settings = json_object();
+    for (size_t i = 0; i < count; i++)
+        if (list[i].groups & config->groups)
+            json_object_set_new(settings, list[i].name, setting_json(config->settings, &list[i]));
+    return json_pack("{s:s, s:o, s:o, s:o}", "job", config->job, "from",
+                     text_or_null(config->from), "bits", text_or_null(config->bits), "settings",
+                     settings);
+}
+
+static mix_status differs(struct mix__run_folder *f, const char *name, const json_t *old,
+                          const json_t *now)
+{
+    char *a = old ? json_dumps(old, JSON_ENCODE_ANY) : NULL;
+    char *b = now ? json_dumps(now, JSON_ENCODE_ANY) : NULL;
+    const mix_status status =
+        mix__fail(f->ctx, MIX_EMISMATCH,
+                  "%s: this run was made with %s %s; now it is %s. Use another folder, or the same "
+                  "settings",
+                  f->config, name, a ? a : "unset", b ? b : "unset");
+    free(a);
+    free(b);
+    return status;
+}
+
+static mix_status compare_config(struct mix__run_folder *f, const json_t *old, const json_t *now)
+{
+    static const char *const top[] = { "job", "from", "bits" };
+    for (size_t i = 0; i < MIX_COUNT(top); i++)
+        if (!json_equal(json_object_get(old, top[i]), json_object_get(now, top[i])))
+            return differs(f, top[i], json_object_get(old, top[i]), json_object_get(now, top[i]));
+    const json_t *was = json_object_get(old, "settings");
+    const char *name;
+    json_t *value;
+    json_object_foreach(json_object_get(now, "settings"), name, value)
+    {
+        if (!may_differ(name) && !json_equal(json_object_get(was, name), value))
+            return differs(f, name, json_object_get(was, name), value);
+    }
+    return MIX_OK;
+}
+
+static mix_status write_json(struct mix__run_folder *f, const char *path, const json_t *json)
+{
+    struct mix__file_writer w;
+    char *text = json_dumps(json, JSON_INDENT(2));
+    if (!text)
+        return mix__fail(f->ctx, MIX_ENOMEM, "out of memory for %s", path);
+    mix_status status = mix__file_begin(&w, f->ctx, path);
+    if (status != MIX_OK) {
+        free(text);
+        return status;
+    }
+    if ((status = mix__file_write(&w, text, strlen(text))) == MIX_OK &&
+        (status = mix__file_write(&w, "\n", 1)) == MIX_OK)
+        status = mix__file_commit(&w);
+    mix__file_abandon(&w);
+    free(text);
+    return status;
+}
+
+mix_status mix__run_json_read(struct mix__run_folder *f, const char *path, json_t **out)
+{
+    char *bytes;
+    size_t size;
+    json_error_t error;
+    *out = NULL;
+    MIX_TRY(mix__file_read(f->ctx, path, CONFIG_LIMIT, &bytes, &size));
+    *out = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &error);
+    mix__free(f->ctx, bytes);
+    if (!*out)
+        return mix__fail(f->ctx, MIX_EFORMAT, "%s: line %d, column %d: %s", path, error.line,
+                         error.column, error.text);
+    return MIX_OK;
+}
+
+mix_status mix__run_json_write(struct mix__run_folder *f, const char *path, json_t *json)
+{
+    if (!json)
+        return mix__fail(f->ctx, MIX_ENOMEM, "out of memory for %s", path);
+    const mix_status status = write_json(f, path, json);
+    json_decref(json);
+    return status;
+}
+
+static mix_status check_config(struct mix__run_folder *f, const struct mix__run_config *config)
+{
+    json_t *now = config_json(config), *old;
+    if (!now)
+        return mix__fail(f->ctx, MIX_EINVAL, "a setting or path is not UTF-8 text");
+    if (!mix__path_exists(f->config)) {
+        if (!mix__path_exists(f->last))
+            return mix__run_json_write(f, f->config, now);
+        json_decref(now);
+        return mix__fail(f->ctx, MIX_EMISMATCH,
+                         "%s is missing though %s is there: the settings of this run are unknown",
+                         f->config, f->last);
+    }
+    mix_status status = mix__run_json_read(f, f->config, &old);
+    if (status == MIX_OK) {
+        status = compare_config(f, old, now);
+        json_decref(old);
+    }
+    json_decref(now);
+    return status;
+}
+
+mix_status mix__run_folder_open(struct mix__run_folder *f, mix_ctx *ctx, const char *path,
+                                const struct mix__run_config *config)
+{
+    *f = (struct mix__run_folder){ .ctx = ctx };
+    const struct {
+        char **to;
+        const char *name;
+    } files[] = {
+        { &f->config, "config.json" },     { &f->log, "log.jsonl" },
+        { &f->last, "last.safetensors" },  { &f->best, "best.safetensors" },
+        { &f->bits, "bits.json" },         { &f->result, "result.json" },
+    };
+    mix_status status = mix__make_folder(ctx, path);
+    if (status != MIX_OK)
+        return status;
+    if (!(f->path = mix__strdup(ctx, path)))
+        goto no_memory;
+    for (size_t i = 0; i < MIX_COUNT(files); i++)
+        if (!(*files[i].to = mix__path_join(ctx, path, files[i].name)))
+            goto no_memory;
+    if ((status = check_config(f, config)) != MIX_OK)
+        mix__run_folder_release(f);
+    return status;
+no_memory:
+    mix__run_folder_release(f);
+    return MIX_ENOMEM;
+}
+
+void mix__run_folder_release(struct mix__run_folder *f)
+{
+    char *const paths[] = { f->path, f->config, f->log, f->last, f->best, f->bits, f->result };
+    for (size_t i = 0; i < MIX_COUNT(paths); i++)
+        mix__free(f->ctx, paths[i]);
+    *f = (struct mix__run_folder){ .ctx = f->ctx };
+}
+
+/* ---- log.jsonl ---- */
+
+mix_status mix__run_log_cut(struct mix__run_folder *f, int64_t lines)
+{
+    char *bytes;
+    size_t size, keep = 0;
+    if (!mix__path_exists(f->log))
+        return MIX_OK;
+    MIX_TRY(mix__file_read(f->ctx, f->log, LOG_LIMIT, &bytes, &size));
+    for (; lines > 0 && keep < size; lines--) {
+        const char *end = memchr(bytes + keep, '\n', size - keep);
+        keep = end ? (size_t)(end - bytes) + 1 : size;
+    }
+    mix__free(f->ctx, bytes);
+    if (keep < size && truncate(f->log, (off_t)keep) != 0)
+        return mix__fail(f->ctx, MIX_EIO, "%s: cannot be cut to %zu bytes: %s", f->log, keep,
+                         strerror(errno));
+    return MIX_OK;
+}
+
+mix_status mix__run_log_append(struct mix__run_folder *f, json_t *line)
+{
+    char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
+    json_decref(line);
+    if (!text)
+        return mix__fail(f->ctx, MIX_ENOMEM, "out of memory for a line of %s", f->log);
+    FILE *file = fopen(f->log, "ab");
+    bool good = file != NULL;
+    if (good) {
+        good = fprintf(file, "%s\n", text) > 0 && fflush(file) == 0 && fsync(fileno(file)) == 0;
+        good &= fclose(file) == 0;
+    }
+    free(text);
+    return good ? MIX_OK
+                : mix__fail(f->ctx, MIX_EIO, "%s: cannot be written: %s", f->log, strerror(errno));
+}

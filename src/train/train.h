@@ -1,0 +1,58 @@
+/*
+ * train/train.h - loss, optimizer, schedule: the parts of a training step.
+ */
+#ifndef METAMIX_TRAIN_TRAIN_H
+#define METAMIX_TRAIN_TRAIN_H
+
+#include "engine/engine.h"
+
+/*
+ * Mean cross entropy over the batch. With teacher (n, classes) logits NULL: against labels; else
+ * soft:
+ * - sum_c softmax(teacher)_c log softmax(logits)_c, labels counting for accuracy only.
+ * dlogits (n, classes) = scale * gradient of the mean; NULL: not wanted. Sums in double.
+ */
+struct mix__loss {
+    double loss;    /* mean over n */
+    int top1, top5; /* images among n whose label is first / among the first five */
+};
+struct mix__loss mix__loss_eval(const float *logits, const float *teacher, const int *labels, int n,
+                                int classes, float scale, float *dlogits);
+
+/* Optimizers over one flat array. In the options 0 means the default; double, as 1 - beta is taken
+ * before it is rounded to float. */
+enum mix__optimizer_kind { MIX__SGD, MIX__ADAM };
+struct mix__optimizer_options {
+    enum mix__optimizer_kind kind;
+    double beta1, beta2, eps; /* Adam; defaults 0.9, 0.999, 1e-8            */
+    double momentum;          /* SGD with Nesterov; default 0.9             */
+};
+struct mix__optimizer {
+    mix_ctx *ctx;
+    struct mix__optimizer_options options;
+    size_t n;
+    float *m, *v;  /* (n) moments; v only with Adam, both zero at first */
+    int64_t steps; /* taken */
+};
+/* A run of parameters that is treated alike; parameters in no range do not move. */
+struct mix__range {
+    size_t offset, count;
+    float weight_decay; /* added to the gradient: decay * value (PyTorch's Adam and SGD) */
+    float floor;        /* values are kept at or above it; -INFINITY: free (steps: MIX__STEP_MIN) */
+};
+mix_status mix__optimizer_init(struct mix__optimizer *o, mix_ctx *ctx, size_t n,
+                               const struct mix__optimizer_options *options) MIX_CHECKED;
+void mix__optimizer_release(struct mix__optimizer *o);
+void mix__optimizer_reset(struct mix__optimizer *o); /* as just made */
+void mix__optimizer_step(struct mix__optimizer *o, float *value, const float *grad, float lr,
+                         const struct mix__range *ranges, size_t n_ranges);
+
+/* Euclidean norm of the ranges' gradients, in double; scales them by max_norm / norm when it is
+ * larger and max_norm > 0. A result that is not finite leaves the gradients as they are. */
+double mix__clip_gradients(float *grad, const struct mix__range *ranges, size_t n_ranges,
+                           double max_norm);
+
+/* Linear from 0 over warmup steps (step 0 gives peak / warmup), then cosine to 0 at steps. */
+double mix__schedule_cosine(double peak, int64_t step, int64_t warmup, int64_t steps);
+
+#endif

@@ -1,0 +1,686 @@
+/*
+ * check_loops [--seed N] [--bench]
+ *
+ * Every table of loops that this CPU can run against the C table, and all against a naive
+ * reference that sums in double. Loops over values must agree bit for bit between instruction
+ * sets; depthwise convolutions too where all numbers are small integers, else to a tolerance.
+ * Every operand ends at a guard page and begins behind a canary.
+ */
+#include <float.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/ctx.h"
+#include "engine/loops.h"
+
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+
+static struct {
+    struct mix__loops loops;
+    const char *name;
+} isa[3];
+static int n_isa;
+
+static uint64_t seed = 1, counter;
+static size_t compared, failures;
+
+static uint64_t draw(void)
+{
+    uint64_t z = seed + ++counter * 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static int draw_int(int low, int high)
+{
+    return low + (int)(draw() % (uint64_t)(high - low + 1));
+}
+
+static float draw_float(float low, float high)
+{
+    return low + (high - low) * (float)(draw() >> 40) / (float)(1 << 24);
+}
+
+/* ---- operands -------------------------------------------------------------------------- */
+
+static struct operand {
+    unsigned char *map;
+    size_t before, bytes; /* canary; whole mapping with the guard page */
+} taken[64];
+static int n_taken;
+
+enum { CANARY = 0xa5 };
+
+static float *take(size_t n)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), size = n * sizeof(float);
+    const size_t body = (size + 64 + page - 1) / page * page;
+    unsigned char *map =
+        mmap(NULL, body + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED || mprotect(map + body, page, PROT_NONE) || n_taken == 64) {
+        fputs("check_loops: no memory for operands\n", stderr);
+        exit(2);
+    }
+    memset(map, CANARY, body - size);
+    taken[n_taken++] = (struct operand){ map, body - size, body + page };
+    return (float *)(void *)(map + body - size);
+}
+
+static void fail(const char *what, const char *who, size_t at, double got, double want)
+{
+    if (++failures <= 20)
+        fprintf(stderr, "%s %s [%zu]: got %.9g, want %.9g (--seed %" PRIu64 ")\n", what, who, at,
+                got, want, seed);
+}
+
+static void give_back(const char *what)
+{
+    while (n_taken) {
+        const struct operand *o = &taken[--n_taken];
+        for (size_t i = 0; i < o->before; i++)
+            if (o->map[i] != CANARY) {
+                fail(what, "wrote before an operand", o->before - i, o->map[i], CANARY);
+                break;
+            }
+        munmap(o->map, o->bytes);
+    }
+}
+
+static float *copy_of(const float *x, size_t n)
+{
+    float *y = take(n);
+    memcpy(y, x, n * sizeof *y);
+    return y;
+}
+
+static float *filled(size_t n, float low, float high)
+{
+    float *x = take(n);
+    for (size_t i = 0; i < n; i++)
+        x[i] = draw_float(low, high);
+    return x;
+}
+
+/* Values with runs of what is special: zeros, the kinks of ReLU6, ties and bounds of quantizers. */
+static float *values(size_t n)
+{
+    static const float special[] = { 0.0f, -0.0f, 6.0f,    0.125f, 0.375f, -0.375f,
+                                     1e4f, -1e4f, -0.875f, 1.75f,  3.5f,   1e-20f };
+    float *x = filled(n, -4.0f, 9.0f);
+    for (size_t i = 0; i < n; i++)
+        if (draw() % 4 == 0) {
+            const float v = special[draw() % MIX_COUNT(special)];
+            for (size_t end = i + draw() % 12; i < n && i <= end; i++)
+                x[i] = v;
+        }
+    return x;
+}
+
+/* ---- comparison ------------------------------------------------------------------------ */
+
+static void same(const char *what, const char *who, const float *got, const float *want, size_t n)
+{
+    compared += n;
+    for (size_t i = 0; i < n; i++)
+        if (memcmp(&got[i], &want[i], sizeof *got))
+            fail(what, who, i, got[i], want[i]);
+}
+
+/* A sum and the size of what went into it, which bounds the error. */
+struct sum {
+    double value, size;
+};
+
+static void sum_add(struct sum *s, double x)
+{
+    s->value += x;
+    s->size += fabs(x);
+}
+
+static void near_double(const char *what, const char *who, size_t at, double got, struct sum want)
+{
+    compared++;
+    if (!(fabs(got - want.value) <= 4e-6 * want.size + 1e-30))
+        fail(what, who, at, got, want.value);
+}
+
+static void near(const char *what, const char *who, const float *got, const struct sum *want,
+                 size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        near_double(what, who, i, got[i], want[i]);
+}
+
+/* ---- the naive reference --------------------------------------------------------------- */
+
+/* Codes follow the rounding contract: a float quotient, rounded once. */
+struct coded {
+    double slope, value; /* of the step; dequantized */
+    bool inside;
+};
+
+static struct coded code_of(float x, float step, const struct mix__bounds *b)
+{
+    const float v = (x + b->shift) / step;
+    const float code = v < b->n ? b->n : v > b->p ? b->p : nearbyintf(v);
+    const bool inside = v >= b->n && v <= b->p;
+    return (struct coded){ inside ? (double)code - v : code, (double)step * code - b->shift,
+                           inside };
+}
+
+static double weight_of(const struct mix__fake *f, int k)
+{
+    return f->n_branch > 1 ? f->weight[k] : 1.0;
+}
+
+static struct sum fake_naive(float x, const struct mix__fake *f)
+{
+    struct sum y = { 0 };
+    if (!f->n_branch)
+        sum_add(&y, x);
+    for (int k = 0; k < f->n_branch; k++) {
+        sum_add(&y, weight_of(f, k) * code_of(x, f->step[k], &f->bounds[k]).value);
+        y.size += f->bounds[k].shift;
+    }
+    return y;
+}
+
+struct fake_naive_sums {
+    struct sum step[MIX__BRANCH_MAX], weight[MIX__BRANCH_MAX];
+};
+
+static double fake_naive_back(float dy, float x, const struct mix__fake *f,
+                              struct fake_naive_sums *sums)
+{
+    double dx = f->n_branch ? 0 : dy;
+    for (int k = 0; k < f->n_branch; k++) {
+        const struct coded q = code_of(x, f->step[k], &f->bounds[k]);
+        const double w = weight_of(f, k);
+        sum_add(&sums->step[k], dy * w * q.slope);
+        sums->step[k].size += fabs(dy * w * q.value / f->step[k]); /* q - v cancels */
+        if (f->n_branch > 1)
+            sum_add(&sums->weight[k], dy * q.value);
+        dx += q.inside ? dy * w : 0;
+    }
+    return dx;
+}
+
+static float act_naive(float u, enum mix__act act)
+{
+    u = act != MIX__ACT_NONE && u <= 0 ? 0 : u;
+    return act == MIX__ACT_RELU6 && u > 6 ? 6 : u;
+}
+
+static bool act_passes(float u, enum mix__act act)
+{
+    return act == MIX__ACT_NONE || (u > 0 && (act == MIX__ACT_RELU || u < 6));
+}
+
+static struct mix__fake draw_fake(int branches)
+{
+    static const float steps[] = { 0.25f, 0.5f, 0.0371f, 1.3f };
+    struct mix__fake f = { .n_branch = branches };
+    const mix_range range = (mix_range)draw_int(MIX_RANGE_SIGNED, MIX_RANGE_SHIFTED);
+    for (int k = 0; k < branches; k++) {
+        f.bounds[k] = mix__bounds_activation(MIX_BITS_MIN + k, range);
+        f.step[k] = steps[draw() % MIX_COUNT(steps)];
+        f.weight[k] = draw_float(0.01f, 1.0f);
+    }
+    return f;
+}
+
+static void check_fake_sums(const char *what, int t, const struct mix__fake *f,
+                            const struct mix__fake_sums *got, const struct mix__fake_sums *first,
+                            const struct fake_naive_sums *want)
+{
+    for (int k = 0; k < MIX__BRANCH_MAX; k++) {
+        near_double(what, isa[t].name, (size_t)k, got->step[k], want->step[k]);
+        near_double(what, isa[t].name, (size_t)k, got->weight[k], want->weight[k]);
+    }
+    compared++;
+    if (memcmp(got, first, sizeof *got))
+        fail(what, isa[t].name, (size_t)f->n_branch, got->step[0], first->step[0]);
+}
+
+/* ---- loops over values ----------------------------------------------------------------- */
+
+static void check_flat(size_t n, int branches)
+{
+    const struct mix__fake f = draw_fake(branches);
+    const float *x = values(n), *dy = filled(n, -1, 1), *old = filled(n, -1, 1);
+    const int accumulate = draw_int(0, 1);
+    const enum mix__act act = (enum mix__act)draw_int(MIX__ACT_NONE, MIX__ACT_RELU6);
+    struct sum *y = calloc(5 * n + 1, sizeof *y), *dx = y + n, *ax = y + 2 * n, *ad = y + 3 * n;
+    struct sum *plus = y + 4 * n, total = { 0 };
+    struct fake_naive_sums sums = { 0 };
+    struct mix__fake_sums first_sums = { 0 };
+    float *first[5] = { 0 };
+    double first_abs = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double before = accumulate ? old[i] : 0;
+        y[i] = fake_naive(x[i], &f);
+        sum_add(&dx[i], before);
+        sum_add(&dx[i], fake_naive_back(dy[i], x[i], &f, &sums));
+        sum_add(&ax[i], act_naive(x[i], act));
+        sum_add(&ad[i], before);
+        sum_add(&ad[i], act_passes(x[i], act) ? dy[i] : 0);
+        sum_add(&plus[i], x[i]);
+        sum_add(&plus[i], dy[i]);
+        sum_add(&total, fabsf(x[i] + f.bounds[0].shift));
+    }
+    for (int t = 0; t < n_isa; t++) {
+        const struct mix__loops *l = &isa[t].loops;
+        struct mix__fake_sums got = { 0 };
+        float *out[5] = { copy_of(x, n), copy_of(accumulate ? old : dy, n), copy_of(x, n),
+                          copy_of(accumulate ? old : dy, n), copy_of(x, n) };
+        l->fake_forward(out[0], out[0], n, &f);
+        l->fake_backward(out[1], accumulate ? dy : out[1], x, n, accumulate, &f, &got);
+        l->act_forward(out[2], out[2], n, act);
+        l->act_backward(out[3], accumulate ? dy : out[3], x, n, accumulate, act);
+        l->add(out[4], out[4], dy, n);
+        const double abs = l->abs_sum(x, n, f.bounds[0].shift);
+        if (t == 0) {
+            memcpy(first, out, sizeof out);
+            first_sums = got;
+            first_abs = abs;
+        }
+        static const char *const names[] = { "fake_forward", "fake_backward", "act_forward",
+                                             "act_backward", "add" };
+        const struct sum *want[] = { y, dx, ax, ad, plus };
+        for (int k = 0; k < 5; k++) {
+            near(names[k], isa[t].name, out[k], want[k], n);
+            same(names[k], isa[t].name, out[k], first[k], n);
+        }
+        check_fake_sums("fake_backward sums", t, &f, &got, &first_sums, &sums);
+        near_double("abs_sum", isa[t].name, 0, abs, total);
+        if (abs != first_abs)
+            fail("abs_sum", isa[t].name, 0, abs, first_abs);
+    }
+    free(y);
+    give_back("flat");
+}
+
+static void check_stats(size_t rows, size_t c)
+{
+    const float *z = filled(rows * c, -3, 5);
+    float *first[2] = { 0 };
+    for (int t = 0; t < n_isa; t++) {
+        float *out[2] = { filled(c, 7, 8), filled(c, 7, 8) };
+        isa[t].loops.norm_stats(out[0], out[1], z, rows, c);
+        if (t == 0)
+            memcpy(first, out, sizeof out);
+        for (size_t j = 0; j < c; j++) {
+            struct sum m = { 0 }, m2 = { 0 };
+            for (size_t r = 0; r < rows; r++)
+                sum_add(&m, z[r * c + j]);
+            const double mean = rows ? m.value / (double)rows : 0;
+            for (size_t r = 0; r < rows; r++)
+                sum_add(&m2, (z[r * c + j] - mean) * (z[r * c + j] - mean));
+            m2.size += m.size; /* the mean is rounded to float */
+            near_double("norm_stats mean", isa[t].name, j, out[0][j],
+                        (struct sum){ mean, m.size / (double)MAX(rows, 1) });
+            near_double("norm_stats m2", isa[t].name, j, out[1][j], m2);
+        }
+        same("norm_stats mean", isa[t].name, out[0], first[0], c);
+        same("norm_stats m2", isa[t].name, out[1], first[1], c);
+    }
+    give_back("norm_stats");
+}
+
+static void check_norm(size_t rows, size_t c, enum mix__act act, int branches)
+{
+    const size_t n = rows * c;
+    const struct mix__fake f = draw_fake(branches);
+    const float *z = values(n), *dy = filled(n, -1, 1);
+    float *scale = filled(c, 0.2f, 2), *offset = filled(c, -1, 1);
+    const float *mean = filled(c, -1, 3), *rstd = filled(c, 0.2f, 2);
+    const float *k2 = filled(c, -1, 1), *k3 = filled(c, -1, 1);
+    for (size_t j = 0; j < c; j += 3) { /* special values stay special here */
+        scale[j] = 1;
+        offset[j] = 0;
+    }
+    const struct mix__affine affine = { scale, offset, act };
+    struct sum *y = calloc(3 * n + 2 * c + 1, sizeof *y), *du = y + n, *dz = du + n;
+    struct sum *db = dz + n, *dg = db + c;
+    struct fake_naive_sums sums = { 0 };
+    for (size_t i = 0; i < n; i++) {
+        const size_t j = i % c;
+        const float u = scale[j] * z[i] + offset[j], a = act_naive(u, act);
+        y[i] = fake_naive(a, &f);
+        const double g = fake_naive_back(dy[i], a, &f, &sums);
+        const double d = act_passes(u, act) ? g : 0;
+        sum_add(&du[i], d);
+        sum_add(&db[j], d);
+        sum_add(&dg[j], d * ((double)z[i] - mean[j]) * rstd[j]);
+        sum_add(&dz[i], (double)scale[j] * dy[i]);
+        sum_add(&dz[i], (double)k2[j] * z[i]);
+        sum_add(&dz[i], k3[j]);
+    }
+    float *first[5] = { 0 };
+    struct mix__fake_sums first_sums = { 0 };
+    for (int t = 0; t < n_isa; t++) {
+        const struct mix__loops *l = &isa[t].loops;
+        struct mix__fake_sums got = { 0 };
+        float *out[5] = { copy_of(z, n), copy_of(dy, n), copy_of(dy, n), take(c), take(c) };
+        memset(out[3], 0, c * sizeof(float));
+        memset(out[4], 0, c * sizeof(float));
+        l->norm_forward(out[0], out[0], rows, c, &affine, &f);
+        l->norm_backward_sums(out[1], z, rows, c, &affine, mean, rstd, &f, out[3], out[4],
+                              branches ? &got : NULL);
+        l->norm_backward_input(out[2], out[2], z, rows, c, scale, k2, k3);
+        if (t == 0) {
+            memcpy(first, out, sizeof out);
+            first_sums = got;
+        }
+        static const char *const names[] = { "norm_forward", "norm_backward_sums du",
+                                             "norm_backward_input", "norm_backward_sums dbeta",
+                                             "norm_backward_sums dgamma" };
+        const struct sum *want[] = { y, du, dz, db, dg };
+        for (int k = 0; k < 5; k++) {
+            near(names[k], isa[t].name, out[k], want[k], k < 3 ? n : c);
+            same(names[k], isa[t].name, out[k], first[k], k < 3 ? n : c);
+        }
+        check_fake_sums("norm_backward_sums sums", t, &f, &got, &first_sums, &sums);
+    }
+    free(y);
+    give_back("norm");
+}
+
+/* ---- depthwise convolution ------------------------------------------------------------- */
+
+static float *codes(size_t n, bool whole)
+{
+    float *x = filled(n, -1, 1);
+    for (size_t i = 0; whole && i < n; i++)
+        x[i] = (float)draw_int(-7, 7);
+    return x;
+}
+
+/* Rows outside [begin, end) must be left as they were: UNTOUCHED. */
+static const float UNTOUCHED = 777.0f;
+
+static void near_rows(const char *what, int t, const float *got, const struct sum *want, size_t n,
+                      size_t begin, size_t end, bool exact)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct sum w = want[i];
+        if (i < begin || i >= end)
+            w = (struct sum){ UNTOUCHED, 0 };
+        else if (exact)
+            w.size = 0;
+        near_double(what, isa[t].name, i, got[i], w);
+    }
+}
+
+static void check_depthwise(const struct mix__dw_shape *s, bool whole)
+{
+    const size_t c = (size_t)s->c, nx = (size_t)(s->h * s->w) * c;
+    const size_t ny = (size_t)(s->oh * s->ow) * c, nw = (size_t)(s->kernel * s->kernel) * c;
+    const int o0 = draw_int(0, s->oh), o1 = draw_int(o0, s->oh);
+    const int h0 = draw_int(0, s->h), h1 = draw_int(h0, s->h);
+    const float *x = codes(nx, whole), *w = codes(nw, whole), *dy = codes(ny, whole);
+    const float *dw0 = codes(nw, whole);
+    struct sum *y = calloc(ny + nx + nw, sizeof *y), *dx = y + ny, *dw = dx + nx;
+    for (size_t i = 0; i < nw; i++)
+        sum_add(&dw[i], dw0[i]);
+    for (int i = 0; i < s->oh; i++)
+        for (int j = 0; j < s->ow; j++)
+            for (int t = 0; t < s->kernel * s->kernel; t++) {
+                const int a = i * s->stride - s->pad + t / s->kernel;
+                const int b = j * s->stride - s->pad + t % s->kernel;
+                if (a < 0 || a >= s->h || b < 0 || b >= s->w)
+                    continue;
+                for (size_t k = 0; k < c; k++) {
+                    const size_t in = (size_t)(a * s->w + b) * c + k;
+                    const size_t out = (size_t)(i * s->ow + j) * c + k, tap = (size_t)t * c + k;
+                    sum_add(&y[out], (double)x[in] * w[tap]);
+                    sum_add(&dx[in], (double)dy[out] * w[tap]);
+                    if (i >= o0 && i < o1)
+                        sum_add(&dw[tap], (double)dy[out] * x[in]);
+                }
+            }
+    const size_t y_row = (size_t)s->ow * c, x_row = (size_t)s->w * c;
+    for (int t = 0; t < n_isa; t++) {
+        const struct mix__loops *l = &isa[t].loops;
+        float *out = filled(ny, UNTOUCHED, UNTOUCHED), *in = filled(nx, UNTOUCHED, UNTOUCHED);
+        float *taps = copy_of(dw0, nw);
+        l->dw_forward(out, x, w, s, o0, o1);
+        l->dw_backward_data(in, dy, w, s, h0, h1);
+        l->dw_backward_weights(taps, x, dy, s, o0, o1);
+        near_rows("dw_forward", t, out, y, ny, (size_t)o0 * y_row, (size_t)o1 * y_row, whole);
+        near_rows("dw_backward_data", t, in, dx, nx, (size_t)h0 * x_row, (size_t)h1 * x_row, whole);
+        near_rows("dw_backward_weights", t, taps, dw, nw, 0, nw, whole);
+    }
+    free(y);
+    give_back("depthwise");
+}
+
+static void check_depthwise_random(void)
+{
+    static const int kernels[] = { 3, 3, 5, 5, 1, 2, 7 }, strides[] = { 1, 1, 2, 2, 3 };
+    static const int sizes[] = { 1, 2, 3, 4, 5, 7, 8, 16, 17, 33, 67 };
+    static const int channels[] = { 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 33, 64 };
+    struct mix__dw_shape s = { .kernel = kernels[draw() % MIX_COUNT(kernels)],
+                               .stride = strides[draw() % MIX_COUNT(strides)],
+                               .h = sizes[draw() % MIX_COUNT(sizes)],
+                               .w = sizes[draw() % MIX_COUNT(sizes)],
+                               .c = channels[draw() % MIX_COUNT(channels)] };
+    s.pad = draw() % 3 ? s.kernel / 2 : draw_int(0, s.kernel + 1);
+    if (s.h + 2 * s.pad < s.kernel || s.w + 2 * s.pad < s.kernel)
+        return;
+    s.oh = (s.h + 2 * s.pad - s.kernel) / s.stride + 1;
+    s.ow = (s.w + 2 * s.pad - s.kernel) / s.stride + 1;
+    check_depthwise(&s, draw() & 1);
+}
+
+static void check_all(void)
+{
+    static const size_t sizes[] = { 0, 1, 2, 7, 8, 31, 255, 256, 257, 509, 513, 1009, 65539 };
+    static const size_t rows[] = { 0, 1, 2, 9, 10, 11, 32, 257, 2600 };
+    static const size_t widths[] = { 1, 3, 8, 16, 24, 31, 96, 144, 255, 256, 257, 320, 960, 1280 };
+    static const int branches[] = { 0, 1, 2, 4, MIX__BRANCH_MAX };
+    enum { ELEMENTS_MAX = 70000, DEPTHWISE_CASES = 1500 };
+    for (size_t b = 0; b < MIX_COUNT(branches); b++)
+        for (size_t i = 0; i < MIX_COUNT(sizes); i++)
+            check_flat(sizes[i], branches[b]);
+    for (size_t i = 0; i < MIX_COUNT(rows); i++)
+        for (size_t j = 0; j < MIX_COUNT(widths); j++) {
+            if (rows[i] * widths[j] > ELEMENTS_MAX)
+                continue;
+            check_stats(rows[i], widths[j]);
+            for (enum mix__act act = MIX__ACT_NONE; act <= MIX__ACT_RELU6; act++)
+                check_norm(rows[i], widths[j], act, branches[(i + j + act) % 5]);
+        }
+    for (int i = 0; i < DEPTHWISE_CASES; i++)
+        check_depthwise_random();
+}
+
+/* ---- bench ----------------------------------------------------------------------------- */
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Best of several runs, in seconds. */
+#define BEST(seconds, statement)                                                                   \
+    do {                                                                                           \
+        double spent_ = 0;                                                                         \
+        (seconds) = DBL_MAX;                                                                       \
+        for (int run_ = 0; run_ < 3 || (spent_ < 0.05 && run_ < 100); run_++) {                    \
+            const double start_ = now();                                                           \
+            statement;                                                                             \
+            const double took_ = now() - start_;                                                   \
+            spent_ += took_;                                                                       \
+            (seconds) = took_ < (seconds) ? took_ : (seconds);                                     \
+        }                                                                                          \
+    } while (0)
+
+enum { BATCH = 128 };
+
+/* bytes: what must be read and written once. */
+static void print_depthwise(const char *what, const char *name, const struct mix__dw_shape *s,
+                            double seconds)
+{
+    const double x = (double)s->h * s->w * s->c * BATCH, y = (double)s->oh * s->ow * s->c * BATCH;
+    const double flop = 2 * y * s->kernel * s->kernel;
+    printf("%-20s %-7s %2dx%-2d c %3d k %d s %d %8.3f ms %7.2f GFLOP/s %6.2f GB/s\n", what, name,
+           s->h, s->w, s->c, s->kernel, s->stride, 1e3 * seconds, 1e-9 * flop / seconds,
+           4e-9 * (x + y) / seconds);
+}
+
+static void bench_depthwise(const struct mix__dw_shape *s)
+{
+    const size_t nx = (size_t)(s->h * s->w * s->c), ny = (size_t)(s->oh * s->ow * s->c);
+    const size_t nw = (size_t)(s->kernel * s->kernel * s->c);
+    float *x = filled(nx * BATCH, -1, 1), *y = filled(ny * BATCH, -1, 1), *w = filled(nw, -1, 1);
+    for (int t = 0; t < n_isa; t++) {
+        const struct mix__loops *l = &isa[t].loops;
+        double seconds;
+        BEST(seconds, for (size_t i = 0; i < BATCH; i++)
+                          l->dw_forward(y + i * ny, x + i * nx, w, s, 0, s->oh));
+        print_depthwise("dw_forward", isa[t].name, s, seconds);
+        BEST(seconds, for (size_t i = 0; i < BATCH; i++)
+                          l->dw_backward_data(x + i * nx, y + i * ny, w, s, 0, s->h));
+        print_depthwise("dw_backward_data", isa[t].name, s, seconds);
+        BEST(seconds, for (size_t i = 0; i < BATCH; i++)
+                          l->dw_backward_weights(w, x + i * nx, y + i * ny, s, 0, s->oh));
+        print_depthwise("dw_backward_weights", isa[t].name, s, seconds);
+    }
+    give_back("bench");
+}
+
+static void print_values(const char *what, const char *name, size_t rows, size_t c, int streams,
+                         double seconds)
+{
+    const double n = (double)rows * (double)c;
+    printf("%-22s %-7s %6zu x %-4zu %8.3f ms %6.2f ns for 8 %6.2f GB/s\n", what, name, rows, c,
+           1e3 * seconds, 8e9 * seconds / n, 4e-9 * n * streams / seconds);
+}
+
+/* In pieces of 16384 values, as the engine cuts tensors. */
+#define PIECES(call)                                                                               \
+    for (size_t at = 0, part = MAX(16384 / c, 1); at < rows; at += part) {                         \
+        const size_t r = rows - at < part ? rows - at : part, i = at * c;                          \
+        call;                                                                                      \
+    }
+
+static void bench_norm(size_t rows, size_t c)
+{
+    const size_t n = rows * c;
+    float *z = filled(n, -2, 7), *y = filled(n, -1, 1), *a = filled(c, 1, 1), *b = filled(c, 0, 0);
+    float *db = filled(c, 0, 0), *dg = filled(c, 0, 0);
+    const struct mix__affine affine = { a, b, MIX__ACT_RELU6 };
+    static const int branches[] = { 0, 1, 4 };
+    for (int t = 0; t < n_isa; t++) {
+        const struct mix__loops *l = &isa[t].loops;
+        const char *name = isa[t].name;
+        struct mix__fake_sums sums = { 0 };
+        double seconds;
+        BEST(seconds, PIECES(l->norm_stats(db, dg, z + i, r, c)));
+        print_values("norm_stats", name, rows, c, 1, seconds);
+        for (size_t k = 0; k < MIX_COUNT(branches); k++) {
+            const struct mix__fake f = draw_fake(branches[k]);
+            char what[32];
+            snprintf(what, sizeof what, "norm_forward %d", branches[k]);
+            BEST(seconds, PIECES(l->norm_forward(y + i, z + i, r, c, &affine, &f)));
+            print_values(what, name, rows, c, 2, seconds);
+            snprintf(what, sizeof what, "norm_backward_sums %d", branches[k]);
+            BEST(seconds, PIECES(l->norm_backward_sums(y + i, z + i, r, c, &affine, b, a, &f, db,
+                                                       dg, &sums)));
+            print_values(what, name, rows, c, 3, seconds);
+            snprintf(what, sizeof what, "fake_forward %d", branches[k]);
+            BEST(seconds, PIECES(l->fake_forward(y + i, z + i, r * c, &f)));
+            print_values(what, name, rows, c, 2, seconds);
+            snprintf(what, sizeof what, "fake_backward %d", branches[k]);
+            BEST(seconds, PIECES(l->fake_backward(y + i, y + i, z + i, r * c, 0, &f, &sums)));
+            print_values(what, name, rows, c, 3, seconds);
+        }
+        BEST(seconds, PIECES(l->norm_backward_input(y + i, y + i, z + i, r, c, b, b, b)));
+        print_values("norm_backward_input", name, rows, c, 3, seconds);
+        BEST(seconds, PIECES(l->add(y + i, y + i, z + i, r * c)));
+        print_values("add", name, rows, c, 3, seconds);
+        BEST(seconds, PIECES(l->act_forward(y + i, z + i, r * c, MIX__ACT_RELU6)));
+        print_values("act_forward", name, rows, c, 2, seconds);
+        BEST(seconds, PIECES(l->act_backward(y + i, y + i, z + i, r * c, 0, MIX__ACT_RELU6)));
+        print_values("act_backward", name, rows, c, 3, seconds);
+        double all = 0;
+        BEST(seconds, PIECES(all += l->abs_sum(z + i, r * c, 0)));
+        print_values(all > 0 ? "abs_sum" : "abs_sum of zeros", name, rows, c, 1, seconds);
+    }
+    give_back("bench");
+}
+
+/* MobileNet v2 on 32 x 32 pixels, one thread. */
+static void bench(void)
+{
+    static const int shapes[][3] = { { 32, 32, 1 }, { 32, 96, 2 }, { 16, 144, 1 }, { 16, 144, 2 },
+                                     { 8, 192, 1 }, { 8, 192, 2 }, { 4, 384, 1 },  { 4, 576, 1 },
+                                     { 4, 576, 2 }, { 2, 960, 1 } };
+    for (size_t i = 0; i < MIX_COUNT(shapes); i++)
+        for (int kernel = 3; kernel <= (i == 2 || i == 5 ? 5 : 3); kernel += 2) {
+            const int h = shapes[i][0], stride = shapes[i][2], out = (h - 1) / stride + 1;
+            bench_depthwise(&(struct mix__dw_shape){ h, h, shapes[i][1], out, out, kernel, stride,
+                                                     kernel / 2 });
+        }
+    bench_norm(BATCH * 32 * 32, 96);
+    bench_norm(BATCH * 16 * 16, 24);
+    bench_norm(BATCH * 4 * 4, 384);
+    bench_norm(BATCH * 2 * 2, 960);
+}
+
+static void find_tables(void)
+{
+    mix_ctx *ctx;
+    if (mix_ctx_new(&ctx, NULL) != MIX_OK)
+        exit(2);
+    const unsigned cpu = mix_ctx_cpu(ctx);
+    mix_ctx_free(ctx);
+    static const struct {
+        const char *name;
+        unsigned flags;
+    } levels[] = { { "c", 0 },
+                   { "avx2", MIX_CPU_AVX2 },
+                   { "avx512", MIX_CPU_AVX2 | MIX_CPU_AVX512 } };
+    for (size_t i = 0; i < MIX_COUNT(levels); i++)
+        if ((levels[i].flags & cpu) == levels[i].flags) {
+            isa[n_isa].name = levels[i].name;
+            mix__loops_init(&isa[n_isa++].loops, levels[i].flags);
+        }
+}
+
+int main(int argc, char **argv)
+{
+    bool benching = false;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--bench")) {
+            benching = true;
+        } else if (!strcmp(argv[i], "--seed") && i + 1 < argc) {
+            seed = strtoull(argv[++i], NULL, 10);
+        } else {
+            fputs("usage: check_loops [--seed N] [--bench]\n", stderr);
+            return 2;
+        }
+    }
+    find_tables();
+    if (benching) {
+        bench();
+        return 0;
+    }
+    check_all();
+    printf("check_loops: tables");
+    for (int t = 0; t < n_isa; t++)
+        printf(" %s", isa[t].name);
+    printf(", seed %" PRIu64 ", %zu values compared, %zu wrong\n", seed, compared, failures);
+    return failures || !compared;
+}

@@ -1,0 +1,400 @@
+/*
+ * tests/grad/grad_engine.c - every operator's gradient in the engine against central differences of
+ * an independent evaluation of the same graph in double.
+ *
+ * The reference below walks the graph node by node, plain loops, no fusion. Quantizers appear where
+ * a derivative exists: the gradient to alpha of one layer's mixture, whose quantized values do not
+ * move.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/random.h"
+#include "train/train.h"
+
+enum { BATCH = 4, CLASSES = 5 };
+
+struct reference {
+    const mix_graph *graph;
+    const double *value; /* the graph's trained parameters            */
+    const float *image;
+    const struct mix__state *state;
+    int mixed_layer; /* whose input is a mixture; -1: none        */
+    const double *alpha;
+    double **tensor; /* (tensor): (n, h, w, c)                    */
+};
+
+static size_t elements(const struct mix__tensor *t)
+{
+    return (size_t)BATCH * t->h * t->w * t->c;
+}
+
+static const double *param(const struct reference *r, int index)
+{
+    return r->value + r->graph->params[index].offset;
+}
+
+static void conv(const struct reference *r, const struct mix__node *node, double *y,
+                 const double *x)
+{
+    const struct mix__tensor *a = &r->graph->tensors[node->in[0]];
+    const struct mix__tensor *b = &r->graph->tensors[node->out];
+    const int group_in = a->c / node->groups, group_out = b->c / node->groups, k = node->kernel;
+    const double *w = param(r, node->weight);
+    for (size_t i = 0; i < elements(b); i++) {
+        const int o = (int)(i % b->c), q = (int)(i / b->c % b->w),
+                  p = (int)(i / b->c / b->w % b->h);
+        const size_t n = i / b->c / b->w / b->h;
+        double sum = node->bias >= 0 ? param(r, node->bias)[o] : 0.0;
+        for (int ci = 0; ci < group_in; ci++)
+            for (int u = 0; u < k; u++)
+                for (int v = 0; v < k; v++) {
+                    const int h = p * node->stride - node->pad + u;
+                    const int col = q * node->stride - node->pad + v;
+                    if (h < 0 || h >= a->h || col < 0 || col >= a->w)
+                        continue;
+                    sum += w[((size_t)(o * group_in + ci) * k + u) * k + v] *
+                           x[((n * a->h + h) * a->w + col) * a->c + o / group_out * group_in + ci];
+                }
+        y[i] = sum;
+    }
+}
+
+static void batchnorm(const struct reference *r, const struct mix__node *node, double *y,
+                      const double *x)
+{
+    const struct mix__tensor *t = &r->graph->tensors[node->out];
+    const size_t rows = elements(t) / t->c;
+    for (int c = 0; c < t->c; c++) {
+        double mean = 0.0, var = 0.0;
+        for (size_t i = 0; i < rows; i++)
+            mean += x[i * t->c + c] / (double)rows;
+        for (size_t i = 0; i < rows; i++)
+            var += pow(x[i * t->c + c] - mean, 2.0) / (double)rows;
+        for (size_t i = 0; i < rows; i++)
+            y[i * t->c + c] = param(r, node->gamma)[c] * (x[i * t->c + c] - mean) /
+                                  sqrt(var + (double)node->eps) +
+                              param(r, node->beta)[c];
+    }
+}
+
+static void mixture(const struct reference *r, int layer, double *y, const double *x, size_t n)
+{
+    const struct mix__state *s = r->state;
+    double sum = 0.0;
+    for (int b = 0; b < s->n_candidates; b++)
+        sum += exp(r->alpha[b]);
+    for (size_t i = 0; i < n; i++) {
+        y[i] = 0.0;
+        for (int b = 0; b < s->n_candidates; b++) {
+            const float step = s->value[s->act_step + (size_t)layer * s->n_candidates + b];
+            const struct mix__bounds bounds =
+                mix__bounds_activation(s->candidate[b], r->graph->layers[layer].info.range);
+            const double v = fmin(fmax(x[i] / step, bounds.n), bounds.p);
+            y[i] += exp(r->alpha[b]) / sum * step * nearbyint(v);
+        }
+    }
+}
+
+static void evaluate_node(const struct reference *r, const struct mix__node *node)
+{
+    const struct mix__tensor *t = &r->graph->tensors[node->out];
+    const double *x = r->tensor[node->in[0]];
+    double *y = r->tensor[node->out], *mixed = NULL;
+    switch (node->op) {
+    case MIX__OP_CONV2D:
+    case MIX__OP_LINEAR:
+        if (node->layer == r->mixed_layer) {
+            const size_t n = elements(&r->graph->tensors[node->in[0]]);
+            mixed = malloc(n * sizeof *mixed);
+            mixture(r, node->layer, mixed, x, n);
+            x = mixed;
+        }
+        conv(r, node, y, x);
+        free(mixed);
+        break;
+    case MIX__OP_BATCHNORM:
+        batchnorm(r, node, y, x);
+        break;
+    case MIX__OP_GLOBAL_AVGPOOL: {
+        const struct mix__tensor *a = &r->graph->tensors[node->in[0]];
+        const size_t pixels = (size_t)a->h * a->w;
+        memset(y, 0, elements(t) * sizeof *y);
+        for (size_t i = 0; i < elements(a); i++)
+            y[i / a->c / pixels * a->c + i % a->c] += x[i] / (double)pixels;
+        break;
+    }
+    default:
+        for (size_t i = 0; i < elements(t); i++)
+            switch (node->op) {
+            case MIX__OP_RELU:
+                y[i] = fmax(x[i], 0.0);
+                break;
+            case MIX__OP_RELU6:
+                y[i] = fmin(fmax(x[i], 0.0), 6.0);
+                break;
+            case MIX__OP_ADD:
+                y[i] = x[i] + r->tensor[node->in[1]][i];
+                break;
+            default: /* flatten of 1x1, dropout switched off */
+                y[i] = x[i];
+            }
+    }
+}
+
+static double reference_loss(const struct reference *r, const int *labels)
+{
+    const double *logits = r->tensor[r->graph->output];
+    double loss = 0.0;
+    for (size_t i = 0; i < elements(&r->graph->tensors[0]); i++)
+        r->tensor[0][i] = r->image[i];
+    for (size_t i = 0; i < r->graph->n_nodes; i++)
+        evaluate_node(r, &r->graph->nodes[i]);
+    for (int n = 0; n < BATCH; n++) {
+        double sum = 0.0;
+        for (int c = 0; c < CLASSES; c++)
+            sum += exp(logits[n * CLASSES + c]);
+        loss += (log(sum) - logits[n * CLASSES + labels[n]]) / BATCH;
+    }
+    return loss;
+}
+
+/* ---- the networks under test ------------------------------------------------------------------
+ */
+
+static int conv_bn(mix_graph *g, const char *name, int x, struct mix__conv_shape shape, int act)
+{
+    char bn[32], relu[32];
+    snprintf(bn, sizeof bn, "%s.bn", name);
+    snprintf(relu, sizeof relu, "%s.act", name);
+    x = mix__graph_conv(g, name, x, &shape);
+    x = mix__graph_batchnorm(g, bn, x, 1e-5f, 0.1f);
+    return act < 0 ? x : mix__graph_unary(g, (enum mix__op)act, relu, x);
+}
+
+static int head(mix_graph *g, int x)
+{
+    x = mix__graph_unary(g, MIX__OP_GLOBAL_AVGPOOL, "pool", x);
+    x = mix__graph_unary(g, MIX__OP_FLATTEN, "flatten", x);
+    x = mix__graph_dropout(g, "dropout", x, 0.2f);
+    return mix__graph_linear(g, "fc", x, CLASSES);
+}
+
+/* MobileNet's pieces: stem, inverted residual with its addition, stride 2, linear bottleneck. */
+static int inverted(mix_graph *g)
+{
+    int x = conv_bn(g, "stem", 0, (struct mix__conv_shape){ 8, 3, 2, 1, 1, false }, MIX__OP_RELU6);
+    int y =
+        conv_bn(g, "expand", x, (struct mix__conv_shape){ 24, 1, 1, 0, 1, false }, MIX__OP_RELU6);
+    y = conv_bn(g, "depthwise", y, (struct mix__conv_shape){ 24, 3, 1, 1, 24, false },
+                MIX__OP_RELU6);
+    y = conv_bn(g, "project", y, (struct mix__conv_shape){ 8, 1, 1, 0, 1, false }, -1);
+    x = mix__graph_add(g, "add", x, y);
+    x = conv_bn(g, "depthwise2", x, (struct mix__conv_shape){ 8, 5, 2, 2, 8, false }, MIX__OP_RELU);
+    return head(g, x);
+}
+
+/* ResNet's: dense 3x3, ReLU behind an addition, a strided 1x1 shortcut, channels that are no
+ * multiple of 8, a bias, grouped convolution. */
+static int residual(mix_graph *g)
+{
+    int x = conv_bn(g, "stem", 0, (struct mix__conv_shape){ 6, 3, 1, 1, 1, false }, MIX__OP_RELU);
+    int y = conv_bn(g, "conv1", x, (struct mix__conv_shape){ 10, 3, 2, 1, 2, false }, MIX__OP_RELU);
+    y = conv_bn(g, "conv2", y, (struct mix__conv_shape){ 10, 3, 1, 1, 1, false }, -1);
+    x = conv_bn(g, "shortcut", x, (struct mix__conv_shape){ 10, 1, 2, 0, 1, false }, -1);
+    x = mix__graph_unary(g, MIX__OP_RELU, "relu", mix__graph_add(g, "add", y, x));
+    x = mix__graph_conv(g, "biased", x, &(struct mix__conv_shape){ 7, 1, 1, 0, 1, true });
+    return head(g, x);
+}
+
+struct fixture {
+    mix_ctx *ctx;
+    mix_graph *graph;
+    struct mix__state *state;
+    struct mix__engine *engine;
+    int labels[BATCH];
+    double *value, alpha[MIX__BRANCH_MAX];
+    struct reference reference;
+};
+
+static void begin(struct fixture *f, int (*build)(mix_graph *), unsigned cpu)
+{
+    static const int candidates[] = { 2, 3, 4, 8 };
+    mix_ctx_options options;
+    mix_ctx_options_init(&options);
+    options.cpu_mask = cpu;
+    assert_int_equal(mix_ctx_new(&f->ctx, &options), MIX_OK);
+    assert_int_equal(mix__graph_new(&f->graph, f->ctx, "test", 10, 3), MIX_OK);
+    assert_int_equal(mix__graph_finish(f->graph, build(f->graph)), MIX_OK);
+    for (size_t i = 0; i < f->graph->n_values; i++)
+        f->graph->values[i] = (float)(0.3 * mix__random_normal(7, 1, i));
+    assert_int_equal(mix__state_new(&f->state, f->graph, candidates, 4, 1), MIX_OK);
+    assert_int_equal(mix__engine_new(&f->engine, f->state, BATCH, true), MIX_OK);
+    for (size_t i = 0; i < elements(&f->graph->tensors[0]); i++)
+        mix__engine_input(f->engine)[i] = (float)mix__random_normal(7, 2, i);
+    for (int i = 0; i < BATCH; i++)
+        f->labels[i] = i % CLASSES;
+
+    f->value = malloc(f->graph->n_trained * sizeof *f->value);
+    for (size_t i = 0; i < f->graph->n_trained; i++)
+        f->value[i] = f->state->value[i];
+    f->reference = (struct reference){ .graph = f->graph,
+                                       .value = f->value,
+                                       .state = f->state,
+                                       .image = mix__engine_input(f->engine),
+                                       .mixed_layer = -1,
+                                       .alpha = f->alpha };
+    f->reference.tensor = malloc(f->graph->n_tensors * sizeof *f->reference.tensor);
+    for (size_t t = 0; t < f->graph->n_tensors; t++)
+        f->reference.tensor[t] = malloc(elements(&f->graph->tensors[t]) * sizeof(double));
+}
+
+static void end(struct fixture *f)
+{
+    for (size_t t = 0; t < f->graph->n_tensors; t++)
+        free(f->reference.tensor[t]);
+    free(f->reference.tensor);
+    free(f->value);
+    mix__engine_free(f->engine);
+    mix__state_free(f->state);
+    mix_graph_free(f->graph);
+    mix_ctx_free(f->ctx);
+}
+
+static void run(struct fixture *f, unsigned what)
+{
+    float dlogits[BATCH * CLASSES];
+    const float *logits;
+    const struct mix__pass pass = { .batch_stats = true };
+    assert_int_equal(mix__engine_forward(f->engine, &pass, &logits), MIX_OK);
+    const struct mix__loss loss =
+        mix__loss_eval(logits, NULL, f->labels, BATCH, CLASSES, 1.0f, dlogits);
+    const double expected = reference_loss(&f->reference, f->labels);
+    assert_true(fabs(loss.loss - expected) < 1e-5 * expected);
+    assert_int_equal(mix__engine_backward(f->engine, dlogits, what), MIX_OK);
+}
+
+/* Central difference of the reference loss in *x. A kink of ReLU inside the interval would show as
+ * a difference between two widths: such a value is not compared. */
+static bool slope(struct fixture *f, double *x, double *result)
+{
+    double d[2];
+    const double at = *x;
+    for (int i = 0; i < 2; i++) {
+        const double h = i ? 1e-5 : 2e-5;
+        *x = at + h;
+        const double up = reference_loss(&f->reference, f->labels);
+        *x = at - h;
+        d[i] = (up - reference_loss(&f->reference, f->labels)) / (2.0 * h);
+    }
+    *x = at;
+    *result = d[1];
+    return fabs(d[0] - d[1]) < 1e-6 + 1e-4 * fabs(d[1]);
+}
+
+static void check_params(int (*build)(mix_graph *), unsigned cpu)
+{
+    struct fixture f;
+    begin(&f, build, cpu);
+    run(&f, MIX__GRAD_PARAMS);
+    for (size_t p = 0; p < f.graph->n_params; p++) {
+        const struct mix__param *param = &f.graph->params[p];
+        int compared = 0;
+        double largest = 0.0;
+        for (size_t i = 0; i < param->count && param->offset < f.graph->n_trained; i++)
+            largest = fmax(largest, fabs(f.state->grad[param->offset + i]));
+        for (size_t i = 0; i < param->count && param->offset < f.graph->n_trained; i += 3) {
+            double expected;
+            if (!slope(&f, &f.value[param->offset + i], &expected))
+                continue;
+            const double got = f.state->grad[param->offset + i];
+            if (fabs(got - expected) > 1e-6 + 1e-4 * largest)
+                fail_msg("%s[%zu]: gradient %.8g, expected %.8g", param->name, i, got, expected);
+            compared++;
+        }
+        assert_true(compared > 0 || param->offset >= f.graph->n_trained);
+    }
+    end(&f);
+}
+
+static void test_inverted(void **state)
+{
+    (void)state;
+    check_params(inverted, MIX_CPU_ALL);
+    check_params(inverted, 0);
+}
+
+static void test_residual(void **state)
+{
+    (void)state;
+    check_params(residual, MIX_CPU_ALL);
+}
+
+/* Gradients add up: two backward passes give twice one. */
+static void test_accumulates(void **state)
+{
+    struct fixture f;
+    (void)state;
+    begin(&f, inverted, MIX_CPU_ALL);
+    run(&f, MIX__GRAD_PARAMS);
+    float *once = malloc(f.state->n * sizeof *once);
+    memcpy(once, f.state->grad, f.state->n * sizeof *once);
+    run(&f, MIX__GRAD_PARAMS);
+    for (size_t i = 0; i < f.graph->n_trained; i++)
+        assert_true(fabsf(f.state->grad[i] - 2.0f * once[i]) <= 1e-6f * fabsf(once[i]));
+    free(once);
+    end(&f);
+}
+
+/* The mixture's gradient to alpha, for a quantizer fused behind a batch norm and for one of its
+ * own. */
+static void check_alpha(const char *name)
+{
+    struct fixture f;
+    begin(&f, inverted, MIX_CPU_ALL);
+    assert_int_equal(mix__engine_calibrate(f.engine), MIX_OK);
+    int layer = 0;
+    while (strcmp(f.graph->layers[layer].info.name, name) != 0)
+        layer++;
+    mix__engine_modes(f.engine)[layer].mode = MIX__QUANT_MIXTURE;
+    f.reference.mixed_layer = layer;
+    for (int b = 0; b < 4; b++)
+        f.alpha[b] = f.state->alpha[layer * 4 + b] = (float)(0.5 * b - 0.7);
+    run(&f, MIX__GRAD_ALPHA);
+    for (int b = 0; b < 4; b++) {
+        double expected;
+        assert_true(slope(&f, &f.alpha[b], &expected));
+        const double got = f.state->alpha_grad[layer * 4 + b];
+        if (fabs(got - expected) > 1e-6 + 1e-3 * fabs(expected))
+            fail_msg("%s alpha[%d]: gradient %.8g, expected %.8g", name, b, got, expected);
+    }
+    for (size_t i = 0; i < f.state->n; i++)
+        assert_true(f.state->grad[i] == 0.0f);
+    end(&f);
+}
+
+static void test_alpha(void **state)
+{
+    (void)state;
+    check_alpha("project");
+    check_alpha("depthwise2");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_inverted),
+        cmocka_unit_test(test_residual),
+        cmocka_unit_test(test_accumulates),
+        cmocka_unit_test(test_alpha),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

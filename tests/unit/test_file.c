@@ -1,0 +1,200 @@
+#include "support.h"
+
+#include <sys/stat.h>
+
+#include "base/file.h"
+
+static mix_ctx *ctx;
+
+static int set_up(void **state)
+{
+    (void)state;
+    ctx = plain_ctx();
+    enter_folder();
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    leave_folder();
+    mix_ctx_free(ctx);
+    return 0;
+}
+
+static void test_read(void **state)
+{
+    (void)state;
+    char *bytes;
+    size_t size;
+    write_bytes("f", "a\0b", 3);
+    CHECK_OK(mix__file_read(ctx, "f", 3, &bytes, &size));
+    assert_int_equal(size, 3);
+    assert_memory_equal(bytes, "a\0b\0", 4);
+    mix__free(ctx, bytes);
+    CHECK_FAILS(ctx, mix__file_read(ctx, "f", 2, &bytes, &size), MIX_EIO, "f: 3 bytes, at most 2");
+    assert_null(bytes);
+    write_bytes("empty", "", 0);
+    CHECK_OK(mix__file_read(ctx, "empty", 0, &bytes, &size));
+    assert_int_equal(size, 0);
+    assert_int_equal(bytes[0], 0);
+    mix__free(ctx, bytes);
+}
+
+static void test_read_what_is_no_file(void **state)
+{
+    (void)state;
+    char *bytes;
+    size_t size;
+    CHECK_FAILS(ctx, mix__file_read(ctx, "no/f", 9, &bytes, &size), MIX_EIO, "no/f: cannot open");
+    CHECK_FAILS(ctx, mix__file_read(ctx, ".", 9, &bytes, &size), MIX_EIO, "found a folder");
+    assert_int_equal(mkfifo("pipe", 0600), 0);
+    CHECK_FAILS(ctx, mix__file_read(ctx, "pipe", 9, &bytes, &size), MIX_EIO, "device or pipe");
+}
+
+static void test_write(void **state)
+{
+    (void)state;
+    struct mix__file_writer w;
+    write_bytes("f", "old", 3);
+    CHECK_OK(mix__file_begin(&w, ctx, "f"));
+    CHECK_OK(mix__file_write(&w, "new", 3));
+    CHECK_OK(mix__file_write(&w, NULL, 0));
+    check_bytes("f", "old", 3); /* nothing appears before the commit */
+    assert_true(mix__path_exists("f.part"));
+    CHECK_OK(mix__file_commit(&w));
+    check_bytes("f", "new", 3);
+    assert_false(mix__path_exists("f.part"));
+    mix__file_abandon(&w);
+    check_bytes("f", "new", 3);
+}
+
+static void test_abandon(void **state)
+{
+    (void)state;
+    struct mix__file_writer w;
+    write_bytes("f", "old", 3);
+    CHECK_OK(mix__file_begin(&w, ctx, "f"));
+    CHECK_OK(mix__file_write(&w, "new", 3));
+    mix__file_abandon(&w);
+    mix__file_abandon(&w);
+    check_bytes("f", "old", 3);
+    assert_false(mix__path_exists("f.part"));
+}
+
+/* The part file leads to a device that is always full. */
+static void begin_on_full_disk(struct mix__file_writer *w)
+{
+    if (access("/dev/full", W_OK) != 0)
+        skip();
+    write_bytes("f", "old", 3);
+    assert_int_equal(symlink("/dev/full", "f.part"), 0);
+    CHECK_OK(mix__file_begin(w, ctx, "f"));
+}
+
+static void test_full_disk_at_write(void **state)
+{
+    (void)state;
+    struct mix__file_writer w;
+    static const char much[1 << 20];
+    begin_on_full_disk(&w);
+    CHECK_FAILS(ctx, mix__file_write(&w, much, sizeof much), MIX_EIO, "No space left");
+    mix__file_abandon(&w);
+    check_bytes("f", "old", 3);
+    assert_int_not_equal(access("f.part", F_OK), 0);
+}
+
+static void test_full_disk_at_commit(void **state)
+{
+    (void)state;
+    struct mix__file_writer w;
+    begin_on_full_disk(&w);
+    CHECK_OK(mix__file_write(&w, "new", 3));
+    CHECK_FAILS(ctx, mix__file_commit(&w), MIX_EIO, "f.part: cannot write: No space left");
+    mix__file_abandon(&w);
+    check_bytes("f", "old", 3);
+    assert_int_not_equal(readlink("f.part", (char[2]){ 0 }, 1), 1);
+}
+
+static void test_bad_targets(void **state)
+{
+    (void)state;
+    struct mix__file_writer w;
+    CHECK_FAILS(ctx, mix__file_begin(&w, ctx, "no/f"), MIX_EIO, "no/f.part: cannot create");
+    mix__file_abandon(&w);
+    assert_int_equal(mkdir("d", 0777), 0);
+    CHECK_OK(mix__file_begin(&w, ctx, "d"));
+    CHECK_FAILS(ctx, mix__file_commit(&w), MIX_EIO, "d: cannot replace");
+    assert_false(mix__path_exists("d.part"));
+    CHECK_OK(mix__file_begin(&w, ctx, "d/f")); /* the folder of the name is synced */
+    CHECK_OK(mix__file_commit(&w));
+    check_bytes("d/f", "", 0);
+}
+
+static void test_no_memory(void **state)
+{
+    (void)state;
+    struct fault f;
+    mix_ctx *small = fault_ctx(&f, 0);
+    struct mix__file_writer w;
+    for (size_t left = 0; left < 2; left++) {
+        f.left = left;
+        assert_int_equal(mix__file_begin(&w, small, "f"), MIX_ENOMEM);
+        assert_int_equal(f.live, 0);
+        mix__file_abandon(&w);
+    }
+    char *bytes;
+    size_t size;
+    write_bytes("f", "abc", 3);
+    assert_int_equal(mix__file_read(small, "f", 3, &bytes, &size), MIX_ENOMEM);
+    assert_null(bytes);
+    assert_int_equal(mix__make_folder(small, "d"), MIX_ENOMEM);
+    assert_null(mix__path_join(small, "a", "b"));
+    fault_ctx_free(&f, small);
+}
+
+static void test_folders(void **state)
+{
+    (void)state;
+    CHECK_OK(mix__make_folder(ctx, "a/b//c/"));
+    CHECK_OK(mix__make_folder(ctx, "a/b/c"));
+    CHECK_OK(mix__make_folder(ctx, "/"));
+    assert_true(mix__path_exists("a/b/c"));
+    write_bytes("a/f", "", 0);
+    CHECK_FAILS(ctx, mix__make_folder(ctx, "a/f"), MIX_EIO, "a/f: cannot make the folder");
+    CHECK_FAILS(ctx, mix__make_folder(ctx, "a/f/g"), MIX_EIO, "a/f: cannot make the folder");
+    CHECK_FAILS(ctx, mix__make_folder(ctx, ""), MIX_EINVAL, "empty");
+    assert_false(mix__path_exists("a/g"));
+}
+
+static void test_join(void **state)
+{
+    (void)state;
+    static const char *const cases[][3] = {
+        { "a", "b", "a/b" }, { "a/", "b", "a/b" }, { "", "b", "b" }, { "/", "b", "/b" }
+    };
+    for (size_t i = 0; i < MIX_COUNT(cases); i++) {
+        char *path = mix__path_join(ctx, cases[i][0], cases[i][1]);
+        assert_string_equal(path, cases[i][2]);
+        mix__free(ctx, path);
+    }
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_read),
+        TEST(test_read_what_is_no_file),
+        TEST(test_write),
+        TEST(test_abandon),
+        TEST(test_full_disk_at_write),
+        TEST(test_full_disk_at_commit),
+        TEST(test_bad_targets),
+        TEST(test_no_memory),
+        TEST(test_folders),
+        TEST(test_join),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
