@@ -69,7 +69,8 @@ void progress_line(char *text, size_t size, int width, const mix_progress *now)
     number(&r, " loss %.3f", now->loss);
     number(&r, " top-1 %.1f%%", now->top1);
     time_left(&r, now->seconds_left);
-    number(&r, " %.2f GBOPs", now->gbops);
+    if (isfinite(now->gbops))
+        field(&r, " %s GBOPs", cell_gbops(now->gbops).text);
     number(&r, " %.0f img/s", now->images_per_second);
     if (least) {
         const size_t left = l.room - l.used - r.used - 3;
@@ -99,7 +100,8 @@ static void plain_line(const mix_progress *now)
         number(&l, ", top-1 %.2f%%", now->val_top1);
         number(&l, ", top-5 %.2f%%", now->val_top5);
     }
-    number(&l, "; %.3f GBOPs", now->gbops);
+    if (isfinite(now->gbops))
+        field(&l, "; %s GBOPs", cell_gbops(now->gbops).text);
     number(&l, "; %.0f images/s", now->images_per_second);
     if (now->data_wait >= 0.005)
         number(&l, ", %.0f%% waiting for data", 100 * now->data_wait);

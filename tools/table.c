@@ -88,6 +88,11 @@ cell cell_number(double value, int decimals)
     return c;
 }
 
+cell cell_gbops(double gbops)
+{
+    return cell_number(gbops, gbops < 1 ? 6 : 3);
+}
+
 cell cell_time(double seconds)
 {
     cell c = { "-" };

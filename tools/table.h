@@ -33,6 +33,7 @@ typedef struct cell {
 } cell;
 
 cell cell_number(double value, int decimals); /* "-" when not finite        */
+cell cell_gbops(double gbops);                /* three decimals; six below 1 */
 cell cell_time(double seconds);               /* "12.3 s", "3:07", "1:02:33" */
 cell cell_bytes(double bytes);                /* "512.0 MiB"                */
 

@@ -22,9 +22,9 @@ static mix_status read_layout(mix_data *data)
         return mix__fail(data->ctx, MIX_EIO, "%s: %s", data->path, strerror(errno));
     if (!S_ISDIR(info.st_mode))
         return mix__fail(data->ctx, MIX_EIO, "%s: expected a folder", data->path);
-    if (mix__idx_present(data->ctx, data->path))
+    if (mix__idx_present(data->path))
         return mix__idx_open(data);
-    if (mix__folder_present(data->ctx, data->path))
+    if (mix__folder_present(data->path))
         return mix__folder_open(data);
     return mix__fail(data->ctx, MIX_EIO,
                      "%s: expected train-images-idx3-ubyte[.gz] and its companions, or folders "

@@ -28,10 +28,10 @@ struct mix_data {
     struct mix__half halves[MIX_SPLITS];
 };
 
-bool mix__idx_present(mix_ctx *ctx, const char *path);
+bool mix__idx_present(const char *path);
 MIX_CHECKED mix_status mix__idx_open(mix_data *data);
 
-bool mix__folder_present(mix_ctx *ctx, const char *path);
+bool mix__folder_present(const char *path);
 MIX_CHECKED mix_status mix__folder_open(mix_data *data);
 /* Folder layout: the image's path. */
 void mix__folder_path(const mix_data *data, mix_split split, size_t index,

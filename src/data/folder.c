@@ -6,7 +6,6 @@
  */
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,9 +95,8 @@ static mix_status list_folder(mix_ctx *ctx, const char *path, bool folders, stru
     return MIX_OK;
 }
 
-bool mix__folder_present(mix_ctx *ctx, const char *path)
+bool mix__folder_present(const char *path)
 {
-    (void)ctx;
     char name[MIX__PATH_MAX];
     for (int split = 0; split < MIX_SPLITS; split++) {
         const int n = snprintf(name, sizeof name, "%s/%s", path, half_names[split]);

@@ -46,9 +46,8 @@ static bool find(const char *folder, const char *half, int rank, char path[MIX__
     return mix__path_exists(path);
 }
 
-bool mix__idx_present(mix_ctx *ctx, const char *path)
+bool mix__idx_present(const char *path)
 {
-    (void)ctx;
     char name[MIX__PATH_MAX];
     for (int split = 0; split < MIX_SPLITS; split++)
         if (find(path, half_names[split], 3, name) || find(path, half_names[split], 1, name))

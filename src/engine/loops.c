@@ -58,23 +58,20 @@ static double total(const float *place)
     return sum;
 }
 
+/* Not a number stays so. */
 MIX__TEMPLATE float activate(float u, enum mix__act act)
 {
-    if (act != MIX__ACT_NONE)
-        u = u > 0.0f ? u : 0.0f;
-    if (act == MIX__ACT_RELU6)
-        u = u < 6.0f ? u : 6.0f;
-    return u;
+    if (act == MIX__ACT_RELU)
+        return u < 0.0f ? 0.0f : u;
+    return act == MIX__ACT_RELU6 ? mix__clip(u, 0.0f, 6.0f) : u;
 }
 
 /* dy where the activation of u has slope 1. */
 MIX__TEMPLATE float activate_back(float dy, float u, enum mix__act act)
 {
-    if (act != MIX__ACT_NONE)
-        dy = u > 0.0f ? dy : 0.0f;
-    if (act == MIX__ACT_RELU6)
-        dy = u < 6.0f ? dy : 0.0f;
-    return dy;
+    if (act == MIX__ACT_RELU)
+        return u > 0.0f ? dy : 0.0f;
+    return act == MIX__ACT_NONE || ((u > 0.0f) & (u < 6.0f)) ? dy : 0.0f;
 }
 
 /*

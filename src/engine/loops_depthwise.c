@@ -95,9 +95,12 @@ static struct tile tile_at(int row, int col, int row_end, int col_end, int kerne
     struct tile t = {
         .row = row, .col = col, .top = row * stride - pad, .left = col * stride - pad
     };
-    t.cols = MIN(COLS_MAX / stride, col_end - col);
+    /* As many rows in a narrow last tile as in those beside it. */
+    const int cols = MIN(COLS_MAX / stride, col_end);
+    const int rows = (COPY_MAX / ((cols - 1) * stride + kernel) - kernel) / stride + 1;
+    t.cols = MIN(cols, col_end - col);
+    t.rows = MIN(rows, row_end - row);
     t.width = (t.cols - 1) * stride + kernel;
-    t.rows = MIN((COPY_MAX / t.width - kernel) / stride + 1, row_end - row);
     t.height = (t.rows - 1) * stride + kernel;
     return t;
 }
@@ -107,28 +110,19 @@ static int ceil_div(int a, int b)
     return a > 0 ? (a + b - 1) / b : 0;
 }
 
-/* copy (height, width) = the tile's input, channels [first, first + lanes). */
+/* copy (height, width) = the tile's input, channels [first, first + lanes). What is zero in the
+ * copy is zero for all channels: the caller clears it once. */
 MIX__TEMPLATE void copy_input(vec *copy, const struct image *x, const struct tile *t, int first,
                               int lanes)
 {
-    const int from = ceil_div(t->left, x->spacing);
-    const int to = MIN(x->w, ceil_div(t->left + t->width, x->spacing));
-    for (int i = 0; i < t->height; i++, copy += t->width) {
-        const int at = t->top + i, row = at / x->spacing;
-        const bool empty = at < 0 || at % x->spacing || row >= x->h || from >= to;
-        if (empty || x->spacing > 1)
-            memset(copy, 0, (size_t)t->width * sizeof *copy);
-        if (empty)
-            continue;
-        if (x->spacing == 1) {
-            for (int j = 0; j < from - t->left; j++)
-                copy[j] = (vec){ 0 };
-            for (int j = to - t->left; j < t->width; j++)
-                copy[j] = (vec){ 0 };
-        }
-        const float *p = x->at + ((size_t)row * x->w + from) * x->c + first;
-        for (int j = from; j < to; j++, p += x->c)
-            copy[j * x->spacing - t->left] = get(p, lanes);
+    const int d = x->spacing;
+    const int top = ceil_div(t->top, d), bottom = MIN(x->h, ceil_div(t->top + t->height, d));
+    const int left = ceil_div(t->left, d), right = MIN(x->w, ceil_div(t->left + t->width, d));
+    for (int i = top; i < bottom; i++) {
+        const float *p = x->at + ((size_t)i * x->w + left) * x->c + first;
+        vec *row = copy + (i * d - t->top) * t->width - t->left;
+        for (int j = left; j < right; j++, p += x->c)
+            row[j * d] = get(p, lanes);
     }
 }
 
@@ -171,6 +165,7 @@ MIX__TEMPLATE void convolve(float *y, int ow, int begin, int end, const struct i
     for (int row = begin; row < end; row += t.rows)
         for (int col = 0; col < ow; col += t.cols) {
             t = tile_at(row, col, end, ow, kernel, stride, pad);
+            memset(copy, 0, (size_t)t.height * t.width * sizeof *copy);
             for (int first = 0; first < c; first += LANES) {
                 const int lanes = MIN(LANES, c - first);
                 for (int i = 0; i < taps; i++)
@@ -211,6 +206,7 @@ MIX__TEMPLATE void weights(float *dw, const float *dy, int ow, int begin, int en
     for (int row = begin; row < end; row += t.rows)
         for (int col = 0; col < ow; col += t.cols) {
             t = tile_at(row, col, end, ow, kernel, stride, pad);
+            memset(copy, 0, (size_t)t.height * t.width * sizeof *copy);
             for (int f = 0; f < c; f += LANES) {
                 const int lanes = MIN(LANES, c - f);
                 copy_input(copy, x, &t, f, lanes);

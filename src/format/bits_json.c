@@ -28,25 +28,38 @@ static json_t *describe(const mix_graph *graph, const mix_layer_bits *bits)
                      layers);
 }
 
-static int write_piece(const char *text, size_t size, void *writer)
+struct sink {
+    struct mix__file_writer writer;
+    mix_status status;
+};
+
+static int write_piece(const char *text, size_t size, void *user)
 {
-    return mix__file_write(writer, text, size) == MIX_OK ? 0 : -1;
+    struct sink *sink = user;
+    sink->status = mix__file_write(&sink->writer, text, size);
+    return sink->status == MIX_OK ? 0 : -1;
+}
+
+static mix_status write_json(struct sink *sink, const json_t *root)
+{
+    const size_t flags = JSON_INDENT(2) | JSON_REAL_PRECISION(10);
+    if (json_dump_callback(root, write_piece, sink, flags) != 0 && sink->status == MIX_OK)
+        return mix__fail(sink->writer.ctx, MIX_ENOMEM, "%s: out of memory", sink->writer.path);
+    MIX_TRY(sink->status);
+    MIX_TRY(mix__file_write(&sink->writer, "\n", 1));
+    return mix__file_commit(&sink->writer);
 }
 
 mix_status mix__bits_json_save(const mix_graph *graph, const char *path, const mix_layer_bits *bits)
 {
-    struct mix__file_writer w = { .ctx = graph->ctx };
+    struct sink sink = { .status = MIX_OK };
     json_t *root = describe(graph, bits);
-    mix_status status = root ? mix__file_begin(&w, graph->ctx, path)
-                             : mix__fail(graph->ctx, MIX_ENOMEM, "%s: out of memory", path);
-    if (status == MIX_OK &&
-        json_dump_callback(root, write_piece, &w, JSON_INDENT(2) | JSON_REAL_PRECISION(10)) != 0)
-        status = mix__fail(graph->ctx, MIX_EIO, "%s: cannot write", path);
+    if (!root)
+        return mix__fail(graph->ctx, MIX_ENOMEM, "%s: out of memory", path);
+    mix_status status = mix__file_begin(&sink.writer, graph->ctx, path);
     if (status == MIX_OK)
-        status = mix__file_write(&w, "\n", 1);
-    if (status == MIX_OK)
-        status = mix__file_commit(&w);
-    mix__file_abandon(&w);
+        status = write_json(&sink, root);
+    mix__file_abandon(&sink.writer);
     json_decref(root);
     return status;
 }

@@ -58,16 +58,20 @@ static bool point_from_flat(struct mix__point *p, const int64_t *position, const
     for (size_t i = 0; i < N_SUMS; i++)
         if (!isfinite(sums[i]))
             return false;
-    *p = (struct mix__point){ .phase = position[0],     .epoch = position[1],
-                              .step = position[2],      .log_lines = position[3],
-                              .images = position[4],    .top1 = position[5],
-                              .loss = sums[0],          .waited = times[MIX__PHASES_MAX] };
+    *p = (struct mix__point){ .phase = position[0],
+                              .epoch = position[1],
+                              .step = position[2],
+                              .log_lines = position[3],
+                              .images = position[4],
+                              .top1 = position[5],
+                              .loss = sums[0],
+                              .waited = times[MIX__PHASES_MAX] };
     for (size_t i = 0; i < 3; i++) {
         const double images = sums[4 + 4 * i];
         if (images < 0.0 || images > 9e15)
             return false;
-        *accuracy[i] = (mix_accuracy){ sums[1 + 4 * i], sums[2 + 4 * i], sums[3 + 4 * i],
-                                       (int64_t)images };
+        *accuracy[i] =
+            (mix_accuracy){ sums[1 + 4 * i], sums[2 + 4 * i], sums[3 + 4 * i], (int64_t)images };
     }
     memcpy(p->seconds, times, sizeof p->seconds);
     return true;
@@ -85,8 +89,9 @@ struct writer {
 static void put(struct writer *w, enum mix__st_dtype dtype, const void *data, int rank,
                 const int64_t *dims, const char *format, const char *argument)
 {
-    static const size_t size[] = { [MIX__ST_F32] = 4, [MIX__ST_F64] = 8, [MIX__ST_I64] = 8,
-                                   [MIX__ST_I32] = 4 };
+    static const size_t size[] = {
+        [MIX__ST_F32] = 4, [MIX__ST_F64] = 8, [MIX__ST_I64] = 8, [MIX__ST_I32] = 4
+    };
     assert(w->n < w->capacity);
     struct mix__st_tensor *t = &w->tensors[w->n];
     char *name = w->names[w->n++];
@@ -178,17 +183,13 @@ static mix_status write_file(struct writer *w, const struct mix__state *state, c
     }
     struct description d;
     describe(&d, state);
-    const char *const metadata[] = { "format",   FORMAT,
-                                     "version",  VERSION,
-                                     "arch",     g->name,
-                                     "width",    d.width,
-                                     "stem",     g->small_stem ? "small" : "standard",
-                                     "classes",  d.classes,
-                                     "size",     d.size,
-                                     "channels", d.channels,
-                                     "candidates", d.candidates,
-                                     "phase",    c->phase,
-                                     NULL };
+    const char *const metadata[] = {
+        "format",   FORMAT,       "version",    VERSION, "arch",
+        g->name,    "width",      d.width,      "stem",  g->small_stem ? "small" : "standard",
+        "classes",  d.classes,    "size",       d.size,  "channels",
+        d.channels, "candidates", d.candidates, "phase", c->phase,
+        NULL
+    };
     return mix__st_save(w->ctx, path, w->tensors, w->n, metadata);
 }
 
@@ -311,8 +312,8 @@ static void shape_text(char *text, size_t size, int rank, const int64_t *dims)
 {
     size_t used = (size_t)snprintf(text, size, "(");
     for (int i = 0; i < rank && used < size; i++)
-        used += (size_t)snprintf(text + used, size - used, i ? ",%lld" : "%lld",
-                                 (long long)dims[i]);
+        used +=
+            (size_t)snprintf(text + used, size - used, i ? ",%lld" : "%lld", (long long)dims[i]);
     if (used < size)
         snprintf(text + used, size - used, ")");
 }
@@ -485,8 +486,8 @@ mix_status mix__checkpoint_state(const struct mix__checkpoint *c, struct mix__st
         return mix__fail(c->ctx, MIX_EFORMAT, "%s: candidates differ from the run's", c->path);
     for (size_t i = 0; i < g->n_params; i++) {
         const struct mix__param *p = &g->params[i];
-        float *to = p->offset < g->n_trained ? s->value + p->offset
-                                             : s->stats + (p->offset - g->n_trained);
+        float *to =
+            p->offset < g->n_trained ? s->value + p->offset : s->stats + (p->offset - g->n_trained);
         MIX_TRY(get_param(c, p, to));
     }
     s->version++;

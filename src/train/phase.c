@@ -65,10 +65,25 @@ mix_status mix__trainer_ranges(struct mix__trainer *t, unsigned what, double wei
     return MIX_OK;
 }
 
+mix_status mix__bits_check(const struct mix__state *state, const mix_layer_bits *bits)
+{
+    for (size_t l = 0; l < state->graph->n_layers; l++) {
+        const mix_layer_info *info = &state->graph->layers[l].info;
+        if (mix__state_choice(state, l, bits[l].activation) == -2)
+            return mix__fail(state->ctx, MIX_EINVAL, "layer %s has %d activation bits; expected %s",
+                             info->name, bits[l].activation,
+                             info->searched ? "one of the candidates that the steps are for"
+                                            : "8: it is the first or the last layer");
+    }
+    return MIX_OK;
+}
+
 void mix__trainer_quantize(struct mix__trainer *t, bool weights)
 {
     struct mix__engine *const engines[] = { t->engine, t->judge };
     for (size_t e = 0; e < MIX_COUNT(engines); e++) {
+        if (!engines[e])
+            continue;
         struct mix__layer_mode *modes = mix__engine_modes(engines[e]);
         for (size_t l = 0; l < t->state->graph->n_layers; l++) {
             const int choice = mix__state_choice(t->state, l, t->bits[l].activation);

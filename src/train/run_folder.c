@@ -46,9 +46,8 @@ static json_t *config_json(const struct mix__run_config *config)
     for (size_t i = 0; i < count; i++)
         if (list[i].groups & config->groups)
             json_object_set_new(settings, list[i].name, setting_json(config->settings, &list[i]));
-    return json_pack("{s:s, s:o, s:o, s:o}", "job", config->job, "from",
-                     text_or_null(config->from), "bits", text_or_null(config->bits), "settings",
-                     settings);
+    return json_pack("{s:s, s:o, s:o, s:o}", "job", config->job, "from", text_or_null(config->from),
+                     "bits", text_or_null(config->bits), "settings", settings);
 }
 
 static mix_status differs(struct mix__run_folder *f, const char *name, const json_t *old,
@@ -156,9 +155,9 @@ mix_status mix__run_folder_open(struct mix__run_folder *f, mix_ctx *ctx, const c
         char **to;
         const char *name;
     } files[] = {
-        { &f->config, "config.json" },     { &f->log, "log.jsonl" },
-        { &f->last, "last.safetensors" },  { &f->best, "best.safetensors" },
-        { &f->bits, "bits.json" },         { &f->result, "result.json" },
+        { &f->config, "config.json" },    { &f->log, "log.jsonl" },
+        { &f->last, "last.safetensors" }, { &f->best, "best.safetensors" },
+        { &f->bits, "bits.json" },        { &f->result, "result.json" },
     };
     mix_status status = mix__make_folder(ctx, path);
     if (status != MIX_OK)

@@ -25,9 +25,9 @@ static json_t *phases_json(const mix_result *r)
 {
     json_t *list = json_array();
     for (int i = 0; i < r->n_phases; i++)
-        json_array_append_new(list, json_pack("{s:s, s:i, s:f}", "phase", r->phases[i].phase,
-                                              "epochs", r->phases[i].epochs, "seconds",
-                                              r->phases[i].seconds));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:i, s:f}", "phase", r->phases[i].phase, "epochs",
+                                        r->phases[i].epochs, "seconds", r->phases[i].seconds));
     return list;
 }
 
@@ -39,15 +39,15 @@ static json_t *bits_json(const mix_graph *graph, const mix_result *r)
     for (int l = 0; l < r->n_layers; l++) {
         mix_layer_info info;
         mix_graph_layer_get(graph, l, &info);
-        json_array_append_new(list, json_pack("{s:s, s:i, s:i}", "name", info.name, "weight",
-                                              r->bits[l].weight, "activation",
-                                              r->bits[l].activation));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:i, s:i}", "name", info.name, "weight",
+                                        r->bits[l].weight, "activation", r->bits[l].activation));
     }
     return list;
 }
 
-mix_status mix__run_result_write(struct mix__run_folder *f, const char *job,
-                                 const mix_graph *graph, const mix_result *r)
+mix_status mix__run_result_write(struct mix__run_folder *f, const char *job, const mix_graph *graph,
+                                 const mix_result *r)
 {
     mix_graph_info info;
     mix_graph_info_get(graph, &info);
@@ -131,11 +131,10 @@ mix_status mix__run_result_read(struct mix__run_folder *f, mix_result *r)
     r->plan_bytes = (uint64_t)integer_of(json, "plan_bytes");
     r->peak_bytes = (uint64_t)integer_of(json, "peak_bytes");
     read_phases(json_object_get(json, "phases"), r);
-    const mix_status status = json_is_object(json)
-                                  ? read_bits(f, json_object_get(json, "bits"), r)
-                                  : mix__fail(f->ctx, MIX_EFORMAT,
-                                              "%s: expected an object with a run's result",
-                                              f->result);
+    const mix_status status =
+        json_is_object(json) ? read_bits(f, json_object_get(json, "bits"), r)
+                             : mix__fail(f->ctx, MIX_EFORMAT,
+                                         "%s: expected an object with a run's result", f->result);
     json_decref(json);
     return status;
 }

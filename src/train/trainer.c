@@ -126,10 +126,10 @@ static mix_status log_epoch(struct mix__trainer *t, const struct mix__phase *p, 
         json_pack("{s:s, s:I, s:I, s:o, s:o, s:f, s:o, s:o, s:o, s:o, s:f}", "phase", p->name,
                   "epoch", (json_int_t)at->epoch, "steps", (json_int_t)at->step, "loss",
                   mix__json_real(at->loss / images), "top1",
-                  mix__json_real(100.0 * (double)at->top1 / images), "lr",
-                  rate(t, p, at->step - 1), "gbops", mix__json_real(t->gbops), "val_top1",
-                  mix__json_real(val->top1), "val_top5", mix__json_real(val->top5), "val_loss",
-                  mix__json_real(val->loss), "seconds", seconds));
+                  mix__json_real(100.0 * (double)at->top1 / images), "lr", rate(t, p, at->step - 1),
+                  "gbops", mix__json_real(t->gbops), "val_top1", mix__json_real(val->top1),
+                  "val_top5", mix__json_real(val->top5), "val_loss", mix__json_real(val->loss),
+                  "seconds", seconds));
 }
 
 /* ---- the loop ---- */

@@ -15,10 +15,10 @@
 struct mix__trainer;
 
 struct mix__phase {
-    const char *name;  /* as in mix_progress                                        */
-    double share;      /* epochs; a part of an epoch is so many of its steps, rounded up */
-    double lr;         /* peak; cosine to 0 per step, or constant                   */
-    double warmup;     /* epochs of linear warm-up                                  */
+    const char *name; /* as in mix_progress                                        */
+    double share;     /* epochs; a part of an epoch is so many of its steps, rounded up */
+    double lr;        /* peak; cosine to 0 per step, or constant                   */
+    double warmup;    /* epochs of linear warm-up                                  */
     bool constant;
     double weight_decay;
     bool evaluate; /* after each epoch */
@@ -63,9 +63,9 @@ struct mix__trainer {
     int64_t counter;
 
     /* Clocks; no value of the run depends on them. */
-    double marked, saved, waited;      /* when time was last booked; last save; booked waiting  */
-    double train_seconds, train_wait;  /* of this phase, since this start                       */
-    double judge_seconds;              /* of the last evaluation                                */
+    double marked, saved, waited;     /* when time was last booked; last save; booked waiting  */
+    double train_seconds, train_wait; /* of this phase, since this start                       */
+    double judge_seconds;             /* of the last evaluation                                */
     int64_t train_images;
 };
 
@@ -85,7 +85,9 @@ enum {
 };
 mix_status mix__trainer_ranges(struct mix__trainer *t, unsigned what,
                                double weight_decay) MIX_CHECKED;
-/* Modes of both engines from t->bits; weights: quantize them too. */
+/* MIX_EINVAL names the first layer whose activation bits are not among its candidates. */
+mix_status mix__bits_check(const struct mix__state *state, const mix_layer_bits *bits) MIX_CHECKED;
+/* Modes of the engines that there are, from t->bits (checked); weights: quantize them too. */
 void mix__trainer_quantize(struct mix__trainer *t, bool weights);
 /* Accuracy as the modes stand, batch norm re-estimated before when asked for. */
 mix_status mix__trainer_judge(struct mix__trainer *t, const struct mix__phase *phase,

@@ -96,7 +96,7 @@ static void test_full_disk_at_write(void **state)
 {
     (void)state;
     struct mix__file_writer w;
-    static const char much[1 << 20];
+    static char much[1 << 20];
     begin_on_full_disk(&w);
     CHECK_FAILS(ctx, mix__file_write(&w, much, sizeof much), MIX_EIO, "No space left");
     mix__file_abandon(&w);

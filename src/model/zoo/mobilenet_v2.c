@@ -60,7 +60,7 @@ static int inverted_residual(mix_graph *g, const char *prefix, int in, int expan
 
 int mix__mobilenet_v2_build(mix_graph *g, const mix_zoo_options *o)
 {
-    char prefix[MIX__NAME_MAX];
+    char prefix[32];
     int block = 0;
     const int stem_stride = o->stem == MIX_STEM_SMALL ? 1 : 2;
     int x = conv_bn(g, "features.0", "0", "1", 0,

@@ -1,0 +1,61 @@
+/*
+ * search/eval.c - what can be asked of a checkpoint: its accuracy, its network and bits.
+ */
+#include "search/search.h"
+
+mix_status mix_run_graph(mix_ctx *ctx, const char *from, mix_graph **graph, mix_layer_bits **bits)
+{
+    struct mix__checkpoint *c;
+    *graph = NULL;
+    *bits = NULL;
+    MIX_TRY(mix__checkpoint_from(ctx, from, &c));
+    mix_status status = mix__checkpoint_graph(c, graph);
+    if (status == MIX_OK && (status = mix__checkpoint_bits(c, *graph, bits)) != MIX_OK) {
+        mix_graph_free(*graph);
+        *graph = NULL;
+    }
+    mix__checkpoint_close(c);
+    return status;
+}
+
+/* A trainer with the parts that judging needs. */
+static mix_status judge(struct mix__trainer *t, const struct mix__checkpoint *c, mix_data *data,
+                        const mix_graph *graph, bool as_float)
+{
+    const int *candidate;
+    const int n = mix__checkpoint_candidates(c, &candidate);
+    MIX_TRY(mix__state_new(&t->state, graph, candidate, n, 0));
+    MIX_TRY(mix__checkpoint_state(c, t->state));
+    MIX_TRY(mix__checkpoint_bits(c, graph, &t->bits));
+    MIX_TRY(mix__batches_open(&t->validation, data, t->settings, MIX_VAL));
+    MIX_TRY(mix__engine_new(&t->judge, t->state, t->settings->batch, false));
+    if (!t->bits || as_float)
+        return MIX_OK;
+    if (!t->state->act_steps_ready)
+        return mix__fail(t->ctx, MIX_EFORMAT, "the checkpoint has bits but no activation steps");
+    MIX_TRY(mix__bits_check(t->state, t->bits));
+    mix__trainer_quantize(t, t->state->weight_steps_ready);
+    return MIX_OK;
+}
+
+mix_status mix_eval(mix_ctx *ctx, const char *from, const mix_settings *settings,
+                    const mix_observer *observer, bool as_float, mix_accuracy *accuracy)
+{
+    struct mix__trainer t = { .ctx = ctx, .settings = settings };
+    struct mix__checkpoint *c;
+    mix_graph *graph = NULL;
+    mix_data *data = NULL;
+    mix_status status;
+    *accuracy = (mix_accuracy){ 0 };
+    MIX_TRY(mix__settings_check(ctx, settings, MIX_GROUP_DATA));
+    MIX_TRY(mix__checkpoint_from(ctx, from, &c));
+    if ((status = mix__checkpoint_graph(c, &graph)) == MIX_OK &&
+        (status = mix__data_for(ctx, settings, graph, &data)) == MIX_OK &&
+        (status = judge(&t, c, data, graph, as_float)) == MIX_OK)
+        status = mix__evaluate(t.judge, graph, t.validation, observer, accuracy);
+    mix__trainer_release(&t);
+    mix_data_free(data);
+    mix_graph_free(graph);
+    mix__checkpoint_close(c);
+    return status;
+}

@@ -1,0 +1,450 @@
+/*
+ * search/job.c - one job from its folder and settings to its result.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "format/bits_json.h"
+#include "metamix/zoo.h"
+#include "search/search.h"
+
+/* ---- parts ---- */
+
+/* The file itself, or a run folder's best, else its last. */
+static mix_status find_checkpoint(mix_ctx *ctx, const char *from, char **path)
+{
+    static const char *const names[] = { "best.safetensors", "last.safetensors" };
+    const size_t length = strlen(from);
+    *path = NULL;
+    if (!mix__path_exists(from))
+        return mix__fail(ctx, MIX_EIO, "%s: no such checkpoint or run folder", from);
+    if (length > 12 && strcmp(from + length - 12, ".safetensors") == 0) {
+        *path = mix__strdup(ctx, from);
+        return *path ? MIX_OK : MIX_ENOMEM;
+    }
+    for (size_t i = 0; i < MIX_COUNT(names); i++) {
+        *path = mix__path_join(ctx, from, names[i]);
+        if (!*path)
+            return MIX_ENOMEM;
+        if (mix__path_exists(*path))
+            return MIX_OK;
+        mix__free(ctx, *path);
+        *path = NULL;
+    }
+    return mix__fail(ctx, MIX_EIO, "%s: neither a .safetensors file nor a run folder with one",
+                     from);
+}
+
+mix_status mix__checkpoint_from(mix_ctx *ctx, const char *from, struct mix__checkpoint **out)
+{
+    char *path;
+    *out = NULL;
+    MIX_TRY(find_checkpoint(ctx, from, &path));
+    const mix_status status = mix__checkpoint_open(out, ctx, path);
+    mix__free(ctx, path);
+    return status;
+}
+
+mix_status mix__data_for(mix_ctx *ctx, const mix_settings *settings, const mix_graph *graph,
+                         mix_data **out)
+{
+    mix_data_options options;
+    mix_data_info data;
+    mix_graph_info net;
+    mix_data_options_init(&options);
+    options.size = settings->image_size;
+    options.skip_bad_images = settings->skip_bad_images;
+    if (graph) {
+        mix_graph_info_get(graph, &net);
+        options.size = options.size ? options.size : net.size;
+    }
+    MIX_TRY(mix_data_open(out, ctx, settings->data, &options));
+    mix_data_info_get(*out, &data);
+    if (!graph ||
+        (data.classes == net.classes && data.channels == net.channels && data.size == net.size))
+        return MIX_OK;
+    mix_data_free(*out);
+    *out = NULL;
+    return mix__fail(ctx, MIX_ESHAPE,
+                     "%s has %d classes and images of %dx%dx%d; the network expects %d classes and "
+                     "%dx%dx%d",
+                     settings->data, data.classes, data.size, data.size, data.channels, net.classes,
+                     net.size, net.size, net.channels);
+}
+
+static enum mix__crop crop_of(const mix_settings *s)
+{
+    return s->crop[0] == 'p'   ? MIX__CROP_PAD
+           : s->crop[0] == 'r' ? MIX__CROP_RESIZED
+                               : MIX__CROP_NONE;
+}
+
+mix_status mix__batches_open(struct mix__batches **out, mix_data *data, const mix_settings *s,
+                             mix_split split)
+{
+    const bool train = split == MIX_TRAIN;
+    const struct mix__batches_options options = { .split = split,
+                                                  .batch = s->batch,
+                                                  .train = train,
+                                                  .crop = train ? crop_of(s) : MIX__CROP_NONE,
+                                                  .crop_padding = s->crop_padding,
+                                                  .flip = train && s->flip,
+                                                  .limit = train ? (size_t)s->train_limit : 0,
+                                                  .threads = s->loader_threads,
+                                                  .seed = (uint64_t)s->seed };
+    return mix__batches_new(out, data, &options);
+}
+
+/* ---- what the job starts from ---- */
+
+static mix_status new_graph(struct mix__job *job)
+{
+    const mix_settings *s = job->settings;
+    mix_zoo_options options;
+    mix_data_info data;
+    mix_zoo_options_init(&options);
+    mix_data_info_get(job->data, &data);
+    options.arch = s->arch;
+    options.width = s->width;
+    options.classes = data.classes;
+    options.size = data.size;
+    options.channels = data.channels;
+    options.seed = (uint64_t)s->seed;
+    options.stem = strcmp(s->stem, "auto") == 0    ? MIX_STEM_AUTO
+                   : strcmp(s->stem, "small") == 0 ? MIX_STEM_SMALL
+                                                   : MIX_STEM_STANDARD;
+    return mix_zoo_new(&job->graph, job->ctx, &options);
+}
+
+static void tell_data(const mix_observer *observer)
+{
+    if (!observer || !observer->progress)
+        return;
+    const mix_progress progress = { .phase = "data",
+                                    .loss = NAN,
+                                    .top1 = NAN,
+                                    .gbops = NAN,
+                                    .images_per_second = NAN,
+                                    .seconds_left = NAN,
+                                    .data_wait = NAN,
+                                    .val_top1 = NAN,
+                                    .val_top5 = NAN,
+                                    .val_loss = NAN };
+    observer->progress(observer->user, &progress);
+}
+
+static mix_status open_graph_and_data(struct mix__job *job, const struct mix__checkpoint *c)
+{
+    tell_data(job->t.observer);
+    if (c) {
+        MIX_TRY(mix__checkpoint_graph(c, &job->graph));
+        return mix__data_for(job->ctx, job->settings, job->graph, &job->data);
+    }
+    MIX_TRY(mix__data_for(job->ctx, job->settings, NULL, &job->data));
+    return new_graph(job);
+}
+
+static void take_candidates(struct mix__job *job, const int *candidate, int n)
+{
+    memcpy(job->candidate, candidate, (size_t)n * sizeof *candidate);
+    job->n_candidates = n;
+}
+
+/* Those that searched layers use in the given bits; {8} when all are float. */
+static void candidates_of_bits(struct mix__job *job, const mix_layer_bits *bits)
+{
+    for (int b = MIX_BITS_MIN; b <= MIX_BITS_MAX; b++)
+        for (size_t l = 0; l < job->graph->n_layers; l++)
+            if (job->graph->layers[l].info.searched && bits[l].activation == b) {
+                job->candidate[job->n_candidates++] = b;
+                break;
+            }
+    if (job->n_candidates == 0)
+        take_candidates(job, &(int){ 8 }, 1);
+}
+
+static mix_status read_bits_text(struct mix__job *job)
+{
+    int weight, activation;
+    mix__free(job->ctx, job->t.bits);
+    job->t.bits = mix__alloc(job->ctx, job->graph->n_layers, sizeof *job->t.bits);
+    if (!job->t.bits)
+        return MIX_ENOMEM;
+    if (!mix__uniform_parse(job->bits_text, &weight, &activation))
+        return mix__bits_json_load(job->graph, job->bits_text, job->t.bits);
+    mix_bits_uniform(job->graph, weight, activation, job->t.bits);
+    return MIX_OK;
+}
+
+/* Bits and candidates; c is what the job starts or goes on from, NULL for a new network. */
+static mix_status choose_bits(struct mix__job *job, const struct mix__checkpoint *c, bool resumed)
+{
+    const int *candidate;
+    if (!c) {
+        take_candidates(job, &(int){ 8 }, 1);
+        return MIX_OK;
+    }
+    MIX_TRY(mix__checkpoint_bits(c, job->graph, &job->t.bits));
+    const int n = mix__checkpoint_candidates(c, &candidate);
+    const bool searched = job->t.bits != NULL;
+    if (resumed) {
+        take_candidates(job, candidate, n);
+        return MIX_OK;
+    }
+    if (job->groups & MIX_GROUP_SELECT) {
+        if (searched)
+            return mix__fail(job->ctx, MIX_EINVAL,
+                             "%s is quantized already; expected a float network", job->from);
+        return mix__candidates_parse(job->ctx, job->settings->candidates, job->candidate,
+                                     &job->n_candidates);
+    }
+    if (!searched && !job->bits_text)
+        return mix__fail(job->ctx, MIX_EINVAL,
+                         "%s is a float network: bits are needed, a bits.json or WxAy", job->from);
+    if (job->bits_text)
+        MIX_TRY(read_bits_text(job));
+    if (searched)
+        take_candidates(job, candidate, n);
+    else
+        candidates_of_bits(job, job->t.bits);
+    return MIX_OK;
+}
+
+static mix_status make_teacher(struct mix__job *job)
+{
+    struct mix__checkpoint *c;
+    mix_layer_bits *bits = NULL;
+    if (strcmp(job->settings->teacher, "self") != 0 || !job->from ||
+        !(job->groups & (MIX_GROUP_SELECT | MIX_GROUP_FINETUNE)))
+        return MIX_OK;
+    MIX_TRY(mix__checkpoint_from(job->ctx, job->from, &c));
+    mix_status status = mix__checkpoint_graph(c, &job->teacher_graph);
+    if (status == MIX_OK)
+        status = mix__checkpoint_bits(c, job->teacher_graph, &bits);
+    if (status == MIX_OK && bits)
+        status = mix__fail(job->ctx, MIX_EINVAL,
+                           "teacher is 'self', but %s is no float network; start from one, or use "
+                           "no teacher",
+                           job->from);
+    mix__free(job->ctx, bits);
+    mix__checkpoint_close(c);
+    MIX_TRY(status);
+    MIX_TRY(mix__state_new(&job->t.teacher_state, job->teacher_graph, &(int){ 8 }, 1, 0));
+    return mix__engine_new(&job->t.teacher, job->t.teacher_state, job->settings->batch, false);
+}
+
+/* ---- the trainer's parts ---- */
+
+static mix_status make_optimizers(struct mix__job *job)
+{
+    struct mix__trainer *t = &job->t;
+    const bool sgd =
+        (job->groups & MIX_GROUP_FLOAT) && strcmp(job->settings->optimizer, "sgd") == 0;
+    const struct mix__optimizer_options options = { .kind = sgd ? MIX__SGD : MIX__ADAM,
+                                                    .beta1 = 0.9f,
+                                                    .beta2 = 0.999f,
+                                                    .eps = 1e-8f,
+                                                    .momentum = 0.9f };
+    const struct mix__optimizer_options alpha = {
+        .kind = MIX__ADAM, .beta1 = 0.5f, .beta2 = 0.999f, .eps = 1e-8f
+    };
+    MIX_TRY(mix__optimizer_init(&t->optimizer, job->ctx, t->state->n, &options));
+    return mix__optimizer_init(&t->alpha_optimizer, job->ctx, t->state->n_alpha, &alpha);
+}
+
+static mix_status make_loaders(struct mix__job *job)
+{
+    struct mix__trainer *t = &job->t;
+    MIX_TRY(mix__batches_open(&t->batches, job->data, job->settings, MIX_TRAIN));
+    MIX_TRY(mix__batches_open(&t->validation, job->data, job->settings, MIX_VAL));
+    if (mix__batches_per_epoch(t->batches) < 1)
+        return mix__fail(job->ctx, MIX_EINVAL,
+                         "batch is %d; expected at most the number of training images of %s",
+                         job->settings->batch, job->settings->data);
+    return MIX_OK;
+}
+
+static uint64_t memory_of(const struct mix__engine *engine)
+{
+    const struct mix__memory m = mix__engine_memory(engine);
+    return m.arena + m.weights + m.scratch;
+}
+
+static mix_status make_engines(struct mix__job *job)
+{
+    struct mix__trainer *t = &job->t;
+    const int batch = job->settings->batch;
+    MIX_TRY(mix__engine_new(&t->engine, t->state, batch, true));
+    MIX_TRY(mix__engine_new(&t->judge, t->state, batch, false));
+    job->plan_bytes = memory_of(t->engine);
+    t->dlogits = mix__alloc(job->ctx, (size_t)batch,
+                            (size_t)job->graph->tensors[job->graph->output].c * sizeof(float));
+    return t->dlogits ? MIX_OK : MIX_ENOMEM;
+}
+
+static void make_phases(struct mix__job *job)
+{
+    if (job->groups & MIX_GROUP_FLOAT)
+        mix__phases_float(job);
+    if (job->groups & MIX_GROUP_SELECT)
+        mix__phases_select(job);
+    if (job->groups & MIX_GROUP_FINETUNE)
+        mix__phases_finetune(job);
+    mix__trainer_plan(&job->t);
+}
+
+static mix_status make_target(struct mix__job *job)
+{
+    job->target = NAN;
+    if (!(job->groups & MIX_GROUP_SELECT))
+        return MIX_OK;
+    return mix_budget_parse(job->ctx, job->graph, job->settings->target, &job->target);
+}
+
+static mix_status build(struct mix__job *job, const struct mix__checkpoint *c, bool resumed)
+{
+    struct mix__trainer *t = &job->t;
+    MIX_TRY(open_graph_and_data(job, c));
+    MIX_TRY(make_target(job));
+    MIX_TRY(choose_bits(job, c, resumed));
+    MIX_TRY(mix__state_new(&t->state, job->graph, job->candidate, job->n_candidates,
+                           (uint64_t)job->settings->seed));
+    if (t->bits)
+        MIX_TRY(mix__bits_check(t->state, t->bits));
+    MIX_TRY(make_loaders(job));
+    MIX_TRY(make_engines(job));
+    MIX_TRY(make_teacher(job));
+    MIX_TRY(make_optimizers(job));
+    make_phases(job);
+    if (t->n_phases == 0)
+        return mix__fail(job->ctx, MIX_EINVAL, "all phases have 0 epochs; expected at least one");
+    return MIX_OK;
+}
+
+/* ---- start, end ---- */
+
+static mix_status go_on(struct mix__job *job, const struct mix__checkpoint *c)
+{
+    struct mix__trainer *t = &job->t;
+    MIX_TRY(mix__checkpoint_state(c, t->state));
+    MIX_TRY(mix__checkpoint_run(c, &t->point, &t->optimizer, &t->alpha_optimizer));
+    mix__log(job->ctx, MIX_LOG_INFO, "%s: going on in phase %lld, epoch %lld, step %lld",
+             t->folder.path, (long long)t->point.phase + 1, (long long)t->point.epoch + 1,
+             (long long)t->point.step);
+    return mix__run_log_cut(&t->folder, t->point.log_lines);
+}
+
+/* A searched network's steps come with it; a float network's are calibrated. */
+static mix_status begin(struct mix__job *job, const struct mix__checkpoint *c)
+{
+    struct mix__trainer *t = &job->t;
+    MIX_TRY(mix__run_log_cut(&t->folder, 0));
+    if (!c)
+        return MIX_OK;
+    const int *candidate;
+    const int n = mix__checkpoint_candidates(c, &candidate);
+    if (t->bits) {
+        MIX_TRY(mix__bits_json_save(job->graph, t->folder.bits, t->bits));
+        if (n == job->n_candidates &&
+            memcmp(candidate, job->candidate, (size_t)n * sizeof *candidate) == 0)
+            MIX_TRY(mix__checkpoint_state(c, t->state));
+    }
+    return mix__evaluate(t->judge, job->graph, t->validation, t->observer, &t->point.start);
+}
+
+static mix_status set_up(struct mix__job *job)
+{
+    struct mix__trainer *t = &job->t;
+    struct mix__checkpoint *c = NULL;
+    const bool resumed = mix__path_exists(t->folder.last);
+    if (resumed)
+        MIX_TRY(mix__checkpoint_open(&c, job->ctx, t->folder.last));
+    else if (job->from)
+        MIX_TRY(mix__checkpoint_from(job->ctx, job->from, &c));
+    mix_status status = build(job, c, resumed);
+    if (status == MIX_OK)
+        status = resumed ? go_on(job, c) : begin(job, c);
+    mix__checkpoint_close(c);
+    return status;
+}
+
+static uint64_t peak_memory(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_maxrss * 1024 : 0;
+}
+
+static mix_status result_bits(struct mix__job *job, mix_result *r)
+{
+    const mix_layer_bits *bits = job->t.bits;
+    r->gbops = r->mean_activation_bits = NAN;
+    r->target_gbops = job->target;
+    if (!bits)
+        return MIX_OK;
+    r->n_layers = (int)job->graph->n_layers;
+    r->bits = malloc((size_t)r->n_layers * sizeof *r->bits);
+    if (!r->bits)
+        return mix__fail(job->ctx, MIX_ENOMEM, "out of memory for %d layers", r->n_layers);
+    memcpy(r->bits, bits, (size_t)r->n_layers * sizeof *r->bits);
+    r->gbops = 1e-9 * (double)mix_bits_bops(job->graph, bits);
+    r->mean_activation_bits = mix_bits_mean_activation(job->graph, bits);
+    return MIX_OK;
+}
+
+static mix_status conclude(struct mix__job *job, mix_result *r)
+{
+    const struct mix__trainer *t = &job->t;
+    const struct mix__point *at = &t->point;
+    r->best = at->best;
+    r->last = at->last;
+    r->float_accuracy = job->groups & MIX_GROUP_FLOAT ? at->best : at->start;
+    for (int i = 0; i < t->n_phases; i++) {
+        mix_phase_time *p = &r->phases[r->n_phases++];
+        snprintf(p->phase, sizeof p->phase, "%s", t->phases[i].name);
+        p->epochs = t->phases[i].epochs;
+        p->seconds = at->seconds[i];
+        r->seconds += p->seconds;
+    }
+    r->data_wait = at->waited / r->seconds;
+    r->plan_bytes = job->plan_bytes;
+    r->peak_bytes = peak_memory();
+    MIX_TRY(result_bits(job, r));
+    return mix__run_result_write(&job->t.folder, job->kind, job->graph, r);
+}
+
+static mix_status run(struct mix__job *job, mix_result *result)
+{
+    if (mix__path_exists(job->t.folder.result))
+        return mix__run_result_read(&job->t.folder, result);
+    MIX_TRY(set_up(job));
+    MIX_TRY(mix__trainer_run(&job->t));
+    return conclude(job, result);
+}
+
+mix_status mix__job_run(struct mix__job *job, const char *run_dir, const mix_observer *observer,
+                        mix_result *result)
+{
+    const struct mix__run_config config = { .job = job->kind,
+                                            .from = job->from,
+                                            .bits = job->bits_text,
+                                            .settings = job->settings,
+                                            .groups = job->groups };
+    struct mix__trainer *t = &job->t;
+    *result = (mix_result){ 0 };
+    t->ctx = job->ctx;
+    t->settings = job->settings;
+    t->observer = observer;
+    t->job = job;
+    MIX_TRY(mix__settings_check(job->ctx, job->settings, job->groups));
+    MIX_TRY(mix__run_folder_open(&t->folder, job->ctx, run_dir, &config));
+    const mix_status status = run(job, result);
+    if (status != MIX_OK)
+        mix_result_release(result);
+    mix__trainer_release(t);
+    mix_graph_free(job->teacher_graph);
+    mix_graph_free(job->graph);
+    mix_data_free(job->data);
+    return status;
+}

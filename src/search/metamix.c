@@ -1,0 +1,100 @@
+/*
+ * search/metamix.c - the phases of each job, and weight training's two stages.
+ */
+#include "search/search.h"
+
+static void add_phase(struct mix__job *job, const struct mix__phase *phase)
+{
+    job->t.phases[job->t.n_phases++] = *phase;
+}
+
+/* ---- float training ---- */
+
+mix_status mix__float_enter(struct mix__trainer *t, const struct mix__phase *p, bool fresh)
+{
+    (void)fresh;
+    return mix__trainer_ranges(t, MIX__TRAIN_PARAMS, p->weight_decay);
+}
+
+void mix__phases_float(struct mix__job *job)
+{
+    const mix_settings *s = job->settings;
+    add_phase(job, &(struct mix__phase){ .name = "float",
+                                         .share = s->epochs,
+                                         .lr = s->lr,
+                                         .warmup = s->warmup_epochs,
+                                         .weight_decay = s->weight_decay,
+                                         .evaluate = true,
+                                         .enter = mix__float_enter,
+                                         .step = mix__trainer_step });
+}
+
+/* ---- bit selection ---- */
+
+void mix__phases_select(struct mix__job *job)
+{
+    const mix_settings *s = job->settings;
+    struct mix__phase phase = { .name = "bit-meta",
+                                .share = s->meta_warmup_epochs,
+                                .lr = s->meta_lr,
+                                .constant = true,
+                                .weight_decay = s->meta_weight_decay,
+                                .enter = mix__meta_enter,
+                                .step = mix__meta_step };
+    add_phase(job, &phase);
+    phase.name = "bit-search";
+    phase.share = s->search_epochs;
+    phase.enter = mix__search_enter;
+    phase.step = mix__search_step;
+    phase.leave = mix__search_leave;
+    add_phase(job, &phase);
+}
+
+/* ---- weight training ---- */
+
+/* Activations at the selected bits, float weights. */
+mix_status mix__stage_a_enter(struct mix__trainer *t, const struct mix__phase *p, bool fresh)
+{
+    if (fresh)
+        mix__optimizer_reset(&t->optimizer);
+    mix__trainer_quantize(t, false);
+    return mix__trainer_ranges(t, MIX__TRAIN_PARAMS | MIX__TRAIN_SELECTED_STEPS, p->weight_decay);
+}
+
+/* Weights quantized too; goes on from where stage a ended, with a fresh optimizer. */
+mix_status mix__stage_b_enter(struct mix__trainer *t, const struct mix__phase *p, bool fresh)
+{
+    mix__trainer_quantize(t, true);
+    if (fresh) {
+        mix__optimizer_reset(&t->optimizer);
+        mix__state_init_weight_steps(t->state, mix__engine_modes(t->engine));
+    }
+    return mix__trainer_ranges(
+        t, MIX__TRAIN_PARAMS | MIX__TRAIN_SELECTED_STEPS | MIX__TRAIN_WEIGHT_STEPS,
+        p->weight_decay);
+}
+
+mix_status mix__stage_step(struct mix__trainer *t, const struct mix__phase *p, const int *labels,
+                           struct mix__loss *loss)
+{
+    if (!t->state->act_steps_ready)
+        MIX_TRY(mix__engine_calibrate(t->engine));
+    return mix__trainer_step(t, p, labels, loss);
+}
+
+void mix__phases_finetune(struct mix__job *job)
+{
+    const mix_settings *s = job->settings;
+    struct mix__phase phase = { .name = "stage a",
+                                .share = s->stage_a_epochs,
+                                .lr = s->finetune_lr,
+                                .weight_decay = s->finetune_weight_decay,
+                                .evaluate = true,
+                                .enter = mix__stage_a_enter,
+                                .step = mix__stage_step };
+    add_phase(job, &phase);
+    phase.name = "stage b";
+    phase.share = s->stage_b_epochs;
+    phase.enter = mix__stage_b_enter;
+    add_phase(job, &phase);
+}

@@ -1,0 +1,103 @@
+/*
+ * search/search.h - MetaMix: the phases of METHOD.md sections 3 and 4, and the jobs made of them.
+ *
+ *   job        phases
+ *   train      float
+ *   select     bit-meta, bit-search (then selection)
+ *   finetune   stage a, stage b
+ *   quantize   all four after one another
+ */
+#ifndef METAMIX_SEARCH_SEARCH_H
+#define METAMIX_SEARCH_SEARCH_H
+
+#include "train/trainer.h"
+
+/* ---- cost (cost.c): pure functions ---- */
+
+/* E = sum over b of candidate[b] * softmax(alpha)[b], and dE/dalpha (n) unless NULL. */
+double mix__expected_bits(const double *alpha, const int *candidate, int n, double *gradient);
+int mix__argmax(const float *alpha, int n); /* the first of the largest */
+
+/* GBOPs of the network that would be picked now, searched layers' weights at weight_bits. */
+double mix__search_gbops(const struct mix__state *state, int weight_bits);
+/* The same with expected instead of picked bits: what the gradient below differentiates. */
+double mix__search_gbops_soft(const struct mix__state *state, int weight_bits);
+/* state->alpha_grad += scale * gradient of the soft cost. */
+void mix__search_gbops_gradient(struct mix__state *state, int weight_bits, double scale);
+
+/* ---- selection (select.c) ---- */
+
+struct mix__selection {
+    double raw_gbops, gbops; /* of argmax alpha; after the repair                     */
+    int lowered, raised;     /* layers that ended below and above their argmax        */
+    bool met;                /* gbops <= target; false: even the lowest bits miss it  */
+};
+/* Bits of all layers from the alphas, at or under the target where that is possible. */
+mix_status mix__select_bits(const struct mix__state *state, int weight_bits, double target,
+                            mix_layer_bits *bits, struct mix__selection *selection) MIX_CHECKED;
+
+/* ---- phases: enter, step and leave of struct mix__phase ---- */
+
+struct mix__job {
+    struct mix__trainer t;
+    mix_ctx *ctx;
+    const char *kind, *from, *bits_text;
+    const mix_settings *settings;
+    unsigned groups;
+    mix_graph *graph, *teacher_graph;
+    mix_data *data;
+    int candidate[MIX__BRANCH_MAX], n_candidates;
+    mix_layer_bits *start_bits; /* of from, or of bits_text; becomes the trainer's */
+    double target;              /* GBOPs; NAN without a budget */
+    uint64_t plan_bytes;
+};
+
+mix_status mix__float_enter(struct mix__trainer *t, const struct mix__phase *p,
+                            bool fresh) MIX_CHECKED;
+mix_status mix__meta_enter(struct mix__trainer *t, const struct mix__phase *p,
+                           bool fresh) MIX_CHECKED;
+mix_status mix__meta_step(struct mix__trainer *t, const struct mix__phase *p, const int *labels,
+                          struct mix__loss *loss) MIX_CHECKED;
+mix_status mix__search_enter(struct mix__trainer *t, const struct mix__phase *p,
+                             bool fresh) MIX_CHECKED;
+mix_status mix__search_step(struct mix__trainer *t, const struct mix__phase *p, const int *labels,
+                            struct mix__loss *loss) MIX_CHECKED;
+mix_status mix__search_leave(struct mix__trainer *t, const struct mix__phase *p) MIX_CHECKED;
+mix_status mix__stage_a_enter(struct mix__trainer *t, const struct mix__phase *p,
+                              bool fresh) MIX_CHECKED;
+mix_status mix__stage_b_enter(struct mix__trainer *t, const struct mix__phase *p,
+                              bool fresh) MIX_CHECKED;
+mix_status mix__stage_step(struct mix__trainer *t, const struct mix__phase *p, const int *labels,
+                           struct mix__loss *loss) MIX_CHECKED;
+
+void mix__phases_float(struct mix__job *job);
+void mix__phases_select(struct mix__job *job);
+void mix__phases_finetune(struct mix__job *job);
+
+/* ---- settings that a run starts with (check.c) ---- */
+
+/* MIX_EINVAL names the setting, its value and the range. */
+mix_status mix__settings_check(mix_ctx *ctx, const mix_settings *settings,
+                               unsigned groups) MIX_CHECKED;
+/* "2,3,4,8" -> ascending array of MIX__BRANCH_MAX; MIX_EINVAL. */
+mix_status mix__candidates_parse(mix_ctx *ctx, const char *text, int *candidate,
+                                 int *n) MIX_CHECKED;
+/* "W4A3"; false: not of this form or out of range. */
+bool mix__uniform_parse(const char *text, int *weight, int *activation);
+
+/* ---- parts shared by the jobs (job.c) ---- */
+
+/* Images as the graph takes them (MIX_ESHAPE: they are not); graph NULL: as settings say. */
+mix_status mix__data_for(mix_ctx *ctx, const mix_settings *settings, const mix_graph *graph,
+                         mix_data **out) MIX_CHECKED;
+/* Opens the checkpoint that a path names: the file itself, or a run folder's best, else its last.
+ */
+mix_status mix__checkpoint_from(mix_ctx *ctx, const char *from,
+                                struct mix__checkpoint **out) MIX_CHECKED;
+mix_status mix__batches_open(struct mix__batches **out, mix_data *data,
+                             const mix_settings *settings, mix_split split) MIX_CHECKED;
+/* Runs a whole job; kind, from, bits_text, settings and groups are set in *job. */
+mix_status mix__job_run(struct mix__job *job, const char *run_dir, const mix_observer *observer,
+                        mix_result *result) MIX_CHECKED;
+
+#endif

@@ -1,0 +1,86 @@
+#!/bin/sh
+# Every job once, on 64 images of random bytes: what is written, printed and refused.
+. "$(dirname "$0")/check.sh"
+
+# big_endian N: four bytes
+big_endian()
+{
+    printf "\\$(printf %o $(($1 >> 24)))\\$(printf %o $(($1 >> 16 & 255)))"
+    printf "\\$(printf %o $(($1 >> 8 & 255)))\\$(printf %o $(($1 & 255)))"
+}
+
+# idx PREFIX IMAGES: 8 x 8 pixels, classes 0 1 0 1 ...
+idx()
+{
+    { big_endian 2051; big_endian "$2"; big_endian 8; big_endian 8
+      LC_ALL=C awk -v n=$(($2 * 64)) 'BEGIN { for (x = i = 0; i < n; i++) {
+          x = (x * 61 + 17) % 251; printf "%c", 1 + x % 126 } }'
+    } >"data/$1-images-idx3-ubyte"
+    { big_endian 2049; big_endian "$2"
+      i=0
+      while [ $i -lt "$2" ]; do printf "\\$((i % 2))"; i=$((i + 1)); done
+    } >"data/$1-labels-idx1-ubyte"
+}
+
+mkdir data
+idx train 64
+idx t10k 16
+common='--data data --batch 32 --threads 1'
+net='--width 0.1 --epochs 1'
+
+check 0 train $common $net --run float
+has err '^float 1/1: loss [0-9.]+, top-1 '
+has out '^float: mobilenet_v2, [0-9]+ MACs, 8 x 8 x 1 image, 2 classes$'
+has out '^last epoch +[0-9.]+ +100.00 '
+check 0 train $common $net --run float --json --quiet
+json out
+has out '"job": "train"'
+lacks err .
+check 9 train $common --width 0.1 --epochs 2 --run float
+has err 'epochs 1; now it is 2'
+
+check 0 eval $common --from float --json
+json out
+has out '^  "images": 16$'
+check 0 info --from float
+has out '^mobilenet_v2, 8 x 8 x 1 image, 2 classes, small stem'
+
+check 0 quantize $common --from float --run both --candidates 2,4 --target W4A3 \
+    --stage-a-epochs 1 --stage-b-epochs 1
+has out '^budget: [0-9.]+ GBOPs, reached [0-9.]+: (met, under|MISSED, over) by '
+has out '^stage b +1 '
+has out '^features.1.conv.0.0 +depthwise +[0-9]+ +4 +[24]  ####?#?#?$|^features.1.conv.0.0 .*  ##$'
+check 0 select $common --from float --run select --candidates 2,4 --quiet
+lacks err .
+check 0 finetune $common --from select --run second --stage-a-epochs 1 --stage-b-epochs 1
+check 0 finetune $common --from float --bits W4A4 --run uniform --stage-a-epochs 1 \
+    --stage-b-epochs 1
+has out '  4.00$'
+check 2 finetune $common --from float --bits W4A1 --run refused
+check 0 eval $common --from both
+check 0 info --from uniform
+has out '^mean activation bits +4.000$'
+check 0 results --layers float both select second uniform
+has out '^uniform +finetune '
+has out '^features.0.0 +- +8/8 +8/8 +8/8 +8/8$'
+check 4 quantize $common --from nowhere --run refused
+has err nowhere
+
+# A stop in the middle, gone on with, ends where an undisturbed run does.
+line='train, stopped'
+long="$common --width 0.1 --epochs 30"
+"$METAMIX" train $long --run stopped >out 2>err &
+job=$!
+while ! grep -q '^float 2/' err && kill -0 $job 2>/dev/null; do sleep 0.05; done
+kill -TERM $job 2>/dev/null
+wait $job
+code=$?
+if [ $code -eq 10 ]; then
+    has err '^  .*metamix train --data data .* --run stopped$'
+else
+    [ $code -eq 0 ] || fail "exit code $code, expected 10, or 0 when it was done before"
+fi
+check 0 train $long --run stopped
+check 0 train $long --run straight
+cmp -s stopped/best.safetensors straight/best.safetensors || fail 'the stopped run differs'
+finish

@@ -1,0 +1,191 @@
+/*
+ * Resume = no resume: a run that is killed at any step, or stopped, and started again ends with
+ * the same checkpoint and log as one that was not.
+ */
+#include "runs.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <jansson.h>
+
+enum job { TRAIN, QUANTIZE };
+
+/* Counts steps over all phases; kills the process, or asks to stop, when none is left. */
+struct killer {
+    int left;
+    bool gently;
+};
+
+static bool stop_or_kill(void *user)
+{
+    struct killer *k = user;
+    if (k->left-- > 0)
+        return false;
+    if (!k->gently)
+        kill(getpid(), SIGKILL);
+    return true;
+}
+
+static mix_status run_job(mix_ctx *ctx, enum job job, const char *run, struct killer *k)
+{
+    const mix_observer observer = { .stop = stop_or_kill, .user = k };
+    mix_settings s;
+    mix_result result;
+    tiny_settings(&s);
+    s.checkpoint_minutes = 0.0; /* save after every step */
+    if (k && k->left % 2)
+        s.checkpoint_minutes = 60.0; /* only after epochs */
+    const mix_status status =
+        job == TRAIN ? mix_train(ctx, run, &s, k ? &observer : NULL, &result)
+                     : mix_quantize(ctx, run, "float", &s, k ? &observer : NULL, &result);
+    mix_result_release(&result);
+    return status;
+}
+
+/* In a child, so that a kill is one; a new program, as threads do not survive a fork. */
+static void run_killed(enum job job, const char *run, int steps)
+{
+    char job_text[16], steps_text[16];
+    int how;
+    snprintf(job_text, sizeof job_text, "%d", job);
+    snprintf(steps_text, sizeof steps_text, "%d", steps);
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        execl("/proc/self/exe", "test_resume", job_text, run, steps_text, (char *)NULL);
+        _exit(3);
+    }
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_true(WIFSIGNALED(how) && WTERMSIG(how) == SIGKILL);
+}
+
+static int be_killed(char **argv)
+{
+    mix_ctx *ctx;
+    struct killer k = { .left = atoi(argv[3]) };
+    if (mix_ctx_new(&ctx, NULL) != MIX_OK)
+        return 2;
+    return run_job(ctx, (enum job)atoi(argv[1]), argv[2], &k) == MIX_OK ? 0 : 1;
+}
+
+/* Lines of both logs are equal but for "seconds". */
+static void check_same_log(const char *a, const char *b)
+{
+    char line_a[4096], line_b[4096];
+    FILE *fa = fopen(a, "r"), *fb = fopen(b, "r");
+    assert_non_null(fa);
+    assert_non_null(fb);
+    while (fgets(line_a, sizeof line_a, fa)) {
+        json_error_t error;
+        assert_non_null(fgets(line_b, sizeof line_b, fb));
+        json_t *ja = json_loads(line_a, 0, &error), *jb = json_loads(line_b, 0, &error);
+        assert_non_null(ja);
+        assert_non_null(jb);
+        json_object_del(ja, "seconds");
+        json_object_del(jb, "seconds");
+        if (!json_equal(ja, jb))
+            fail_msg("logs differ:\n%s%s", line_a, line_b);
+        json_decref(ja);
+        json_decref(jb);
+    }
+    assert_null(fgets(line_b, sizeof line_b, fb));
+    fclose(fa);
+    fclose(fb);
+}
+
+static void check_same_run(mix_ctx *ctx, const char *a, const char *b)
+{
+    static const char *const files[] = { "last.safetensors", "best.safetensors" };
+    char pa[64], pb[64];
+    for (size_t i = 0; i < MIX_COUNT(files); i++) {
+        snprintf(pa, sizeof pa, "%s/%s", a, files[i]);
+        snprintf(pb, sizeof pb, "%s/%s", b, files[i]);
+        check_same_tensors(ctx, pa, pb);
+    }
+    snprintf(pa, sizeof pa, "%s/log.jsonl", a);
+    snprintf(pb, sizeof pb, "%s/log.jsonl", b);
+    check_same_log(pa, pb);
+}
+
+static void check_kills(enum job job, const char *whole, const int *kills, size_t n)
+{
+    char run[32];
+    for (size_t i = 0; i < n; i++) {
+        snprintf(run, sizeof run, "killed-%d-%d", job, kills[i]);
+        run_killed(job, run, kills[i]);
+        run_killed(job, run, 2); /* once more, two steps after the resume */
+        mix_ctx *ctx = plain_ctx();
+        if (run_job(ctx, job, run, NULL) != MIX_OK)
+            fail_msg("resume after %d steps: %s", kills[i], mix_ctx_error(ctx));
+        check_same_run(ctx, whole, run);
+        mix_ctx_free(ctx);
+    }
+}
+
+/* The steps include those of evaluations: 3 for each. */
+static void train_resumes(void **state)
+{
+    static const int kills[] = { 0, 3, 5, 6, 8, 9, 11 };
+    (void)state;
+    check_kills(TRAIN, "float", kills, MIX_COUNT(kills));
+}
+
+static void quantize_resumes(void **state)
+{
+    static const int kills[] = { 1, 4, 7, 12, 15, 17, 18, 22, 24, 28, 31 };
+    mix_ctx *ctx = plain_ctx();
+    (void)state;
+    CHECK_OK(run_job(ctx, QUANTIZE, "whole", NULL));
+    mix_ctx_free(ctx);
+    check_kills(QUANTIZE, "whole", kills, MIX_COUNT(kills));
+}
+
+/* Stopped after every step (and during evaluations) until it is done. */
+static void stops_save(void **state)
+{
+    mix_ctx *ctx = plain_ctx();
+    mix_status status;
+    int starts = 0;
+    (void)state;
+    do {
+        struct killer k = { .left = 3, .gently = true };
+        status = run_job(ctx, TRAIN, "stopped", &k);
+        starts++;
+    } while (status == MIX_ESTOPPED && starts < 100);
+    if (status != MIX_OK)
+        fail_msg("start %d: %s", starts, mix_ctx_error(ctx));
+    assert_in_range(starts, 3, 20);
+    check_same_run(ctx, "float", "stopped");
+    mix_ctx_free(ctx);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    enter_folder();
+    write_tiny_data("data");
+    mix_ctx *ctx = plain_ctx();
+    train_tiny(ctx, "float");
+    mix_ctx_free(ctx);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    leave_folder();
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 4)
+        return be_killed(argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(stops_save),
+        cmocka_unit_test(train_resumes),
+        cmocka_unit_test(quantize_resumes),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

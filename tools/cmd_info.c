@@ -1,0 +1,234 @@
+/* cmd_info.c - layers, MACs, bits, GBOPs and sizes. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands.h"
+#include "job.h"
+#include "table.h"
+
+static const char policy[] =
+    "The first and the last layer are counted at 8/8; squeeze-and-excite layers are counted; "
+    "residual adds, pooling and batch norm are not; the image's bits are the activation bits of "
+    "the first layer.";
+
+struct network {
+    mix_graph *graph;
+    mix_layer_bits *bits;
+    mix_graph_info info;
+    uint64_t weight_bytes; /* of convolution and linear weights, packed layer by layer */
+    int searched;
+    double gbops, float_gbops;
+};
+
+/* "WxAy", both 2..8 or 32. */
+static bool parse_uniform(const char *text, int *weight, int *activation)
+{
+    char after;
+    if (sscanf(text, "W%2dA%2d%c", weight, activation, &after) != 2 || strpbrk(text, " +-"))
+        return false;
+    return (*weight == 32 || (*weight >= MIX_BITS_MIN && *weight <= MIX_BITS_MAX)) &&
+           (*activation == 32 || (*activation >= MIX_BITS_MIN && *activation <= MIX_BITS_MAX));
+}
+
+static bool stem_of(const char *text, mix_stem *stem)
+{
+    static const char *const names[] = {
+        [MIX_STEM_AUTO] = "auto", [MIX_STEM_STANDARD] = "standard", [MIX_STEM_SMALL] = "small"
+    };
+    for (int i = MIX_STEM_AUTO; i <= MIX_STEM_SMALL; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *stem = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static mix_status build(mix_graph **graph, struct job *job, mix_stem stem)
+{
+    const struct options *o = job->options;
+    mix_zoo_options z;
+    mix_zoo_options_init(&z);
+    z.arch = o->settings.arch;
+    z.width = o->settings.width;
+    z.stem = stem;
+    z.classes = o->classes ? o->classes : z.classes;
+    z.size = o->size ? o->size : z.size;
+    z.channels = o->channels ? o->channels : z.channels;
+    return mix_zoo_new(graph, job->ctx, &z);
+}
+
+static void count(struct network *n)
+{
+    mix_graph_info_get(n->graph, &n->info);
+    for (int i = 0; i < n->info.layers; i++) {
+        mix_layer_info layer;
+        mix_graph_layer_get(n->graph, i, &layer);
+        n->searched += layer.searched;
+        n->weight_bytes += (layer.weights * (uint64_t)n->bits[i].weight + 7) / 8;
+    }
+    n->gbops = 1e-9 * (double)mix_bits_bops(n->graph, n->bits);
+    n->float_gbops = 1e-9 * 32 * 32 * (double)n->info.macs;
+}
+
+static double rounded(double x, int decimals)
+{
+    const double unit = pow(10, decimals);
+    return round(x * unit) / unit;
+}
+
+/* As cell_gbops() prints it. */
+static double rounded_gbops(double x)
+{
+    return rounded(x, x < 1 ? 6 : 3);
+}
+
+static const char *range_name(mix_range range)
+{
+    static const char *const names[] = { [MIX_RANGE_SIGNED] = "signed",
+                                         [MIX_RANGE_UNSIGNED] = "unsigned",
+                                         [MIX_RANGE_SHIFTED] = "shifted" };
+    return names[range];
+}
+
+static json_t *layer_json(const struct network *n, int index)
+{
+    mix_layer_info l;
+    mix_graph_layer_get(n->graph, index, &l);
+    return json_pack(
+        "{s:s, s:s, s:[i,i,i], s:[i,i,i], s:i, s:i, s:i, s:I, s:I, s:i, s:i, s:s, s:b}", "name",
+        l.name, "kind", l.kind, "input", l.in_channels, l.in_size, l.in_size, "output",
+        l.out_channels, l.out_size, l.out_size, "kernel", l.kernel, "stride", l.stride, "groups",
+        l.groups, "macs", (json_int_t)l.macs, "weights", (json_int_t)l.weights, "weight_bits",
+        n->bits[index].weight, "activation_bits", n->bits[index].activation, "range",
+        range_name(l.range), "searched", l.searched);
+}
+
+static json_t *network_json(const struct network *n, double width)
+{
+    const mix_graph_info *i = &n->info;
+    json_t *layers = json_array();
+    for (int l = 0; l < i->layers; l++) {
+        if (json_array_append_new(layers, layer_json(n, l)) != 0) {
+            json_decref(layers);
+            return NULL;
+        }
+    }
+    return json_pack("{s:s, s:o, s:i, s:i, s:i, s:s, s:i, s:i, s:I, s:I, s:f, s:f, s:f, s:I, s:s, "
+                     "s:o}",
+                     "network", i->name, "width", job_real(width), "size", i->size, "classes",
+                     i->classes, "channels", i->channels, "stem",
+                     i->small_stem ? "small" : "standard", "layers", i->layers, "searched_layers",
+                     n->searched, "macs", (json_int_t)i->macs, "parameters",
+                     (json_int_t)i->parameters, "gbops", rounded_gbops(n->gbops), "float_gbops",
+                     rounded_gbops(n->float_gbops), "mean_activation_bits",
+                     rounded(mix_bits_mean_activation(n->graph, n->bits), 3), "weight_bytes",
+                     (json_int_t)n->weight_bytes, "policy", policy, "per_layer", layers);
+}
+
+static void print_layers(const struct network *n)
+{
+    struct table t;
+    table_begin(&t, "llrrrrrrrrl");
+    table_row(&t, "layer\tkind\tin\tout\tkernel\tstride\tsize\tMACs\tW\tA\trange");
+    for (int i = 0; i < n->info.layers; i++) {
+        mix_layer_info l;
+        mix_graph_layer_get(n->graph, i, &l);
+        table_row(&t, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%" PRIu64 "\t%d\t%d\t%s%s", l.name, l.kind,
+                  l.in_channels, l.out_channels, l.kernel, l.stride, l.out_size, l.macs,
+                  n->bits[i].weight, n->bits[i].activation, range_name(l.range),
+                  l.searched ? "" : ", fixed");
+    }
+    table_end(&t, stdout);
+}
+
+static void print_totals(const struct network *n)
+{
+    const mix_graph_info *i = &n->info;
+    struct table t;
+    printf("\n%s, %d x %d x %d image, %d classes, %s stem (first convolution with stride %d)\n",
+           i->name, i->size, i->size, i->channels, i->classes, i->small_stem ? "small" : "standard",
+           i->small_stem ? 1 : 2);
+    table_begin(&t, "lr");
+    table_row(&t, "layers\t%d", i->layers);
+    table_row(&t, "searched layers\t%d", n->searched);
+    table_row(&t, "MACs\t%" PRIu64, i->macs);
+    table_row(&t, "parameters\t%" PRIu64, i->parameters);
+    table_row(&t, "GBOPs\t%s", cell_gbops(n->gbops).text);
+    table_row(&t, "GBOPs in float (32 x 32)\t%s", cell_gbops(n->float_gbops).text);
+    table_row(&t, "mean activation bits\t%.3f", mix_bits_mean_activation(n->graph, n->bits));
+    table_row(&t, "bytes of weights\t%" PRIu64, n->weight_bytes);
+    table_end(&t, stdout);
+    printf("%s\n", policy);
+}
+
+static int show(struct job *job, struct network *n)
+{
+    const struct options *o = job->options;
+    count(n);
+    if (o->json)
+        return job_print_json(o, network_json(n, o->from ? NAN : o->settings.width));
+    print_layers(n);
+    print_totals(n);
+    return 0;
+}
+
+/* The graph of the run or of the zoo; the bits of the run unless the options name others. */
+static mix_status load(struct job *job, struct network *n, mix_stem stem)
+{
+    const struct options *o = job->options;
+    return o->from ? mix_run_graph(job->ctx, o->from, &n->graph, &n->bits)
+                   : build(&n->graph, job, stem);
+}
+
+static int run(const struct options *options)
+{
+    struct job job;
+    struct network n = { 0 };
+    mix_layer_bits *chosen = NULL;
+    mix_stem stem;
+    int weight = options->settings.weight_bits;
+    int activation = options->act_bits ? options->act_bits : 4;
+    if (options->bits && !parse_uniform(options->bits, &weight, &activation))
+        return job_fail(options, MIX_EINVAL,
+                        "--bits: expected W4A3 or the like, each 2..8 or 32, got '%.80s' (a run's "
+                        "bits are shown by --from RUN)",
+                        options->bits);
+    if (weight != 32 && (weight < MIX_BITS_MIN || weight > MIX_BITS_MAX))
+        return job_fail(options, MIX_EINVAL, "--weight-bits: expected 2..8 or 32, got %d", weight);
+    if (!stem_of(options->settings.stem, &stem))
+        return job_fail(options, MIX_EINVAL,
+                        "--stem: expected standard, small or auto, got '%.80s'",
+                        options->settings.stem);
+    mix_status status = job_open(&job, options);
+    if (status != MIX_OK)
+        return status;
+    int code = 0;
+    if ((status = load(&job, &n, stem)) == MIX_OK) {
+        mix_layer_bits *of_run = n.bits;
+        mix_graph_info_get(n.graph, &n.info);
+        if (!of_run || options->bits || options->act_bits) {
+            n.bits = chosen = calloc((size_t)n.info.layers, sizeof *chosen);
+            if (chosen)
+                mix_bits_uniform(n.graph, weight, activation, chosen);
+        }
+        code = n.bits ? show(&job, &n) : job_fail(options, MIX_ENOMEM, "out of memory");
+        free(chosen);
+        mix_bits_free(job.ctx, of_run);
+        mix_graph_free(n.graph);
+    }
+    status = job_close(&job, status);
+    return status ? (int)status : code;
+}
+
+const struct command command_info = {
+    .name = "info",
+    .summary = "Layers, MACs, bits, GBOPs and sizes of a network.",
+    .groups = MIX_GROUP_NET | MIX_GROUP_BITS,
+    .takes = TAKES_FROM | TAKES_BITS | TAKES_SHAPE,
+    .run = run,
+    .more = "With --from the network and the bits of a run or checkpoint are shown. Example: "
+            "metamix info --weight-bits 4 --act-bits 3 --json",
+};

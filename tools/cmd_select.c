@@ -1,0 +1,24 @@
+/* cmd_select.c - the first phase alone: which bits. */
+#include "commands.h"
+#include "job.h"
+
+static mix_status work(struct job *job, mix_result *result)
+{
+    const struct options *o = job->options;
+    return mix_select(job->ctx, o->run, o->from, &o->settings, &job->observer, result);
+}
+
+static int run(const struct options *options)
+{
+    return job_run(options, work);
+}
+
+const struct command command_select = {
+    .name = "select",
+    .summary = "Find every activation's bit-width under a budget (the first phase of quantize).",
+    .groups = MIX_GROUP_DATA | MIX_GROUP_BITS | MIX_GROUP_SELECT | MIX_GROUP_RUN,
+    .takes = TAKES_RUN | TAKES_FROM | TAKES_CPU,
+    .needs = TAKES_RUN | TAKES_FROM | TAKES_DATA,
+    .run = run,
+    .more = "Writes bits.json and the meta-state that finetune starts from.",
+};

@@ -1,0 +1,15 @@
+/* commands.h - the subcommands, one file each. */
+#ifndef TOOLS_COMMANDS_H
+#define TOOLS_COMMANDS_H
+
+#include "options.h"
+
+extern const struct command command_train;
+extern const struct command command_quantize;
+extern const struct command command_select;
+extern const struct command command_finetune;
+extern const struct command command_eval;
+extern const struct command command_info;
+extern const struct command command_results;
+
+#endif

@@ -1,0 +1,286 @@
+/* options.c - argp options made from mix_settings_list(). */
+#include "options.h"
+
+#include <argp.h>
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ONE(type, field, value, groups, help) +1
+enum { N_SETTINGS = 0 MIX_SETTINGS_MAP(ONE), N_TOOL = 32, N_GROUPS = 7 };
+#undef ONE
+
+/* Keys above the characters have no short form. A setting's key is even; the next one is --no-x. */
+enum {
+    KEY_RUN = 0x200,
+    KEY_FROM,
+    KEY_BITS,
+    KEY_ACT_BITS,
+    KEY_CLASSES,
+    KEY_SIZE,
+    KEY_CHANNELS,
+    KEY_FLOAT,
+    KEY_THREADS,
+    KEY_CPU_MASK,
+    KEY_LAYERS,
+    KEY_JSON,
+    KEY_QUIET,
+    KEY_SETTING = 0x1000
+};
+
+static const struct {
+    unsigned takes; /* 0: every command */
+    struct argp_option option;
+} tool_options[] = {
+    { TAKES_RUN,
+      { "run", KEY_RUN, "DIR", 0, "the run's folder; named again, the run goes on", 0 } },
+    { TAKES_RUN, { "out", 0, NULL, OPTION_ALIAS, NULL, 0 } },
+    { TAKES_FROM,
+      { "from", KEY_FROM, "PATH", 0, "run folder or .safetensors file to start from", 0 } },
+    { TAKES_BITS,
+      { "bits", KEY_BITS, "FILE|WxAy", 0, "bit assignment: a bits.json, or W4A3 for a uniform one",
+        0 } },
+    { TAKES_SHAPE,
+      { "act-bits", KEY_ACT_BITS, "N", 0,
+        "bit-width of searched layers' input activations, 2..8; 32: float (default: 4)", 0 } },
+    { TAKES_SHAPE, { "classes", KEY_CLASSES, "N", 0, "classes (default: 1000)", 0 } },
+    { TAKES_SHAPE, { "size", KEY_SIZE, "N", 0, "image height = width, pixels (default: 224)", 0 } },
+    { TAKES_SHAPE, { "channels", KEY_CHANNELS, "N", 0, "image channels (default: 3)", 0 } },
+    { TAKES_FLOAT, { "float", KEY_FLOAT, NULL, 0, "leave all quantizers off", 0 } },
+    { TAKES_CPU, { "threads", KEY_THREADS, "N", 0, "1..256; 0: one per core (default: 0)", 0 } },
+    { TAKES_CPU,
+      { "cpu-mask", KEY_CPU_MASK, "NAME", 0,
+        "widest instructions: c, avx2, avx512, all (default: all)", 0 } },
+    { TAKES_LAYERS, { "layers", KEY_LAYERS, NULL, 0, "also the bits layer by layer", 0 } },
+    { 0, { "json", KEY_JSON, NULL, 0, "print one JSON object instead of text", 0 } },
+    { 0, { "quiet", KEY_QUIET, NULL, 0, "no progress, warnings and errors only", 0 } },
+};
+
+static const char *const group_titles[N_GROUPS] = {
+    "Network:",       "Images:",          "Float training:", "Weights:",
+    "Bit selection:", "Weight training:", "Any training:"
+};
+
+struct input {
+    struct options *options;
+    const struct command *command;
+    mix_ctx *ctx; /* for the sentences of mix_settings_set() */
+    size_t n, used;
+    struct argp_option option[2 * N_SETTINGS + N_TOOL];
+    char text[N_SETTINGS * 512];
+};
+
+static const char *keep(struct input *in, const char *format, ...) MIX_PRINTF(2, 3);
+static const char *keep(struct input *in, const char *format, ...)
+{
+    char *at = in->text + in->used;
+    va_list args;
+    va_start(args, format);
+    const int n = vsnprintf(at, sizeof in->text - in->used, format, args);
+    va_end(args);
+    assert(n >= 0 && in->used + n < sizeof in->text);
+    in->used += n + 1;
+    return at;
+}
+
+static void add(struct input *in, struct argp_option option)
+{
+    assert(in->n + 1 < sizeof in->option / sizeof in->option[0]); /* the last stays zero */
+    in->option[in->n++] = option;
+}
+
+static const char *option_name(struct input *in, const char *prefix, const char *field)
+{
+    char *name = (char *)keep(in, "%s%s", prefix, field);
+    for (char *c = name; *c; c++)
+        *c = *c == '_' ? '-' : *c;
+    return name;
+}
+
+static void add_setting(struct input *in, const mix_setting *s, int index)
+{
+    static const char *const values[] = {
+        [MIX_INT] = "N", [MIX_REAL] = "X", [MIX_FLAG] = NULL, [MIX_TEXT] = "TEXT"
+    };
+    const int key = KEY_SETTING + 2 * index;
+    add(in, (struct argp_option){
+                .name = option_name(in, "", s->name),
+                .key = key,
+                .arg = values[s->type],
+                .doc = *s->value ? keep(in, "%s (default: %s)", s->help, s->value) : s->help,
+            });
+    if (s->type == MIX_FLAG)
+        add(in, (struct argp_option){ .name = option_name(in, "no-", s->name),
+                                      .key = key + 1,
+                                      .flags = OPTION_ALIAS });
+}
+
+/* A setting of several groups is shown in the first of them that the command takes. */
+static void add_group(struct input *in, int group)
+{
+    size_t count;
+    bool titled = false;
+    const mix_setting *list = mix_settings_list(&count);
+    for (size_t i = 0; i < count; i++) {
+        const unsigned taken = list[i].groups & in->command->groups;
+        if ((taken & -taken) != 1u << group)
+            continue;
+        if (!titled)
+            add(in, (struct argp_option){ .doc = group_titles[group], .group = group + 1 });
+        titled = true;
+        add_setting(in, &list[i], (int)i);
+    }
+}
+
+static void add_all(struct input *in)
+{
+    for (size_t i = 0; i < sizeof tool_options / sizeof tool_options[0]; i++) {
+        if (!tool_options[i].takes || (tool_options[i].takes & in->command->takes))
+            add(in, tool_options[i].option);
+    }
+    for (int group = 0; group < N_GROUPS; group++)
+        add_group(in, group);
+}
+
+static int parse_int(struct argp_state *state, const char *name, const char *text, int min, int max)
+{
+    char *end;
+    errno = 0;
+    const long v = strtol(text, &end, 10);
+    if (end == text || *end || errno || v < min || v > max)
+        argp_error(state, "--%s: expected a whole number from %d to %d, got '%.80s'", name, min,
+                   max, text);
+    return (int)v;
+}
+
+static unsigned parse_cpu(struct argp_state *state, const char *text)
+{
+    static const struct {
+        const char *name;
+        unsigned mask;
+    } names[] = { { "c", 0 },
+                  { "avx2", MIX_CPU_AVX2 },
+                  { "avx512", MIX_CPU_AVX2 | MIX_CPU_AVX512 },
+                  { "all", MIX_CPU_ALL } };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(text, names[i].name) == 0)
+            return names[i].mask;
+    }
+    argp_error(state, "--cpu-mask: expected c, avx2, avx512 or all, got '%.80s'", text);
+    return 0;
+}
+
+static void parse_setting(struct argp_state *state, int index, bool negated, const char *value)
+{
+    struct input *in = state->input;
+    size_t count;
+    const mix_setting *s = &mix_settings_list(&count)[index];
+    const char *text = value ? value : negated ? "off" : "on";
+    if (mix_settings_set(&in->options->settings, in->ctx, s->name, text) != MIX_OK)
+        argp_error(state, "%s", mix_ctx_error(in->ctx));
+}
+
+static void check_needs(struct argp_state *state)
+{
+    const struct input *in = state->input;
+    const struct options *o = in->options;
+    const unsigned needs = in->command->needs;
+    if ((needs & TAKES_FROM) && !o->from)
+        argp_error(state, "--from is missing: the run folder or .safetensors file to start from");
+    if ((needs & TAKES_DATA) && !o->settings.data[0])
+        argp_error(state, "--data is missing: the folder of the data set");
+    if ((needs & TAKES_RUN) && !o->run)
+        argp_error(state, "--run is missing: the folder for this run");
+    if (in->command->args && o->n_args == 0)
+        argp_error(state, "%s is missing", in->command->args);
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct input *in = state->input;
+    struct options *o = in->options;
+    switch (key) {
+    case KEY_RUN:
+        o->run = arg;
+        break;
+    case KEY_FROM:
+        o->from = arg;
+        break;
+    case KEY_BITS:
+        o->bits = arg;
+        break;
+    case KEY_ACT_BITS:
+        o->act_bits = parse_int(state, "act-bits", arg, MIX_BITS_MIN, 32);
+        if (o->act_bits > MIX_BITS_MAX && o->act_bits != 32)
+            argp_error(state, "--act-bits: expected 2..8 or 32, got %d", o->act_bits);
+        break;
+    case KEY_CLASSES:
+        o->classes = parse_int(state, "classes", arg, 1, INT_MAX);
+        break;
+    case KEY_SIZE:
+        o->size = parse_int(state, "size", arg, 1, INT_MAX);
+        break;
+    case KEY_CHANNELS:
+        o->channels = parse_int(state, "channels", arg, 1, INT_MAX);
+        break;
+    case KEY_FLOAT:
+        o->as_float = true;
+        break;
+    case KEY_THREADS:
+        o->threads = parse_int(state, "threads", arg, 0, 256);
+        break;
+    case KEY_CPU_MASK:
+        o->cpu_mask = parse_cpu(state, arg);
+        break;
+    case KEY_LAYERS:
+        o->layers = true;
+        break;
+    case KEY_JSON:
+        o->json = true;
+        break;
+    case KEY_QUIET:
+        o->quiet = true;
+        break;
+    case ARGP_KEY_ARGS:
+        if (!in->command->args)
+            argp_error(state, "unexpected argument '%.80s'", state->argv[state->next]);
+        o->args = state->argv + state->next;
+        o->n_args = state->argc - state->next;
+        break;
+    case ARGP_KEY_END:
+        check_needs(state);
+        break;
+    default:
+        if (key < KEY_SETTING || key >= KEY_SETTING + 2 * N_SETTINGS)
+            return ARGP_ERR_UNKNOWN;
+        parse_setting(state, (key - KEY_SETTING) / 2, key & 1, arg);
+    }
+    return 0;
+}
+
+void options_parse(struct options *options, const struct command *command, int argc, char **argv)
+{
+    struct input in = { .options = options, .command = command };
+    char doc[1024];
+    snprintf(doc, sizeof doc, "%s\v%s\n", command->summary, command->more ? command->more : "");
+    *options = (struct options){ .cpu_mask = MIX_CPU_ALL, .argc = argc, .argv = argv };
+    mix_settings_init(&options->settings);
+    argp_err_exit_status = MIX_EINVAL;
+    const mix_status status = mix_ctx_new(&in.ctx, NULL);
+    if (status != MIX_OK) {
+        fprintf(stderr, "metamix: %s\n", mix_status_text(status));
+        exit(status);
+    }
+    add_all(&in);
+    const struct argp argp = { in.option, parse, command->args, doc, NULL, NULL, NULL };
+    const error_t error = argp_parse(&argp, argc, argv, 0, NULL, &in);
+    mix_ctx_free(in.ctx);
+    if (error) {
+        fprintf(stderr, "metamix: %s\n", strerror(error));
+        exit(MIX_ENOMEM);
+    }
+}

@@ -1,0 +1,48 @@
+/*
+ * options.h - the command line of a subcommand: the library's settings and a few of the tool's.
+ */
+#ifndef TOOLS_OPTIONS_H
+#define TOOLS_OPTIONS_H
+
+#include <stdbool.h>
+
+#include "metamix/metamix.h"
+
+/* The tool's own options, as a command takes them; --json and --quiet come with every command. */
+enum {
+    TAKES_RUN = 1u << 0,    /* --run                                  */
+    TAKES_FROM = 1u << 1,   /* --from                                 */
+    TAKES_BITS = 1u << 2,   /* --bits                                 */
+    TAKES_SHAPE = 1u << 3,  /* --act-bits, --classes, --size, --channels */
+    TAKES_FLOAT = 1u << 4,  /* --float                                */
+    TAKES_CPU = 1u << 5,    /* --threads, --cpu-mask                  */
+    TAKES_LAYERS = 1u << 6, /* --layers                              */
+    TAKES_DATA = 1u << 7    /* only for command.needs: --data         */
+};
+
+struct options {
+    mix_settings settings;
+    const char *run, *from, *bits;         /* NULL: not given  */
+    int act_bits, classes, size, channels; /* 0: not given     */
+    int threads;
+    unsigned cpu_mask;
+    bool as_float, layers, json, quiet;
+    int n_args; /* the arguments that are no options: folders      */
+    char **args;
+    int argc; /* the whole line, argv[0] being "metamix SUBCOMMAND" */
+    char **argv;
+};
+
+struct command {
+    const char *name, *summary;
+    const char *args;      /* what the help calls the arguments; NULL: there are none */
+    unsigned groups;       /* MIX_GROUP_: settings that it takes */
+    unsigned takes, needs; /* TAKES_                             */
+    int (*run)(const struct options *options); /* gives the exit code */
+    const char *more;                          /* a paragraph below the options, or NULL */
+};
+
+/* Ends the process after --help, and with MIX_EINVAL's code after a mistake. */
+void options_parse(struct options *options, const struct command *command, int argc, char **argv);
+
+#endif
