@@ -1,7 +1,7 @@
 /*
  * bench/train_step.c - how long a training step takes, against its floor.
  *
- *   train_step [--seconds S] [--size N --batch N]
+ *   train_step [--seconds S] [--size N --batch N] [--data DIR]
  *
  * For MobileNet v2 at 32 x 32 (batch 128) and 224 x 224 (batch 32): images per second of a float
  * step, a weight training step (W4, mixed activation bits) and a bit-meta step (candidates 2, 3, 4,
@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "base/random.h"
+#include "data/batches.h"
 #include "metamix/zoo.h"
 #include "train/train.h"
 
@@ -171,7 +172,40 @@ struct job {
     float *dlogits;
     int *labels;
     int64_t step;
+    mix_data *data; /* NULL: noise */
+    struct mix__batches *batches;
 };
+
+/* The next batch of the loader; the one in place without a loader. */
+static mix_status feed(struct job *j)
+{
+    struct mix__batch batch;
+    if (!j->data)
+        return MIX_OK;
+    MIX_TRY(mix__batches_next(j->batches, &batch));
+    const struct mix__tensor *x = &j->state->graph->tensors[0];
+    memcpy(mix__engine_input(j->engine), batch.images,
+           (size_t)batch.count * x->h * x->w * x->c * sizeof(float));
+    memcpy(j->labels, batch.labels, (size_t)batch.count * sizeof *j->labels);
+    return MIX_OK;
+}
+
+static mix_status open_loader(struct job *j, mix_ctx *ctx, const char *path, int size, int batch)
+{
+    const struct mix__batches_options loader = { .split = MIX_TRAIN,
+                                                 .batch = batch,
+                                                 .train = true,
+                                                 .crop = MIX__CROP_PAD,
+                                                 .crop_padding = size / 8,
+                                                 .flip = true,
+                                                 .threads = 1,
+                                                 .seed = 1 };
+    mix_data_options options;
+    mix_data_options_init(&options);
+    options.size = size;
+    MIX_TRY(mix_data_open(&j->data, ctx, path, &options));
+    return mix__batches_new(&j->batches, j->data, &loader);
+}
 
 static mix_status branch(struct job *j, float scale)
 {
@@ -188,7 +222,7 @@ static mix_status branch(struct job *j, float scale)
 static mix_status one_step(struct job *j, enum kind kind)
 {
     const int n = (int)MIX_COUNT(candidates), branches = kind == META_STEP ? n : 1;
-    mix_status status = MIX_OK;
+    mix_status status = feed(j);
     memset(j->state->grad, 0, j->state->n * sizeof *j->state->grad);
     for (int b = 0; b < branches && status == MIX_OK; b++) {
         mix__engine_mode_all(j->engine, kind == FLOAT_STEP ? MIX__QUANT_OFF : MIX__QUANT_ONE, b,
@@ -209,7 +243,7 @@ static mix_status job_new(struct job *j, mix_ctx *ctx, const mix_graph *g, int b
 {
     MIX_TRY(mix__state_new(&j->state, g, candidates, (int)MIX_COUNT(candidates), 1));
     MIX_TRY(mix__engine_new(&j->engine, j->state, batch, true));
-    const struct mix__optimizer_options adam = { MIX__ADAM, 0.9f, 0.999f, 1e-8f, 0.0f };
+    const struct mix__optimizer_options adam = { .kind = MIX__ADAM };
     MIX_TRY(mix__optimizer_init(&j->adam, ctx, j->state->n, &adam));
     j->range = (struct mix__range){ 0, j->state->n, 5e-6f, -INFINITY };
     j->dlogits = malloc((size_t)batch * CLASSES * sizeof *j->dlogits);
@@ -227,7 +261,7 @@ static mix_status job_new(struct job *j, mix_ctx *ctx, const mix_graph *g, int b
     return MIX_OK;
 }
 
-static mix_status measure(mix_ctx *ctx, int size, int batch, double budget)
+static mix_status measure(mix_ctx *ctx, const char *path, int size, int batch, double budget)
 {
     static const char *const names[KINDS] = { "float", "weight training, W4",
                                               "bit-meta, 4 branches" };
@@ -240,6 +274,8 @@ static mix_status measure(mix_ctx *ctx, int size, int batch, double budget)
     MIX_TRY(mix_zoo_new(&g, ctx, &options));
     floor_of(g, batch, floor);
     MIX_TRY(job_new(&j, ctx, g, batch));
+    if (path)
+        MIX_TRY(open_loader(&j, ctx, path, size, batch));
 
     int runs = 0;
     const double start = now();
@@ -252,7 +288,7 @@ static mix_status measure(mix_ctx *ctx, int size, int batch, double budget)
         }
         runs = i + 1;
     }
-    const double sum = floor[0] + floor[1] + floor[2];
+    const double took = now() - start, sum = floor[0] + floor[1] + floor[2];
     printf("MobileNet v2, %d x %d, batch %d, %d threads, median of %d\n", size, size, batch,
            mix_ctx_threads(ctx), runs);
     printf("  bare convolutions: forward %.1f, backward data %.1f, backward weights %.1f, sum %.1f "
@@ -267,8 +303,13 @@ static mix_status measure(mix_ctx *ctx, int size, int batch, double budget)
     const struct mix__memory m = mix__engine_memory(j.engine);
     printf("  plan: %.0f MB activations and gradients, %.0f MB packed weights, %.0f MB scratch\n",
            1e-6 * (double)m.arena, 1e-6 * (double)m.weights, 1e-6 * (double)m.scratch);
+    if (path)
+        printf("  waiting for images: %.1f%% of the time\n",
+               100.0 * mix__batches_waited(j.batches) / took);
     free(j.dlogits);
     free(j.labels);
+    mix__batches_free(j.batches);
+    mix_data_free(j.data);
     mix__optimizer_release(&j.adam);
     mix__engine_free(j.engine);
     mix__state_free(j.state);
@@ -280,6 +321,7 @@ int main(int argc, char **argv)
 {
     double budget = 20.0;
     int size = 0, batch = 0;
+    const char *data = NULL;
     for (int i = 1; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "--seconds"))
             budget = atof(argv[i + 1]);
@@ -287,17 +329,19 @@ int main(int argc, char **argv)
             size = atoi(argv[i + 1]);
         else if (!strcmp(argv[i], "--batch"))
             batch = atoi(argv[i + 1]);
+        else if (!strcmp(argv[i], "--data"))
+            data = argv[i + 1];
     }
     mix_ctx *ctx;
     if (mix_ctx_new(&ctx, NULL) != MIX_OK)
         return 1;
     mix_status status;
     if (size) {
-        status = measure(ctx, size, batch ? batch : 32, budget);
+        status = measure(ctx, data, size, batch ? batch : 32, budget);
     } else {
-        status = measure(ctx, 32, 128, budget);
+        status = measure(ctx, data, 32, 128, budget);
         if (status == MIX_OK)
-            status = measure(ctx, 224, 32, budget);
+            status = measure(ctx, data, 224, 32, budget);
     }
     if (status != MIX_OK)
         fprintf(stderr, "train_step: %s\n", mix_ctx_error(ctx));

@@ -1,5 +1,6 @@
 /*
- * runs.h - a tiny data set, a float run on it, and comparison of checkpoints, for the tests of jobs.
+ * runs.h - a tiny data set, a float run on it, and comparison of checkpoints, for the tests of
+ * jobs.
  */
 #ifndef METAMIX_TESTS_RUNS_H
 #define METAMIX_TESTS_RUNS_H

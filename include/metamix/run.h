@@ -57,7 +57,8 @@ typedef struct mix_result {
     mix_accuracy best, last;     /* of the job's last phase: best epoch, last epoch     */
     mix_layer_bits *bits;        /* n_layers entries; NULL for float training          */
     int n_layers;
-    double gbops, target_gbops;  /* reached; asked for (NAN without a budget)           */
+    double gbops;                /* reached; of a float network: at 32 x 32 bits */
+    double target_gbops;         /* asked for; NAN without a budget              */
     double mean_activation_bits; /* NAN for float training                              */
     mix_phase_time phases[8];
     int n_phases;

@@ -1,6 +1,7 @@
 /*
  * engine/engine.c - an engine's life, and the walk over its steps forward and back.
  */
+#include <omp.h>
 #include <string.h>
 
 #include "engine/inside.h"
@@ -98,6 +99,7 @@ mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, i
     e->state = state;
     e->graph = state->graph;
     e->plan.ctx = e->ctx;
+    omp_set_num_threads(mix_ctx_threads(e->ctx));
     mix__loops_init(&e->loops, mix_ctx_cpu(e->ctx));
     if ((status = mix__plan_make(&e->plan, e->graph, batch, backward)) != MIX_OK ||
         (status = mix__backend_new(&e->backend, e->ctx)) != MIX_OK ||

@@ -36,6 +36,7 @@ struct mix__memory {
 };
 
 /* backward: also plan for mix__engine_backward(). Takes nothing; state outlives the engine.
+ * OpenMP's number of threads is set, for the calling thread, to the context's.
  * Errors: MIX_ENOMEM, MIX_EBACKEND, MIX_EUNSUPPORTED. */
 mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, int batch,
                            bool backward) MIX_CHECKED;

@@ -4,8 +4,8 @@
  * All are single-threaded, work on rows of c channels, (rows, c) without gaps, and add to
  * their sums, which the caller clears. The engine cuts a tensor into pieces, gives each piece to
  * one thread and adds the pieces' sums up in a fixed order, so results do not depend on which
- * thread took which piece. loops.c is the only source; it is compiled once for each instruction
- * set.
+ * thread took which piece. loops.c and loops_depthwise.c are compiled once for each
+ * instruction set.
  */
 #ifndef METAMIX_ENGINE_LOOPS_H
 #define METAMIX_ENGINE_LOOPS_H

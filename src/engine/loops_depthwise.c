@@ -120,9 +120,9 @@ MIX__TEMPLATE void copy_input(vec *copy, const struct image *x, const struct til
     const int left = ceil_div(t->left, d), right = MIN(x->w, ceil_div(t->left + t->width, d));
     for (int i = top; i < bottom; i++) {
         const float *p = x->at + ((size_t)i * x->w + left) * x->c + first;
-        vec *row = copy + (i * d - t->top) * t->width - t->left;
+        const int at = (i * d - t->top) * t->width - t->left;
         for (int j = left; j < right; j++, p += x->c)
-            row[j * d] = get(p, lanes);
+            copy[at + j * d] = get(p, lanes);
     }
 }
 

@@ -172,7 +172,13 @@ static mix_status read_bits_text(struct mix__job *job)
     job->t.bits = mix__alloc(job->ctx, job->graph->n_layers, sizeof *job->t.bits);
     if (!job->t.bits)
         return MIX_ENOMEM;
-    if (!mix__uniform_parse(job->bits_text, &weight, &activation))
+    const bool uniform = mix__uniform_parse(job->bits_text, &weight, &activation);
+    if (!uniform && !mix__path_exists(job->bits_text))
+        return mix__fail(job->ctx, MIX_EINVAL,
+                         "bits is '%.64s': neither a bits.json that exists nor a uniform network "
+                         "such as W4A3 with bit-widths from %d to %d",
+                         job->bits_text, MIX_BITS_MIN, MIX_BITS_MAX);
+    if (!uniform)
         return mix__bits_json_load(job->graph, job->bits_text, job->t.bits);
     mix_bits_uniform(job->graph, weight, activation, job->t.bits);
     return MIX_OK;
@@ -243,12 +249,12 @@ static mix_status make_optimizers(struct mix__job *job)
     const bool sgd =
         (job->groups & MIX_GROUP_FLOAT) && strcmp(job->settings->optimizer, "sgd") == 0;
     const struct mix__optimizer_options options = { .kind = sgd ? MIX__SGD : MIX__ADAM,
-                                                    .beta1 = 0.9f,
-                                                    .beta2 = 0.999f,
-                                                    .eps = 1e-8f,
-                                                    .momentum = 0.9f };
+                                                    .beta1 = 0.9,
+                                                    .beta2 = 0.999,
+                                                    .eps = 1e-8,
+                                                    .momentum = 0.9 };
     const struct mix__optimizer_options alpha = {
-        .kind = MIX__ADAM, .beta1 = 0.5f, .beta2 = 0.999f, .eps = 1e-8f
+        .kind = MIX__ADAM, .beta1 = 0.5, .beta2 = 0.999, .eps = 1e-8
     };
     MIX_TRY(mix__optimizer_init(&t->optimizer, job->ctx, t->state->n, &options));
     return mix__optimizer_init(&t->alpha_optimizer, job->ctx, t->state->n_alpha, &alpha);
@@ -258,12 +264,7 @@ static mix_status make_loaders(struct mix__job *job)
 {
     struct mix__trainer *t = &job->t;
     MIX_TRY(mix__batches_open(&t->batches, job->data, job->settings, MIX_TRAIN));
-    MIX_TRY(mix__batches_open(&t->validation, job->data, job->settings, MIX_VAL));
-    if (mix__batches_per_epoch(t->batches) < 1)
-        return mix__fail(job->ctx, MIX_EINVAL,
-                         "batch is %d; expected at most the number of training images of %s",
-                         job->settings->batch, job->settings->data);
-    return MIX_OK;
+    return mix__batches_open(&t->validation, job->data, job->settings, MIX_VAL);
 }
 
 static uint64_t memory_of(const struct mix__engine *engine)
@@ -376,13 +377,22 @@ static uint64_t peak_memory(void)
     return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_maxrss * 1024 : 0;
 }
 
+static uint64_t total_macs(const mix_graph *graph)
+{
+    mix_graph_info info;
+    mix_graph_info_get(graph, &info);
+    return info.macs;
+}
+
 static mix_status result_bits(struct mix__job *job, mix_result *r)
 {
     const mix_layer_bits *bits = job->t.bits;
-    r->gbops = r->mean_activation_bits = NAN;
+    r->mean_activation_bits = NAN;
     r->target_gbops = job->target;
-    if (!bits)
+    if (!bits) {
+        r->gbops = 1e-9 * 32.0 * 32.0 * (double)total_macs(job->graph);
         return MIX_OK;
+    }
     r->n_layers = (int)job->graph->n_layers;
     r->bits = malloc((size_t)r->n_layers * sizeof *r->bits);
     if (!r->bits)

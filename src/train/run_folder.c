@@ -130,9 +130,9 @@ static mix_status check_config(struct mix__run_folder *f, const struct mix__run_
     json_t *now = config_json(config), *old;
     if (!now)
         return mix__fail(f->ctx, MIX_EINVAL, "a setting or path is not UTF-8 text");
+    if (!mix__path_exists(f->last)) /* nothing was trained yet that the settings could belie */
+        return mix__run_json_write(f, f->config, now);
     if (!mix__path_exists(f->config)) {
-        if (!mix__path_exists(f->last))
-            return mix__run_json_write(f, f->config, now);
         json_decref(now);
         return mix__fail(f->ctx, MIX_EMISMATCH,
                          "%s is missing though %s is there: the settings of this run are unknown",

@@ -221,7 +221,8 @@ static mix_status run_epoch(struct mix__trainer *t, const struct mix__phase *p)
     const mix_observer *o = t->observer;
     const double began = mix__clock(), between = 60.0 * t->settings->checkpoint_minutes;
     const int64_t steps = epoch_steps(t, p, at->epoch);
-    MIX_TRY(mix__batches_seek(t->batches, p->first_epoch + (int)at->epoch, at->step));
+    if (at->step < steps) /* else it was stopped in the evaluation */
+        MIX_TRY(mix__batches_seek(t->batches, p->first_epoch + (int)at->epoch, at->step));
     while (at->step < steps) {
         const mix_status status = make_step(t, p);
         if (status != MIX_OK)

@@ -6,6 +6,8 @@
  * sets; depthwise convolutions too where all numbers are small integers, else to a tolerance.
  * Every operand ends at a guard page and begins behind a canary.
  */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+
 #include <float.h>
 #include <inttypes.h>
 #include <math.h>

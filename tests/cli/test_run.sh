@@ -56,14 +56,14 @@ check 0 finetune $common --from select --run second --stage-a-epochs 1 --stage-b
 check 0 finetune $common --from float --bits W4A4 --run uniform --stage-a-epochs 1 \
     --stage-b-epochs 1
 has out '  4.00$'
-check 2 finetune $common --from float --bits W4A1 --run refused
+check 4 finetune $common --from float --bits no-such-file --run refused
 check 0 eval $common --from both
 check 0 info --from uniform
 has out '^mean activation bits +4.000$'
 check 0 results --layers float both select second uniform
 has out '^uniform +finetune '
 has out '^features.0.0 +- +8/8 +8/8 +8/8 +8/8$'
-check 4 quantize $common --from nowhere --run refused
+check 4 quantize $common --from nowhere --run refused-too
 has err nowhere
 
 # A stop in the middle, gone on with, ends where an undisturbed run does.

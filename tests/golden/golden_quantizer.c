@@ -140,8 +140,8 @@ static void check_mixture(const struct mix__loops *loops, const char *kind, cons
     for (int b = 0; b < m; b++) {
         const double found = fake.weight[b] * (sums.weight[b] - mean);
         if (!(fabs(found - dalpha[b]) <= 1e-5 * fmax(1.0, fabs(dalpha[b]))))
-            fail_msg("%s: dalpha of %d bits is %.12g, PyTorch has %.12g", name, candidate[b],
-                     found, dalpha[b]);
+            fail_msg("%s: dalpha of %d bits is %.12g, PyTorch has %.12g", name, candidate[b], found,
+                     dalpha[b]);
     }
 }
 

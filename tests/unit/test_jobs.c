@@ -1,0 +1,272 @@
+/*
+ * The jobs from outside: what a run folder holds, what follows what, what is refused.
+ */
+#include "runs.h"
+
+#include <jansson.h>
+
+static mix_ctx *ctx;
+
+static json_t *load_json(const char *path)
+{
+    json_error_t error;
+    json_t *json = json_load_file(path, 0, &error);
+    assert_non_null(json);
+    return json;
+}
+
+/* The "phase" of each line of a log, joined by a space. */
+static void log_phases(const char *path, char *out, size_t size)
+{
+    char line[4096];
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    out[0] = '\0';
+    while (fgets(line, sizeof line, f)) {
+        json_t *json = json_loads(line, 0, NULL);
+        assert_non_null(json);
+        const size_t used = strlen(out);
+        snprintf(out + used, size - used, "%s%s", used ? ", " : "",
+                 json_string_value(json_object_get(json, "phase")));
+        json_decref(json);
+    }
+    fclose(f);
+}
+
+static void check_accuracy(const mix_accuracy *a, const mix_accuracy *b)
+{
+    assert_true(a->top1 == b->top1 && a->top5 == b->top5 && a->loss == b->loss);
+    assert_int_equal(a->images, b->images);
+}
+
+static void train_learns(void **state)
+{
+    mix_settings s;
+    mix_result result, again;
+    mix_accuracy accuracy;
+    (void)state;
+    tiny_settings(&s);
+    s.epochs = 12;
+    CHECK_OK(mix_train(ctx, "learned", &s, NULL, &result));
+    assert_int_equal(result.last.images, RUN_VAL);
+    if (!(result.best.top1 >= 60.0)) /* chance: 25 */
+        fail_msg("best top-1 is %g", result.best.top1);
+    assert_true(result.plan_bytes > 0 && result.peak_bytes > result.plan_bytes);
+    assert_true(isnan(result.gbops) && !result.bits);
+    /* a done run is left as it is */
+    CHECK_OK(mix_train(ctx, "learned", &s, NULL, &again));
+    check_accuracy(&result.best, &again.best);
+    check_accuracy(&result.last, &again.last);
+    assert_true(result.seconds == again.seconds);
+    assert_int_equal(again.n_phases, 1);
+    CHECK_OK(mix_eval(ctx, "learned", &s, NULL, false, &accuracy));
+    check_accuracy(&result.best, &accuracy);
+    mix_result_release(&result);
+    mix_result_release(&again);
+}
+
+static void quantize_runs_phases(void **state)
+{
+    mix_settings s;
+    mix_result result, again;
+    mix_accuracy accuracy;
+    mix_graph *graph;
+    mix_layer_bits *bits;
+    char phases[256];
+    (void)state;
+    tiny_settings(&s);
+    strcpy(s.teacher, "self");
+    CHECK_OK(mix_quantize(ctx, "quantized", "float", &s, NULL, &result));
+    log_phases("quantized/log.jsonl", phases, sizeof phases);
+    assert_string_equal(phases, "bit-meta, bit-search, bit-search, select, stage a, stage b");
+    assert_true(result.gbops <= result.target_gbops);
+    assert_int_equal(result.n_phases, 4);
+
+    CHECK_OK(mix_run_graph(ctx, "quantized", &graph, &bits));
+    assert_non_null(bits);
+    assert_memory_equal(bits, result.bits, (size_t)result.n_layers * sizeof *bits);
+    assert_true(1e-9 * (double)mix_bits_bops(graph, bits) == result.gbops);
+    mix_bits_free(ctx, bits);
+    mix_graph_free(graph);
+
+    CHECK_OK(mix_eval(ctx, "quantized", &s, NULL, false, &accuracy));
+    check_accuracy(&result.best, &accuracy);
+    CHECK_OK(mix_eval(ctx, "quantized/last.safetensors", &s, NULL, false, &accuracy));
+    check_accuracy(&result.last, &accuracy);
+    CHECK_OK(mix_eval(ctx, "quantized", &s, NULL, true, &accuracy));
+    assert_true(accuracy.loss != result.best.loss);
+    CHECK_OK(mix_eval(ctx, "float", &s, NULL, false, &accuracy));
+    check_accuracy(&result.float_accuracy, &accuracy);
+
+    CHECK_OK(mix_quantize(ctx, "quantized", "float", &s, NULL, &again));
+    assert_memory_equal(again.bits, result.bits, (size_t)result.n_layers * sizeof *bits);
+    assert_true(again.gbops == result.gbops);
+    mix_result_release(&result);
+    mix_result_release(&again);
+}
+
+/* select and finetune in two folders are quantize in one. */
+static void select_then_finetune(void **state)
+{
+    mix_settings s;
+    mix_result selected, tuned;
+    char phases[256];
+    (void)state;
+    tiny_settings(&s);
+    CHECK_OK(mix_select(ctx, "selected", "float", &s, NULL, &selected));
+    log_phases("selected/log.jsonl", phases, sizeof phases);
+    assert_string_equal(phases, "bit-meta, bit-search, bit-search, select");
+    CHECK_OK(mix_finetune(ctx, "tuned", "selected", NULL, &s, NULL, &tuned));
+    log_phases("tuned/log.jsonl", phases, sizeof phases);
+    assert_string_equal(phases, "stage a, stage b");
+    assert_int_equal(tuned.n_layers, selected.n_layers);
+    assert_memory_equal(tuned.bits, selected.bits, (size_t)tuned.n_layers * sizeof *tuned.bits);
+    mix_result_release(&tuned);
+
+    strcpy(s.teacher, "self");
+    CHECK_FAILS(ctx, mix_finetune(ctx, "t2", "selected", NULL, &s, NULL, &tuned), MIX_EINVAL,
+                "teacher");
+    CHECK_FAILS(ctx, mix_select(ctx, "t3", "selected", &s, NULL, &tuned), MIX_EINVAL,
+                "quantized already");
+    mix_result_release(&selected);
+}
+
+static void finetune_from_float(void **state)
+{
+    mix_settings s;
+    mix_result result;
+    (void)state;
+    tiny_settings(&s);
+    CHECK_OK(mix_finetune(ctx, "uniform", "float", "W4A3", &s, NULL, &result));
+    assert_true(result.mean_activation_bits == 3.0);
+    mix_result_release(&result);
+    s.stage_a_epochs = 0; /* stage b alone, bits from a file */
+    CHECK_OK(mix_finetune(ctx, "direct", "float", "uniform/bits.json", &s, NULL, &result));
+    assert_true(result.mean_activation_bits == 3.0);
+    assert_int_equal(result.n_phases, 1);
+    mix_result_release(&result);
+    CHECK_FAILS(ctx, mix_finetune(ctx, "none", "float", NULL, &s, NULL, &result), MIX_EINVAL,
+                "bits are needed");
+    s.stage_b_epochs = 0;
+    CHECK_FAILS(ctx, mix_finetune(ctx, "empty", "float", "W4A3", &s, NULL, &result), MIX_EINVAL,
+                "0 epochs");
+}
+
+static void other_settings_are_refused(void **state)
+{
+    mix_settings s;
+    mix_result result;
+    (void)state;
+    tiny_settings(&s);
+    s.lr = 0.03;
+    CHECK_FAILS(ctx, mix_train(ctx, "float", &s, NULL, &result), MIX_EMISMATCH, "lr 0.02");
+    tiny_settings(&s);
+    strcpy(s.data, "./data");
+    CHECK_FAILS(ctx, mix_train(ctx, "float", &s, NULL, &result), MIX_EMISMATCH, "data");
+    tiny_settings(&s);
+    CHECK_FAILS(ctx, mix_quantize(ctx, "float", "x", &s, NULL, &result), MIX_EMISMATCH, "job");
+    s.loader_threads = 2;
+    s.checkpoint_minutes = 1.0;
+    CHECK_OK(mix_train(ctx, "float", &s, NULL, &result));
+    mix_result_release(&result);
+}
+
+static void bad_settings_are_refused(void **state)
+{
+    static const struct {
+        const char *name, *value, *part;
+    } cases[] = {
+        { "epochs", "0", "epochs is 0" },     { "lr", "-1", "lr is -1" },
+        { "batch", "1000", "batch of 1000" }, { "optimizer", "lion", "optimizer is 'lion'" },
+        { "crop", "wide", "crop is 'wide'" }, { "data", "", "data is not set" },
+        { "arch", "resnet", "resnet" },       { "loader_threads", "0", "loader_threads is 0" },
+        { "width", "0", "width is 0" },       { "lr", "nan", "lr is nan" },
+    };
+    mix_settings s;
+    mix_result result;
+    (void)state;
+    for (size_t i = 0; i < MIX_COUNT(cases); i++) {
+        tiny_settings(&s);
+        if (mix_settings_set(&s, ctx, cases[i].name, cases[i].value) != MIX_OK)
+            continue; /* refused before */
+        CHECK_FAILS(ctx, mix_train(ctx, "bad", &s, NULL, &result), MIX_EINVAL, cases[i].part);
+        remove_tree("bad");
+    }
+    tiny_settings(&s);
+    strcpy(s.candidates, "2,9");
+    CHECK_FAILS(ctx, mix_select(ctx, "bad", "float", &s, NULL, &result), MIX_EINVAL, "candidates");
+    remove_tree("bad");
+    strcpy(s.candidates, "2,4");
+    strcpy(s.target, "W4A1");
+    CHECK_FAILS(ctx, mix_select(ctx, "bad", "float", &s, NULL, &result), MIX_EINVAL, "W4A1");
+    remove_tree("bad");
+    CHECK_FAILS(ctx, mix_select(ctx, "bad", "nowhere", &s, NULL, &result), MIX_EIO, "nowhere");
+}
+
+static void budgets(void **state)
+{
+    mix_graph *graph;
+    mix_zoo_options options;
+    double gbops;
+    (void)state;
+    mix_zoo_options_init(&options);
+    CHECK_OK(mix_zoo_new(&graph, ctx, &options));
+    CHECK_OK(mix_budget_parse(ctx, graph, "W4A3", &gbops));
+    assert_true(fabs(gbops - 4.239) < 5e-4);
+    CHECK_OK(mix_budget_parse(ctx, graph, "5.4", &gbops));
+    assert_true(gbops == 5.4);
+    static const char *const bad[] = { "", "W4", "W4A9", "W4A3x", "-1", "nan", "inf", "0", "1e" };
+    for (size_t i = 0; i < MIX_COUNT(bad); i++)
+        assert_int_equal(mix_budget_parse(ctx, graph, bad[i], &gbops), MIX_EINVAL);
+    mix_graph_free(graph);
+}
+
+/* result.json has the keys that others read. */
+static void result_file(void **state)
+{
+    static const char *const keys[] = { "job",        "network",      "float",
+                                        "best",       "last",         "gbops",
+                                        "bits",       "target_gbops", "mean_activation_bits",
+                                        "phases",     "seconds",      "data_wait",
+                                        "plan_bytes", "peak_bytes" };
+    json_t *json = load_json("float/result.json");
+    (void)state;
+    for (size_t i = 0; i < MIX_COUNT(keys); i++)
+        assert_non_null(json_object_get(json, keys[i]));
+    assert_true(json_is_null(json_object_get(json, "gbops")));
+    assert_string_equal(json_string_value(json_object_get(json, "job")), "train");
+    json_decref(json);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    enter_folder();
+    write_tiny_data("data");
+    ctx = plain_ctx();
+    train_tiny(ctx, "float");
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    mix_ctx_free(ctx);
+    leave_folder();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(train_learns),
+        cmocka_unit_test(quantize_runs_phases),
+        cmocka_unit_test(select_then_finetune),
+        cmocka_unit_test(finetune_from_float),
+        cmocka_unit_test(other_settings_are_refused),
+        cmocka_unit_test(bad_settings_are_refused),
+        cmocka_unit_test(budgets),
+        cmocka_unit_test(result_file),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

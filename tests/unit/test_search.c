@@ -1,0 +1,398 @@
+/*
+ * The search's parts on a small graph: cost, selection, and what moves in which step.
+ */
+#include "support.h"
+
+#include <math.h>
+
+#include "base/random.h"
+#include "search/search.h"
+
+enum { BATCH = 4, SIZE = 8, CLASSES = 3 };
+static const int candidates[] = { 2, 3, 4, 8 };
+
+struct fixture {
+    mix_ctx *ctx;
+    mix_graph *graph;
+    mix_settings settings;
+    struct mix__job job;
+};
+
+static int norm_relu(mix_graph *g, const char *name, int x)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%s.bn", name);
+    x = mix__graph_batchnorm(g, text, x, 1e-5f, 0.1f);
+    snprintf(text, sizeof text, "%s.relu", name);
+    return mix__graph_unary(g, MIX__OP_RELU6, text, x);
+}
+
+static mix_graph *small_graph(mix_ctx *ctx)
+{
+    mix_graph *g;
+    CHECK_OK(mix__graph_new(&g, ctx, "small", SIZE, 1));
+    int x = mix__graph_conv(g, "first", 0, &(struct mix__conv_shape){ 8, 3, 1, 1, 1, false });
+    x = norm_relu(g, "first", x);
+    x = mix__graph_conv(g, "deep", x, &(struct mix__conv_shape){ 8, 3, 1, 1, 8, false });
+    x = norm_relu(g, "deep", x);
+    x = mix__graph_conv(g, "point", x, &(struct mix__conv_shape){ 16, 1, 1, 0, 1, false });
+    x = norm_relu(g, "point", x);
+    x = mix__graph_unary(g, MIX__OP_GLOBAL_AVGPOOL, "pool", x);
+    x = mix__graph_unary(g, MIX__OP_FLATTEN, "flatten", x);
+    x = mix__graph_linear(g, "last", x, CLASSES);
+    CHECK_OK(mix__graph_finish(g, x));
+    mix__graph_init_values(g, 1);
+    return g;
+}
+
+/* A trainer with one step's worth of parts, and a batch in the engine's input. */
+static void fixture_init(struct fixture *f)
+{
+    struct mix__trainer *t = &f->job.t;
+    memset(f, 0, sizeof *f);
+    f->ctx = plain_ctx();
+    f->graph = small_graph(f->ctx);
+    mix_settings_init(&f->settings);
+    f->job.ctx = t->ctx = f->ctx;
+    f->job.settings = t->settings = &f->settings;
+    f->job.graph = f->graph;
+    f->job.target = 1e-6;
+    t->job = &f->job;
+    t->lr = 1e-2;
+    CHECK_OK(mix__state_new(&t->state, f->graph, candidates, MIX_COUNT(candidates), 1));
+    CHECK_OK(mix__engine_new(&t->engine, t->state, BATCH, true));
+    CHECK_OK(mix__engine_new(&t->judge, t->state, BATCH, false));
+    const struct mix__optimizer_options adam = {
+        .kind = MIX__ADAM, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f
+    };
+    CHECK_OK(mix__optimizer_init(&t->optimizer, f->ctx, t->state->n, &adam));
+    CHECK_OK(mix__optimizer_init(&t->alpha_optimizer, f->ctx, t->state->n_alpha, &adam));
+    t->dlogits = mix__alloc(f->ctx, BATCH * CLASSES, sizeof *t->dlogits);
+    t->bits = mix__alloc(f->ctx, f->graph->n_layers, sizeof *t->bits);
+    assert_non_null(t->dlogits);
+    assert_non_null(t->bits);
+    mix_bits_uniform(f->graph, 4, 3, t->bits);
+    for (int i = 0; i < BATCH * SIZE * SIZE; i++)
+        mix__engine_input(t->engine)[i] = (float)mix__random_normal(3, 0, (uint64_t)i);
+}
+
+static void fixture_release(struct fixture *f)
+{
+    mix__trainer_release(&f->job.t);
+    mix_graph_free(f->graph);
+    mix_ctx_free(f->ctx);
+}
+
+/* ---- cost ---- */
+
+static void expected_bits_gradient(void **state)
+{
+    (void)state;
+    for (uint64_t trial = 0; trial < 50; trial++) {
+        double alpha[4], gradient[4];
+        const double h = 1e-5;
+        for (uint64_t b = 0; b < 4; b++)
+            alpha[b] = 2.0 * mix__random_normal(11, trial, b);
+        mix__expected_bits(alpha, candidates, 4, gradient);
+        for (int b = 0; b < 4; b++) {
+            double up[4], down[4];
+            memcpy(up, alpha, sizeof up);
+            memcpy(down, alpha, sizeof down);
+            up[b] += h;
+            down[b] -= h;
+            const double slope = (mix__expected_bits(up, candidates, 4, NULL) -
+                                  mix__expected_bits(down, candidates, 4, NULL)) /
+                                 (2.0 * h);
+            assert_true(fabs(slope - gradient[b]) < 1e-8);
+        }
+    }
+}
+
+/* The whole cost's gradient: layers weighed by MACs and weight bits, fixed layers left out. */
+static void cost_gradient(void **state)
+{
+    struct fixture f;
+    (void)state;
+    fixture_init(&f);
+    struct mix__state *s = f.job.t.state;
+    const double scale = 1e6; /* the graph is small: some 1e-5 GBOPs */
+    const float h = 1.0f / 256.0f;
+    for (size_t i = 0; i < s->n_alpha; i++)
+        s->alpha[i] = rintf(256.0f * (float)mix__random_normal(5, 0, i)) / 256.0f;
+    memset(s->alpha_grad, 0, s->n_alpha * sizeof *s->alpha_grad);
+    mix__search_gbops_gradient(s, 4, scale);
+    double largest = 0.0;
+    for (size_t i = 0; i < s->n_alpha; i++) {
+        const float kept = s->alpha[i];
+        s->alpha[i] = kept + h;
+        const double up = mix__search_gbops_soft(s, 4);
+        s->alpha[i] = kept - h;
+        const double slope = scale * (up - mix__search_gbops_soft(s, 4)) / (2.0 * (double)h);
+        s->alpha[i] = kept;
+        assert_true(fabs(slope - s->alpha_grad[i]) < 1e-3 * (1.0 + fabs(slope)));
+        largest = fmax(largest, fabs(slope));
+    }
+    assert_true(largest > 1.0);
+    fixture_release(&f);
+}
+
+/* The cost of picked bits is that of the assignment. */
+static void hard_cost(void **state)
+{
+    struct fixture f;
+    (void)state;
+    fixture_init(&f);
+    struct mix__state *s = f.job.t.state;
+    for (size_t l = 0; l < f.graph->n_layers; l++)
+        s->alpha[4 * l + 1] = 1.0f; /* 3 bits, and a lure in fixed layers */
+    mix_layer_bits bits[8];
+    mix_bits_uniform(f.graph, 4, 3, bits);
+    const double expected = 1e-9 * (double)mix_bits_bops(f.graph, bits);
+    assert_true(mix__search_gbops(s, 4) == expected);
+    fixture_release(&f);
+}
+
+/* ---- selection ---- */
+
+static double uniform_gbops(const mix_graph *g, int activation)
+{
+    mix_layer_bits bits[8];
+    mix_bits_uniform(g, 4, activation, bits);
+    return 1e-9 * (double)mix_bits_bops(g, bits);
+}
+
+static void selection_meets_budget(void **state)
+{
+    struct fixture f;
+    (void)state;
+    fixture_init(&f);
+    struct mix__state *s = f.job.t.state;
+    for (uint64_t trial = 0; trial < 100; trial++) {
+        struct mix__selection out;
+        mix_layer_bits bits[8];
+        for (size_t i = 0; i < s->n_alpha; i++)
+            s->alpha[i] = (float)mix__random_normal(trial, 9, i);
+        const double low = uniform_gbops(f.graph, 2), high = uniform_gbops(f.graph, 8);
+        const double target = low + (high - low) * mix__random_uniform(trial, 10, 0);
+        CHECK_OK(mix__select_bits(s, 4, target, bits, &out));
+        assert_true(out.met && out.gbops <= target);
+        assert_true(out.gbops == 1e-9 * (double)mix_bits_bops(f.graph, bits));
+        if (out.raw_gbops > target)
+            assert_true(out.lowered > 0);
+        assert_int_equal(bits[0].activation, 8);
+        assert_int_equal(bits[0].weight, 8);
+        /* no searched layer could take the next higher candidate and stay under */
+        for (size_t l = 1; l + 1 < f.graph->n_layers; l++)
+            for (size_t c = 0; c + 1 < MIX_COUNT(candidates); c++)
+                if (bits[l].activation == candidates[c]) {
+                    mix_layer_bits more[8];
+                    memcpy(more, bits, sizeof more);
+                    more[l].activation = candidates[c + 1];
+                    assert_true(1e-9 * (double)mix_bits_bops(f.graph, more) > target);
+                }
+    }
+    fixture_release(&f);
+}
+
+/* At the exact cost of the argmax nothing changes; below the lowest the miss is told. */
+static void selection_edges(void **state)
+{
+    struct fixture f;
+    (void)state;
+    fixture_init(&f);
+    struct mix__state *s = f.job.t.state;
+    struct mix__selection out;
+    mix_layer_bits bits[8];
+    for (size_t l = 0; l < f.graph->n_layers; l++)
+        s->alpha[4 * l + 2] = 1.0f;
+    CHECK_OK(mix__select_bits(s, 4, uniform_gbops(f.graph, 4), bits, &out));
+    assert_true(out.met && out.lowered == 0 && out.raised == 0 && out.gbops == out.raw_gbops);
+    const double lowest = uniform_gbops(f.graph, 2);
+    CHECK_OK(mix__select_bits(s, 4, 0.5 * lowest, bits, &out));
+    assert_true(!out.met && out.gbops == lowest);
+    /* the smallest margin for each GBOP gives way first: here the one of "point" */
+    s->alpha[4 * 1 + 2] = 1000.0f;
+    CHECK_OK(mix__select_bits(s, 4, uniform_gbops(f.graph, 4) - 1e-9, bits, &out));
+    assert_int_equal(bits[1].activation, 4);
+    assert_true(bits[2].activation < 4);
+    fixture_release(&f);
+}
+
+/* ---- what moves ---- */
+
+static const int labels[BATCH] = { 0, 1, 2, 0 };
+static const struct mix__phase phase = { .name = "test", .steps = 10, .weight_decay = 5e-6 };
+
+struct copy {
+    float *value, *stats, *alpha;
+};
+
+static float *copy_floats(const float *from, size_t n)
+{
+    float *to = malloc(n * sizeof *to);
+    assert_non_null(to);
+    return memcpy(to, from, n * sizeof *to);
+}
+
+static struct copy copy_state(const struct mix__state *s)
+{
+    return (struct copy){ copy_floats(s->value, s->n), copy_floats(s->stats, s->n_stats),
+                          copy_floats(s->alpha, s->n_alpha) };
+}
+
+static void copy_free(struct copy *c)
+{
+    free(c->value);
+    free(c->stats);
+    free(c->alpha);
+}
+
+static bool same(const float *a, const float *b, size_t n)
+{
+    return memcmp(a, b, n * sizeof *a) == 0;
+}
+
+static void meta_moves_all_but_alpha(void **state)
+{
+    struct fixture f;
+    struct mix__loss loss;
+    (void)state;
+    fixture_init(&f);
+    struct mix__trainer *t = &f.job.t;
+    struct mix__state *s = t->state;
+    CHECK_OK(mix__engine_calibrate(t->engine));
+    struct copy before = copy_state(s);
+    CHECK_OK(mix__meta_enter(t, &phase, true));
+    CHECK_OK(mix__meta_step(t, &phase, labels, &loss));
+    assert_true(same(s->alpha, before.alpha, s->n_alpha));
+    assert_false(same(s->value, before.value, f.graph->n_trained));
+    assert_false(same(s->stats, before.stats, s->n_stats));
+    for (size_t l = 1; l + 1 < f.graph->n_layers; l++)
+        for (size_t b = 0; b < 4; b++)
+            assert_true(s->value[s->act_step + 4 * l + b] != before.value[s->act_step + 4 * l + b]);
+    assert_true(
+        same(s->value + s->weight_steps, before.value + s->weight_steps, s->n - s->weight_steps));
+    copy_free(&before);
+    fixture_release(&f);
+}
+
+/* A bit-search step is a bit-meta step that moves alpha besides, and nothing else. */
+static void search_moves_alpha_only(void **state)
+{
+    struct fixture meta, search;
+    struct mix__loss loss;
+    (void)state;
+    fixture_init(&meta);
+    fixture_init(&search);
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(mix__meta_enter(&meta.job.t, &phase, i == 0));
+        CHECK_OK(mix__meta_step(&meta.job.t, &phase, labels, &loss));
+        CHECK_OK(mix__search_enter(&search.job.t, &phase, i == 0));
+        CHECK_OK(mix__search_step(&search.job.t, &phase, labels, &loss));
+    }
+    const struct mix__state *a = meta.job.t.state, *b = search.job.t.state;
+    assert_true(same(a->value, b->value, a->n));
+    assert_true(same(a->stats, b->stats, a->n_stats));
+    for (size_t l = 0; l < meta.graph->n_layers; l++) {
+        const bool searched = meta.graph->layers[l].info.searched;
+        assert_int_equal(!same(a->alpha + 4 * l, b->alpha + 4 * l, 4), searched);
+    }
+    fixture_release(&meta);
+    fixture_release(&search);
+}
+
+/* Far over the budget every searched layer's lowest candidate gains on its highest. */
+static void search_follows_the_budget(void **state)
+{
+    struct fixture f;
+    struct mix__loss loss;
+    (void)state;
+    fixture_init(&f);
+    struct mix__state *s = f.job.t.state;
+    f.settings.lambda = 1e9;
+    struct copy before = copy_state(s);
+    CHECK_OK(mix__search_enter(&f.job.t, &phase, true));
+    CHECK_OK(mix__search_step(&f.job.t, &phase, labels, &loss));
+    for (size_t l = 1; l + 1 < f.graph->n_layers; l++) {
+        assert_true(s->alpha[4 * l] > before.alpha[4 * l]);
+        assert_true(s->alpha[4 * l + 3] < before.alpha[4 * l + 3]);
+    }
+    copy_free(&before);
+    fixture_release(&f);
+}
+
+static void stages_keep_other_steps(void **state)
+{
+    (void)state;
+    for (int stage = 0; stage < 2; stage++) {
+        struct fixture f;
+        struct mix__loss loss;
+        fixture_init(&f);
+        struct mix__trainer *t = &f.job.t;
+        struct mix__state *s = t->state;
+        CHECK_OK(mix__engine_calibrate(t->engine));
+        CHECK_OK(stage ? mix__stage_b_enter(t, &phase, true) : mix__stage_a_enter(t, &phase, true));
+        struct copy before = copy_state(s);
+        for (int i = 0; i < 3; i++)
+            CHECK_OK(mix__stage_step(t, &phase, labels, &loss));
+        assert_true(same(s->alpha, before.alpha, s->n_alpha));
+        for (size_t l = 1; l + 1 < f.graph->n_layers; l++)
+            for (size_t b = 0; b < 4; b++) {
+                const size_t at = s->act_step + 4 * l + b;
+                assert_int_equal(s->value[at] != before.value[at], candidates[b] == 3);
+            }
+        const bool weight_steps_moved = !same(
+            s->value + s->weight_steps, before.value + s->weight_steps, s->n - s->weight_steps);
+        assert_int_equal(weight_steps_moved, stage);
+        assert_int_equal(s->weight_steps_ready, stage);
+        copy_free(&before);
+        fixture_release(&f);
+    }
+}
+
+/* With one branch kept the others' steps have no gradient. */
+static void last_branch_only(void **state)
+{
+    struct fixture f;
+    struct mix__loss loss;
+    (void)state;
+    fixture_init(&f);
+    struct mix__state *s = f.job.t.state;
+    strcpy(f.settings.meta_branches, "last");
+    CHECK_OK(mix__meta_enter(&f.job.t, &phase, true));
+    CHECK_OK(mix__meta_step(&f.job.t, &phase, labels, &loss));
+    for (size_t b = 0; b < 4; b++)
+        assert_int_equal(s->grad[s->act_step + 4 + b] != 0.0f, b == 3);
+    fixture_release(&f);
+}
+
+static void numeric_failure_is_told(void **state)
+{
+    struct fixture f;
+    struct mix__loss loss;
+    (void)state;
+    fixture_init(&f);
+    f.job.t.state->value[f.graph->n_trained - 1] = NAN; /* last bias */
+    f.job.t.state->version++;
+    CHECK_OK(mix__float_enter(&f.job.t, &phase, true));
+    CHECK_FAILS(f.ctx, mix__trainer_step(&f.job.t, &phase, labels, &loss), MIX_ENUMERIC, "loss");
+    fixture_release(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(expected_bits_gradient),
+        cmocka_unit_test(cost_gradient),
+        cmocka_unit_test(hard_cost),
+        cmocka_unit_test(selection_meets_budget),
+        cmocka_unit_test(selection_edges),
+        cmocka_unit_test(meta_moves_all_but_alpha),
+        cmocka_unit_test(search_moves_alpha_only),
+        cmocka_unit_test(search_follows_the_budget),
+        cmocka_unit_test(stages_keep_other_steps),
+        cmocka_unit_test(last_branch_only),
+        cmocka_unit_test(numeric_failure_is_told),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
