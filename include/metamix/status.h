@@ -29,8 +29,8 @@ typedef enum mix_status {
 } mix_status;
 
 #if defined(__GNUC__)
-#define MIX_CHECKED               __attribute__((warn_unused_result))
-#define MIX_API                   __attribute__((visibility("default")))
+#define MIX_CHECKED             __attribute__((warn_unused_result))
+#define MIX_API                 __attribute__((visibility("default")))
 #define MIX_PRINTF(text, first) __attribute__((__format__(__printf__, text, first)))
 #else
 #define MIX_CHECKED

@@ -1,8 +1,9 @@
 /*
  * engine/conv.h - one layer's convolution: oneDNN's, or our own loops where it is depthwise.
  *
- * Tensors are (n, h, w, c). A linear layer is a 1x1 convolution of a 1x1 image. Weights come in and gradients
- * go out as (k, c / groups, r, s); pack() lays them out for the primitives. Only conv.c knows oneDNN.
+ * Tensors are (n, h, w, c). A linear layer is a 1x1 convolution of a 1x1 image. Weights come in and
+ * gradients go out as (k, c / groups, r, s); pack() lays them out for the primitives. Only conv.c
+ * knows oneDNN.
  */
 #ifndef METAMIX_ENGINE_CONV_H
 #define METAMIX_ENGINE_CONV_H

@@ -5,9 +5,9 @@
  *   norm.c    batch norm + activation + quantizer     fake.c    quantizers and quantized weights
  *   basic.c   add, pool, dropout, activation          engine.c  the walk over the steps
  *
- * Sums over a tensor are taken in MIX__GROUPS equal parts of its rows, each part by one thread, in pieces that stay
- * in the cache; the parts are then added up in order. So a sum does not depend on the
- * number of threads.
+ * Sums over a tensor are taken in MIX__GROUPS equal parts of its rows, each part by one thread, in
+ * pieces that stay in the cache; the parts are then added up in order. So a sum does not depend on
+ * the number of threads.
  */
 #ifndef METAMIX_ENGINE_INSIDE_H
 #define METAMIX_ENGINE_INSIDE_H
@@ -38,14 +38,14 @@ struct mix__engine {
     struct mix__backend *backend;
     struct mix__plan plan;
     char *arena;
-    struct mix__conv **convs;     /* (layer) */
-    struct mix__packed *packed;   /* (layer) */
+    struct mix__conv **convs;      /* (layer) */
+    struct mix__packed *packed;    /* (layer) */
     struct mix__layer_mode *modes; /* (layer) */
-    struct mix__fake *fakes;      /* (layer): as the running pass applies them */
-    struct mix__norm *norms;      /* (batch norm) */
+    struct mix__fake *fakes;       /* (layer): as the running pass applies them */
+    struct mix__norm *norms;       /* (batch norm) */
     float *norm_block;
-    float *weights;   /* fake-quantized weights, as long as the widest layer's */
-    float *dweights;  /* and the gradient there */
+    float *weights;        /* fake-quantized weights, as long as the widest layer's */
+    float *dweights;       /* and the gradient there */
     struct mix__pass pass; /* the last one */
     /* Parts of sums: (group, 2, widest channel count) twice, and a quantizer's. */
     size_t widest;

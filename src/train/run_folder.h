@@ -23,8 +23,8 @@ struct mix__run_config {
 
 /*
  * Makes the folder and config.json or, once there is a checkpoint, compares with the one that is
- * there: MIX_EMISMATCH names the first difference and both values. loader_threads and checkpoint_minutes may differ: they
- * change no number. Errors: MIX_EIO, MIX_EFORMAT, MIX_ENOMEM.
+ * there: MIX_EMISMATCH names the first difference and both values. loader_threads and
+ * checkpoint_minutes may differ: they change no number. Errors: MIX_EIO, MIX_EFORMAT, MIX_ENOMEM.
  */
 mix_status mix__run_folder_open(struct mix__run_folder *folder, mix_ctx *ctx, const char *path,
                                 const struct mix__run_config *config) MIX_CHECKED;

@@ -11,25 +11,30 @@
 
 enum job { TRAIN, QUANTIZE };
 
-/* Counts steps over all phases; kills the process, or asks to stop, when none is left. */
+/* Counts what happens: steps, batches of evaluations and ends of epochs (between the line in the
+ * log and the checkpoint). When none is left it kills the process, or asks to stop. */
 struct killer {
     int left;
     bool gently;
 };
 
-static bool stop_or_kill(void *user)
+static void kill_now(void *user, const mix_progress *progress)
 {
     struct killer *k = user;
-    if (k->left-- > 0)
-        return false;
-    if (!k->gently)
+    (void)progress;
+    if (!k->gently && k->left-- == 0)
         kill(getpid(), SIGKILL);
-    return true;
+}
+
+static bool stop_now(void *user)
+{
+    struct killer *k = user;
+    return k->gently && k->left-- == 0;
 }
 
 static mix_status run_job(mix_ctx *ctx, enum job job, const char *run, struct killer *k)
 {
-    const mix_observer observer = { .stop = stop_or_kill, .user = k };
+    const mix_observer observer = { .progress = kill_now, .stop = stop_now, .user = k };
     mix_settings s;
     mix_result result;
     tiny_settings(&s);
@@ -114,7 +119,7 @@ static void check_kills(enum job job, const char *whole, const int *kills, size_
     for (size_t i = 0; i < n; i++) {
         snprintf(run, sizeof run, "killed-%d-%d", job, kills[i]);
         assert_true(run_killed(job, run, kills[i]));
-        run_killed(job, run, 2); /* once more, two steps after the resume, unless it ends before */
+        run_killed(job, run, 3); /* once more, soon after the resume, unless it ends before */
         mix_ctx *ctx = plain_ctx();
         if (run_job(ctx, job, run, NULL) != MIX_OK)
             fail_msg("resume after %d steps: %s", kills[i], mix_ctx_error(ctx));
@@ -123,17 +128,18 @@ static void check_kills(enum job job, const char *whole, const int *kills, size_
     }
 }
 
-/* The steps include those of evaluations: 3 for each. */
+/* Before the first step, in an epoch, at its end, in an evaluation, in the last epoch. The data
+ * event is number 0; an epoch is 6 steps, 3 batches of evaluation and its end. */
 static void train_resumes(void **state)
 {
-    static const int kills[] = { 0, 3, 6, 9, 14 };
+    static const int kills[] = { 0, 4, 8, 10, 15, 20 };
     (void)state;
     check_kills(TRAIN, "float", kills, MIX_COUNT(kills));
 }
 
 static void quantize_resumes(void **state)
 {
-    static const int kills[] = { 4, 9, 16, 21, 28, 35 };
+    static const int kills[] = { 5, 11, 18, 20, 31, 36 };
     mix_ctx *ctx = plain_ctx();
     (void)state;
     CHECK_OK(run_job(ctx, QUANTIZE, "whole", NULL));

@@ -149,6 +149,9 @@ static void hard_cost(void **state)
     mix_bits_uniform(f.graph, 4, 3, bits);
     const double expected = 1e-9 * (double)mix_bits_bops(f.graph, bits);
     assert_true(mix__search_gbops(s, 4) == expected);
+    for (size_t i = 0; i < s->n_alpha; i++)
+        s->alpha[i] *= 1000.0f; /* softmax is then as good as one-hot */
+    assert_true(fabs(mix__search_gbops_soft(s, 4) - expected) < 1e-12 * expected);
     fixture_release(&f);
 }
 
