@@ -16,6 +16,17 @@
 
 enum { RUN_SIZE = 16, RUN_CLASSES = 4, RUN_TRAIN = 48, RUN_VAL = 20, RUN_BATCH = 8 };
 
+/* One thread: images as small as these only wait for each other. */
+static inline mix_ctx *run_ctx(void)
+{
+    mix_ctx *ctx;
+    mix_ctx_options options;
+    mix_ctx_options_init(&options);
+    options.threads = 1;
+    CHECK_OK(mix_ctx_new(&ctx, &options));
+    return ctx;
+}
+
 static inline void put_u32(FILE *f, uint32_t v)
 {
     const unsigned char bytes[4] = { v >> 24, v >> 16 & 255, v >> 8 & 255, v & 255 };

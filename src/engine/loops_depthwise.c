@@ -48,37 +48,46 @@ enum {
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
 
-/* n lanes from and to memory; lanes behind them read as 0. */
-MIX__TEMPLATE vec get(const float *p, int n)
+/* Fewer than LANES of them; the others read as 0. */
+#if defined(__AVX512F__)
+MIX__TEMPLATE vec get_few(const float *p, int n)
+{
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+}
+
+MIX__TEMPLATE void put_few(float *p, const vec *v, int n)
+{
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)*v);
+}
+#else
+static __attribute__((noinline)) vec get_few(const float *p, int n)
 {
     vec v = { 0 };
-    if (n == LANES) {
-        memcpy(&v, p, sizeof v);
-        return v;
-    }
-#if defined(__AVX512F__)
-    return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
-#else
-    for (int i = 0; i < LANES - 1; i++)
-        if (i < n)
-            v[i] = p[i];
+    memcpy(&v, p, (size_t)n * sizeof *p);
     return v;
+}
+
+static __attribute__((noinline)) void put_few(float *p, const vec *v, int n)
+{
+    memcpy(p, v, (size_t)n * sizeof *p);
+}
 #endif
+
+MIX__TEMPLATE vec get(const float *p, int n)
+{
+    vec v;
+    if (n < LANES)
+        return get_few(p, n);
+    memcpy(&v, p, sizeof v);
+    return v;
 }
 
 MIX__TEMPLATE void put(float *p, vec v, int n)
 {
-    if (n == LANES) {
+    if (n < LANES)
+        put_few(p, &v, n);
+    else
         memcpy(p, &v, sizeof v);
-        return;
-    }
-#if defined(__AVX512F__)
-    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
-#else
-    for (int i = 0; i < LANES - 1; i++)
-        if (i < n)
-            p[i] = v[i];
-#endif
 }
 
 /* An image (h, w, c) with `spacing` - 1 zeros between its values and endless zeros around them. */

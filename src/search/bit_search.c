@@ -24,6 +24,14 @@ static double alpha_rate(const struct mix__trainer *t, const struct mix__phase *
     return t->settings->alpha_lr > 0.0 ? t->settings->alpha_lr : fmax(1e-4, 0.5 / (double)p->steps);
 }
 
+/* Published: 4 for a target of 3.31 GBOPs. A smaller network's GBOPs weigh less against the task's
+ * loss: by default the weight grows as the target shrinks, so that the same share of the budget
+ * costs the same. */
+static double cost_weight(const struct mix__trainer *t, double target)
+{
+    return t->settings->lambda > 0.0 ? t->settings->lambda : 4.0 * 3.31 / target;
+}
+
 static void step_alpha(struct mix__trainer *t, const struct mix__phase *p)
 {
     struct mix__state *s = t->state;
@@ -60,7 +68,7 @@ mix_status mix__search_step(struct mix__trainer *t, const struct mix__phase *p, 
     MIX_TRY(mix__engine_backward(t->engine, t->dlogits, MIX__GRAD_ALPHA));
     const double over = mix__search_gbops(s, weight_bits) - job->target;
     const double sign = over > 0.0 ? 1.0 : over < 0.0 ? -1.0 : 0.0;
-    mix__search_gbops_gradient(s, weight_bits, t->settings->lambda * sign);
+    mix__search_gbops_gradient(s, weight_bits, cost_weight(t, job->target) * sign);
     for (size_t i = 0; i < s->n_alpha; i++)
         if (!isfinite(s->alpha_grad[i]))
             return mix__fail(t->ctx, MIX_ENUMERIC, "the gradient of alpha is not finite");

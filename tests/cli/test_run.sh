@@ -56,7 +56,7 @@ check 0 finetune $common --from select --run second --stage-a-epochs 1 --stage-b
 check 0 finetune $common --from float --bits W4A4 --run uniform --stage-a-epochs 1 \
     --stage-b-epochs 1
 has out '  4.00$'
-check 4 finetune $common --from float --bits no-such-file --run refused
+check 2 finetune $common --from float --bits W4A1 --run refused
 check 0 eval $common --from both
 check 0 info --from uniform
 has out '^mean activation bits +4.000$'

@@ -67,11 +67,8 @@ static bool run_killed(enum job job, const char *run, int steps)
 
 static int be_killed(char **argv)
 {
-    mix_ctx *ctx;
     struct killer k = { .left = atoi(argv[3]) };
-    if (mix_ctx_new(&ctx, NULL) != MIX_OK)
-        return 2;
-    return run_job(ctx, (enum job)atoi(argv[1]), argv[2], &k) == MIX_OK ? 0 : 1;
+    return run_job(run_ctx(), (enum job)atoi(argv[1]), argv[2], &k) == MIX_OK ? 0 : 1;
 }
 
 /* Lines of both logs are equal but for "seconds". */
@@ -120,7 +117,7 @@ static void check_kills(enum job job, const char *whole, const int *kills, size_
         snprintf(run, sizeof run, "killed-%d-%d", job, kills[i]);
         assert_true(run_killed(job, run, kills[i]));
         run_killed(job, run, 3); /* once more, soon after the resume, unless it ends before */
-        mix_ctx *ctx = plain_ctx();
+        mix_ctx *ctx = run_ctx();
         if (run_job(ctx, job, run, NULL) != MIX_OK)
             fail_msg("resume after %d steps: %s", kills[i], mix_ctx_error(ctx));
         check_same_run(ctx, whole, run);
@@ -140,7 +137,7 @@ static void train_resumes(void **state)
 static void quantize_resumes(void **state)
 {
     static const int kills[] = { 5, 11, 18, 20, 31, 36 };
-    mix_ctx *ctx = plain_ctx();
+    mix_ctx *ctx = run_ctx();
     (void)state;
     CHECK_OK(run_job(ctx, QUANTIZE, "whole", NULL));
     mix_ctx_free(ctx);
@@ -150,7 +147,7 @@ static void quantize_resumes(void **state)
 /* Stopped after every step (and during evaluations) until it is done. */
 static void stops_save(void **state)
 {
-    mix_ctx *ctx = plain_ctx();
+    mix_ctx *ctx = run_ctx();
     mix_status status;
     int starts = 0;
     (void)state;
@@ -171,7 +168,7 @@ static int set_up(void **state)
     (void)state;
     enter_folder();
     write_tiny_data("data");
-    mix_ctx *ctx = plain_ctx();
+    mix_ctx *ctx = run_ctx();
     train_tiny(ctx, "float");
     mix_ctx_free(ctx);
     return 0;
