@@ -15,15 +15,15 @@ data=${DATA:-/usr/share/datasets/fashion-mnist}
 width=0.25
 train_limit=20000
 float_epochs=4
-meta_warmup_epochs=1
-search_epochs=1
+meta_warmup_epochs=0.5
+search_epochs=0.5
 stage_a_epochs=1
 stage_b_epochs=3
 weight_bits=4
 target=W4A3
 candidates=2,3,4,8
 
-common="--data $data --batch 128 --train-limit $train_limit --seed 1"
+common="--data $data --batch 64 --train-limit $train_limit --seed 1"
 weight_training="--weight-bits $weight_bits --stage-a-epochs $stage_a_epochs \
     --stage-b-epochs $stage_b_epochs"
 search="--candidates $candidates --target $target --meta-warmup-epochs $meta_warmup_epochs \
