@@ -93,17 +93,22 @@ static const char *range_name(mix_range range)
     return names[range];
 }
 
+static uint64_t layer_bops(const struct network *n, int index, const mix_layer_info *l)
+{
+    return l->macs * (uint64_t)(n->bits[index].weight * n->bits[index].activation);
+}
+
 static json_t *layer_json(const struct network *n, int index)
 {
     mix_layer_info l;
     mix_graph_layer_get(n->graph, index, &l);
     return json_pack(
-        "{s:s, s:s, s:[i,i,i], s:[i,i,i], s:i, s:i, s:i, s:I, s:I, s:i, s:i, s:s, s:b}", "name",
-        l.name, "kind", l.kind, "input", l.in_channels, l.in_size, l.in_size, "output",
+        "{s:s, s:s, s:[i,i,i], s:[i,i,i], s:i, s:i, s:i, s:I, s:I, s:i, s:i, s:I, s:s, s:b}",
+        "name", l.name, "kind", l.kind, "input", l.in_channels, l.in_size, l.in_size, "output",
         l.out_channels, l.out_size, l.out_size, "kernel", l.kernel, "stride", l.stride, "groups",
         l.groups, "macs", (json_int_t)l.macs, "weights", (json_int_t)l.weights, "weight_bits",
-        n->bits[index].weight, "activation_bits", n->bits[index].activation, "range",
-        range_name(l.range), "searched", l.searched);
+        n->bits[index].weight, "activation_bits", n->bits[index].activation, "bops",
+        (json_int_t)layer_bops(n, index, &l), "range", range_name(l.range), "searched", l.searched);
 }
 
 static json_t *network_json(const struct network *n, double width)
@@ -131,15 +136,15 @@ static json_t *network_json(const struct network *n, double width)
 static void print_layers(const struct network *n)
 {
     struct table t;
-    table_begin(&t, "llrrrrrrrrl");
-    table_row(&t, "layer\tkind\tin\tout\tkernel\tstride\tsize\tMACs\tW\tA\trange");
+    table_begin(&t, "llrrrrrrrrrl");
+    table_row(&t, "layer\tkind\tin\tout\tkernel\tstride\tsize\tMACs\tW\tA\tMBOPs\trange");
     for (int i = 0; i < n->info.layers; i++) {
         mix_layer_info l;
         mix_graph_layer_get(n->graph, i, &l);
-        table_row(&t, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%" PRIu64 "\t%d\t%d\t%s%s", l.name, l.kind,
+        table_row(&t, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%" PRIu64 "\t%d\t%d\t%.3f\t%s%s", l.name, l.kind,
                   l.in_channels, l.out_channels, l.kernel, l.stride, l.out_size, l.macs,
-                  n->bits[i].weight, n->bits[i].activation, range_name(l.range),
-                  l.searched ? "" : ", fixed");
+                  n->bits[i].weight, n->bits[i].activation, 1e-6 * (double)layer_bops(n, i, &l),
+                  range_name(l.range), l.searched ? "" : ", fixed");
     }
     table_end(&t, stdout);
 }

@@ -1,0 +1,212 @@
+/*
+ * test_engine.c - the engine's promises beside its numbers: a step allocates nothing, buffers share
+ * the arena without meeting, modes switch back and forth, threads change nothing, failures leave
+ * nothing.
+ */
+#include "support.h"
+
+#include "base/random.h"
+#include "engine/plan.h"
+#include "metamix/zoo.h"
+#include "train/train.h"
+
+enum { BATCH = 4, SIZE = 16, CLASSES = 5 };
+static const int candidates[] = { 2, 3, 8 };
+
+struct fixture {
+    mix_graph *graph;
+    struct mix__state *state;
+    struct mix__engine *engine;
+};
+
+static mix_status build(struct fixture *f, mix_ctx *ctx)
+{
+    mix_zoo_options options;
+    *f = (struct fixture){ NULL };
+    mix_zoo_options_init(&options);
+    options.width = 0.25;
+    options.size = SIZE;
+    options.classes = CLASSES;
+    MIX_TRY(mix_zoo_new(&f->graph, ctx, &options));
+    MIX_TRY(mix__state_new(&f->state, f->graph, candidates, (int)MIX_COUNT(candidates), 1));
+    MIX_TRY(mix__engine_new(&f->engine, f->state, BATCH, true));
+    for (size_t i = 0; i < (size_t)BATCH * SIZE * SIZE * 3; i++)
+        mix__engine_input(f->engine)[i] = (float)mix__random_normal(3, 0, i);
+    return MIX_OK;
+}
+
+static void release(struct fixture *f)
+{
+    mix__engine_free(f->engine);
+    mix__state_free(f->state);
+    mix_graph_free(f->graph);
+}
+
+/* Forward and backward; the logits' and the gradients' sum of squares, to compare passes. */
+static double run(struct fixture *f, unsigned what)
+{
+    static const int labels[BATCH] = { 0, 1, 2, 3 };
+    const struct mix__pass pass = { .batch_stats = true, .dropout = true, .seed = 1, .step = 7 };
+    float dlogits[BATCH * CLASSES];
+    const float *logits;
+    double sum = 0.0;
+    memset(f->state->grad, 0, f->state->n * sizeof *f->state->grad);
+    CHECK_OK(mix__engine_forward(f->engine, &pass, &logits));
+    for (int i = 0; i < BATCH * CLASSES; i++)
+        sum += logits[i] * logits[i];
+    mix__loss_eval(logits, NULL, labels, BATCH, CLASSES, 1.0f, dlogits);
+    CHECK_OK(mix__engine_backward(f->engine, dlogits, what));
+    for (size_t i = 0; i < f->state->n; i++)
+        sum += f->state->grad[i] * f->state->grad[i];
+    return sum;
+}
+
+static void test_step_allocates_nothing(void **unused)
+{
+    struct fault fault;
+    struct fixture f;
+    (void)unused;
+    mix_ctx *ctx = fault_ctx(&fault, SIZE_MAX);
+    CHECK_OK(build(&f, ctx));
+    CHECK_OK(mix__engine_calibrate(f.engine));
+    mix__engine_mode_all(f.engine, MIX__QUANT_ONE, 1, 4);
+    mix__state_init_weight_steps(f.state, mix__engine_modes(f.engine));
+    fault.left = 0;
+    run(&f, MIX__GRAD_PARAMS);
+    mix__engine_mode_all(f.engine, MIX__QUANT_MIXTURE, 0, 32);
+    run(&f, MIX__GRAD_PARAMS | MIX__GRAD_ALPHA);
+    release(&f);
+    fault_ctx_free(&fault, ctx);
+}
+
+static void test_modes_switch(void **unused)
+{
+    struct fixture f;
+    (void)unused;
+    mix_ctx *ctx = plain_ctx();
+    CHECK_OK(build(&f, ctx));
+    const double off = run(&f, MIX__GRAD_PARAMS);
+    CHECK_OK(mix__engine_calibrate(f.engine));
+    assert_true(run(&f, MIX__GRAD_PARAMS) == off); /* calibration moved nothing else */
+
+    double sums[3];
+    for (int b = 0; b < 3; b++) {
+        mix__engine_mode_all(f.engine, MIX__QUANT_ONE, b, 32);
+        sums[b] = run(&f, MIX__GRAD_PARAMS);
+        assert_true(sums[b] != off && (b == 0 || sums[b] != sums[b - 1]));
+    }
+    /* A mixture that is all one branch is that branch. */
+    mix__engine_mode_all(f.engine, MIX__QUANT_MIXTURE, 0, 32);
+    for (size_t i = 0; i < f.state->n_alpha; i++)
+        f.state->alpha[i] = i % 3 == 1 ? 200.0f : 0.0f;
+    assert_true(fabs(run(&f, MIX__GRAD_PARAMS) - sums[1]) <= 1e-5 * sums[1]);
+    mix__engine_mode_all(f.engine, MIX__QUANT_OFF, 0, 32);
+    assert_true(run(&f, MIX__GRAD_PARAMS) == off);
+    release(&f);
+    mix_ctx_free(ctx);
+}
+
+/* No two buffers that are in use at one time overlap, and the arena is near the floor. */
+static void test_arena(void **unused)
+{
+    mix_zoo_options options;
+    mix_graph *g;
+    (void)unused;
+    mix_ctx *ctx = plain_ctx();
+    mix_zoo_options_init(&options);
+    CHECK_OK(mix_zoo_new(&g, ctx, &options));
+    for (int backward = 0; backward < 2; backward++) {
+        struct mix__plan p;
+        CHECK_OK(mix__plan_make(&p, g, 2, backward));
+        for (size_t i = 0; i < p.n_buffers; i++) {
+            const struct mix__buffer *a = &p.buffers[i];
+            assert_true(a->offset + a->count * sizeof(float) <= p.arena);
+            for (size_t j = 0; j < i; j++) {
+                const struct mix__buffer *b = &p.buffers[j];
+                const bool together = a->first <= b->last && b->first <= a->last;
+                const bool apart = a->offset + a->count * sizeof(float) <= b->offset ||
+                                   b->offset + b->count * sizeof(float) <= a->offset;
+                assert_true(!together || apart);
+            }
+        }
+        assert_true(p.arena >= p.values_live && (double)p.arena <= 1.1 * (double)p.values_live);
+        mix__plan_release(&p);
+    }
+    mix_graph_free(g);
+    mix_ctx_free(ctx);
+}
+
+/* Sums are taken in fixed parts: the forward pass does not know how many threads there are. */
+static void test_threads(void **unused)
+{
+    double sums[2];
+    (void)unused;
+    for (int i = 0; i < 2; i++) {
+        struct fixture f;
+        mix_ctx *ctx;
+        mix_ctx_options options;
+        mix_ctx_options_init(&options);
+        options.threads = i ? 3 : 1;
+        CHECK_OK(mix_ctx_new(&ctx, &options));
+        CHECK_OK(build(&f, ctx));
+        CHECK_OK(mix__engine_calibrate(f.engine));
+        mix__engine_mode_all(f.engine, MIX__QUANT_ONE, 1, 32);
+        run(&f, MIX__GRAD_ALPHA); /* no weight gradients: those are oneDNN's */
+        const float *logits;
+        const struct mix__pass pass = { .batch_stats = true };
+        CHECK_OK(mix__engine_forward(f.engine, &pass, &logits));
+        sums[i] = 0.0;
+        for (int k = 0; k < BATCH * CLASSES; k++)
+            sums[i] += logits[k];
+        release(&f);
+        mix_ctx_free(ctx);
+    }
+    assert_true(sums[0] == sums[1]);
+}
+
+/* Every n-th allocation fails once, on the way to a whole engine. */
+static void test_no_memory(void **unused)
+{
+    mix_status status = MIX_ENOMEM;
+    (void)unused;
+    for (size_t left = 0; status == MIX_ENOMEM; left += left < 40 ? 1 : 17) {
+        struct fault fault;
+        struct fixture f;
+        mix_ctx *ctx = fault_ctx(&fault, left);
+        status = build(&f, ctx);
+        release(&f);
+        fault_ctx_free(&fault, ctx);
+    }
+    CHECK_OK(status);
+}
+
+static void test_refuses(void **unused)
+{
+    struct fixture f;
+    const float *logits;
+    struct mix__engine *engine;
+    float dlogits[BATCH * CLASSES] = { 0 };
+    (void)unused;
+    mix_ctx *ctx = plain_ctx();
+    CHECK_OK(build(&f, ctx));
+    CHECK_FAILS(ctx, mix__engine_new(&engine, f.state, 0, true), MIX_EINVAL, "expected 1 to");
+    assert_null(engine);
+    CHECK_OK(mix__engine_forward(f.engine, &(struct mix__pass){ .batch_stats = false }, &logits));
+    CHECK_FAILS(ctx, mix__engine_backward(f.engine, dlogits, MIX__GRAD_PARAMS), MIX_EINVAL,
+                "batch statistics");
+    release(&f);
+    mix_ctx_free(ctx);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_step_allocates_nothing),
+        cmocka_unit_test(test_modes_switch),
+        cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_refuses),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
