@@ -8,7 +8,9 @@
  * 8), and the ratio of each to the sum of the bare oneDNN convolutions (forward, backward data,
  * backward weights) that it needs. A layer's floor is the faster of oneDNN's own choice of layout
  * and plain nhwc. A step is forward, loss, backward, clipping and optimizer. All in one process,
- * alternating, medians.
+ * steps alternate, each figure is the best of its runs: a busy neighbour disturbs that least. With
+ * --data the images come from the loader, augmented, and the share of the time spent waiting for
+ * it is printed; else they are noise.
  */
 #include <dnnl.h>
 #include <stdio.h>
@@ -38,16 +40,12 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static int by_value(const void *a, const void *b)
+static double least(const double *values, int n)
 {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int n)
-{
-    qsort(values, (size_t)n, sizeof *values, by_value);
-    return values[n / 2];
+    double best = values[0];
+    for (int i = 1; i < n; i++)
+        best = values[i] < best ? values[i] : best;
+    return best;
 }
 
 /* ---- the floor: bare primitives ---------------------------------------------------------------
@@ -70,7 +68,7 @@ static dnnl_memory_t memory_for(const struct backend *b, const dnnl_primitive_de
     return memory;
 }
 
-/* Median seconds of one primitive, seven runs after one. */
+/* Seconds of one primitive: the best of seven runs after one. */
 static double time_primitive(const struct backend *b, dnnl_primitive_desc_t desc, const int *args,
                              const dnnl_query_t *queries)
 {
@@ -92,7 +90,7 @@ static double time_primitive(const struct backend *b, dnnl_primitive_desc_t desc
     for (int i = 0; i < 3; i++)
         dnnl_memory_destroy(exec[i].memory);
     dnnl_primitive_destroy(primitive);
-    return median(seconds, 7);
+    return least(seconds, 7);
 }
 
 static void layer_floor(const struct backend *b, const mix_layer_info *l, int batch, bool any,
@@ -289,16 +287,16 @@ static mix_status measure(mix_ctx *ctx, const char *path, int size, int batch, d
         runs = i + 1;
     }
     const double took = now() - start, sum = floor[0] + floor[1] + floor[2];
-    printf("MobileNet v2, %d x %d, batch %d, %d threads, median of %d\n", size, size, batch,
+    printf("MobileNet v2, %d x %d, batch %d, %d threads, best of %d\n", size, size, batch,
            mix_ctx_threads(ctx), runs);
     printf("  bare convolutions: forward %.1f, backward data %.1f, backward weights %.1f, sum %.1f "
            "ms\n",
            1e3 * floor[0], 1e3 * floor[1], 1e3 * floor[2], 1e3 * sum);
     printf("  %-22s %10s %12s %18s\n", "step", "ms", "images/s", "time / floor");
     for (int kind = 0; kind < KINDS; kind++) {
-        const double t = median(seconds[kind], runs);
-        const double least = sum * (kind == META_STEP ? MIX_COUNT(candidates) : 1);
-        printf("  %-22s %10.1f %12.1f %18.2f\n", names[kind], 1e3 * t, batch / t, t / least);
+        const double t = least(seconds[kind], runs);
+        const double floor_sum = sum * (kind == META_STEP ? MIX_COUNT(candidates) : 1);
+        printf("  %-22s %10.1f %12.1f %18.2f\n", names[kind], 1e3 * t, batch / t, t / floor_sum);
     }
     const struct mix__memory m = mix__engine_memory(j.engine);
     printf("  plan: %.0f MB activations and gradients, %.0f MB packed weights, %.0f MB scratch\n",

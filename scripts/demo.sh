@@ -14,7 +14,7 @@ data=${DATA:-/usr/share/datasets/fashion-mnist}
 # Sized for at most six minutes on two cores.
 width=0.25
 train_limit=20000
-float_epochs=4
+float_epochs=8
 meta_warmup_epochs=0.5
 search_epochs=0.5
 stage_a_epochs=1

@@ -44,9 +44,10 @@ enum {
     X(INT, epochs, 30, MIX_GROUP_FLOAT, "epochs of float training")                                \
     X(TEXT, optimizer, "sgd", MIX_GROUP_FLOAT,                                                     \
       "float training: sgd (Nesterov momentum 0.9) or adam")                                       \
-    X(REAL, lr, 0.1, MIX_GROUP_FLOAT, "peak learning rate; cosine to 0 per step")                  \
+    X(REAL, lr, 0.05, MIX_GROUP_FLOAT, "peak learning rate; cosine to 0 per step")                 \
     X(REAL, warmup_epochs, 1.0, MIX_GROUP_FLOAT, "epochs of linear warm-up")                       \
-    X(REAL, weight_decay, 5e-4, MIX_GROUP_FLOAT, "on convolution and linear weights")              \
+    X(REAL, weight_decay, 4e-5, MIX_GROUP_FLOAT,                                                   \
+      "on convolution and linear weights; published for MobileNet v2: 4e-5")                       \
     X(INT, weight_bits, 4, MIX_GROUP_BITS,                                                         \
       "bit-width of searched layers' weights, 2..8; 32: float")                                    \
     X(TEXT, candidates, "2,3,4,8", MIX_GROUP_SELECT,                                               \

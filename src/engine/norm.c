@@ -7,6 +7,10 @@
  * Backward, with R rows, xhat = (z - mean) * rstd and du the gradient behind the activation:
  *   dbeta = sum du,  dgamma = sum du * xhat
  *   dz = gamma * rstd * (du - dbeta / R - xhat * dgamma / R)          = k1 du + k2 z + k3
+ *
+ * Each way takes two walks over tensors that may be larger than the cache. The first one, the sums,
+ * goes from the end to the beginning: what the convolution before it wrote last is still in
+ * the cache, and what the sums read last is where the second walk begins.
  */
 #include <string.h>
 
@@ -45,17 +49,17 @@ static void batch_statistics(struct mix__engine *e, const float *z, size_t rows,
 {
     const size_t step = piece_rows(c);
 #pragma omp parallel for schedule(static)
-    for (int group = 0; group < MIX__GROUPS; group++) {
+    for (int group = MIX__GROUPS - 1; group >= 0; group--) {
         double *mean = e->group_sums + (size_t)group * 2 * e->widest, *m2 = mean + e->widest;
         float *piece_mean = e->piece_sums + (size_t)group * 2 * e->widest;
         float *piece_m2 = piece_mean + e->widest;
         const size_t from = mix__group_row(rows, group), to = mix__group_row(rows, group + 1);
         memset(mean, 0, c * sizeof *mean);
         memset(m2, 0, c * sizeof *m2);
-        for (size_t at = from; at < to; at += step) {
-            const size_t n = at + step < to ? step : to - at;
-            e->loops.norm_stats(piece_mean, piece_m2, z + at * c, n, c);
-            join(mean, m2, at - from, piece_mean, piece_m2, n, c);
+        for (size_t end = to, n; end > from; end -= n) {
+            n = end - from < step ? end - from : step;
+            e->loops.norm_stats(piece_mean, piece_m2, z + (end - n) * c, n, c);
+            join(mean, m2, to - end, piece_mean, piece_m2, n, c);
         }
         for (size_t i = 0; i < c; i++) {
             piece_mean[i] = (float)mean[i];
@@ -134,18 +138,18 @@ static void backward_sums(struct mix__engine *e, const struct mix__step *s, floa
     const struct mix__fake *fake = mix__step_fake(e, s);
     const size_t rows = mix__rows(e, &s->in), c = (size_t)s->in.c, step = piece_rows(c);
 #pragma omp parallel for schedule(static)
-    for (int group = 0; group < MIX__GROUPS; group++) {
+    for (int group = MIX__GROUPS - 1; group >= 0; group--) {
         double *sums = e->group_sums + (size_t)group * 2 * e->widest;
         float *piece = e->piece_sums + (size_t)group * 2 * e->widest;
         const size_t from = mix__group_row(rows, group), to = mix__group_row(rows, group + 1);
         memset(sums, 0, 2 * e->widest * sizeof *sums);
         e->fake_sums[group] = (struct mix__fake_sums){ 0 };
-        for (size_t at = from; at < to; at += step) {
-            const size_t n = at + step < to ? step : to - at;
+        for (size_t end = to, n; end > from; end -= n) {
+            n = end - from < step ? end - from : step;
+            const size_t at = (end - n) * c;
             memset(piece, 0, 2 * e->widest * sizeof *piece);
-            e->loops.norm_backward_sums(dy + at * c, z + at * c, n, c, &affine, norm->mean,
-                                        norm->rstd, fake, piece, piece + e->widest,
-                                        &e->fake_sums[group]);
+            e->loops.norm_backward_sums(dy + at, z + at, n, c, &affine, norm->mean, norm->rstd,
+                                        fake, piece, piece + e->widest, &e->fake_sums[group]);
             for (size_t i = 0; i < c; i++) {
                 sums[i] += piece[i];
                 sums[e->widest + i] += piece[e->widest + i];
