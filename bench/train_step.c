@@ -16,11 +16,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/random.h"
 #include "data/batches.h"
 #include "metamix/zoo.h"
+#include "train/evaluate.h"
 #include "train/train.h"
 
 enum { MAX_RUNS = 64, CLASSES = 1000 };
@@ -32,13 +32,6 @@ enum { MAX_RUNS = 64, CLASSES = 1000 };
             exit(1);                                                                               \
         }                                                                                          \
     } while (0)
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static double least(const double *values, int n)
 {
@@ -79,11 +72,11 @@ static double time_primitive(const struct backend *b, dnnl_primitive_desc_t desc
     for (int i = 0; i < 3; i++)
         exec[i] = (dnnl_exec_arg_t){ args[i], memory_for(b, desc, queries[i]) };
     for (int i = -1; i < 7; i++) {
-        const double start = now();
+        const double start = mix__clock();
         DNNL_OK(dnnl_primitive_execute(primitive, b->stream, 3, exec));
         DNNL_OK(dnnl_stream_wait(b->stream));
         if (i >= 0)
-            seconds[i] = now() - start;
+            seconds[i] = mix__clock() - start;
         if (seconds[i < 0 ? 0 : i] > 0.5)
             return seconds[i < 0 ? 0 : i]; /* a reference implementation: never the floor */
     }
@@ -181,9 +174,7 @@ static mix_status feed(struct job *j)
     if (!j->data)
         return MIX_OK;
     MIX_TRY(mix__batches_next(j->batches, &batch));
-    const struct mix__tensor *x = &j->state->graph->tensors[0];
-    memcpy(mix__engine_input(j->engine), batch.images,
-           (size_t)batch.count * x->h * x->w * x->c * sizeof(float));
+    mix__engine_feed(j->engine, j->state->graph, &batch);
     memcpy(j->labels, batch.labels, (size_t)batch.count * sizeof *j->labels);
     return MIX_OK;
 }
@@ -202,6 +193,11 @@ static mix_status open_loader(struct job *j, mix_ctx *ctx, const char *path, int
     mix_data_options_init(&options);
     options.size = size;
     MIX_TRY(mix_data_open(&j->data, ctx, path, &options));
+    mix_data_info info;
+    mix_data_info_get(j->data, &info);
+    if (info.channels != j->state->graph->tensors[0].c)
+        return mix__fail(ctx, MIX_ESHAPE, "%s has images of %d channels; expected %d", path,
+                         info.channels, j->state->graph->tensors[0].c);
     return mix__batches_new(&j->batches, j->data, &loader);
 }
 
@@ -276,17 +272,17 @@ static mix_status measure(mix_ctx *ctx, const char *path, int size, int batch, d
         MIX_TRY(open_loader(&j, ctx, path, size, batch));
 
     int runs = 0;
-    const double start = now();
-    for (int i = -1; i < MAX_RUNS && (runs < 3 || now() - start < budget); i++) {
+    const double start = mix__clock();
+    for (int i = -1; i < MAX_RUNS && (runs < 3 || mix__clock() - start < budget); i++) {
         for (int kind = 0; kind < KINDS; kind++) {
-            const double before = now();
+            const double before = mix__clock();
             MIX_TRY(one_step(&j, (enum kind)kind));
             if (i >= 0)
-                seconds[kind][i] = now() - before;
+                seconds[kind][i] = mix__clock() - before;
         }
         runs = i + 1;
     }
-    const double took = now() - start, sum = floor[0] + floor[1] + floor[2];
+    const double took = mix__clock() - start, sum = floor[0] + floor[1] + floor[2];
     printf("MobileNet v2, %d x %d, batch %d, %d threads, best of %d\n", size, size, batch,
            mix_ctx_threads(ctx), runs);
     printf("  bare convolutions: forward %.1f, backward data %.1f, backward weights %.1f, sum %.1f "
