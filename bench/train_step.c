@@ -1,14 +1,15 @@
 /*
  * bench/train_step.c - how long a training step takes, against its floor.
  *
- *   train_step [--seconds S] [--size N --batch N] [--data DIR]
+ *   train_step [--arch NAME] [--seconds S] [--size N --batch N] [--data DIR]
  *
- * For MobileNet v2 at 32 x 32 (batch 128) and 224 x 224 (batch 32): images per second of a float
- * step, a weight training step (W4, mixed activation bits) and a bit-meta step (candidates 2, 3, 4,
- * 8), and the ratio of each to the sum of the bare oneDNN convolutions (forward, backward data,
- * backward weights) that it needs. A layer's floor is the faster of oneDNN's own choice of layout
- * and plain nhwc. A step is forward, loss, backward, clipping and optimizer. All in one process,
- * steps alternate, each figure is the best of its runs: a busy neighbour disturbs that least. With
+ * For one network of the zoo (MobileNet v2) at 32 x 32 (batch 128) and 224 x 224 (batch 32): images
+ * per second of a float step, a weight training step (W4, mixed activation bits) and a bit-meta
+ * step (candidates 2, 3, 4, 8), and the ratio of each to the sum of the bare oneDNN convolutions
+ * (forward, backward data, backward weights) that it needs. A layer's floor is the faster of
+ * oneDNN's own choice of layout and plain nhwc. A step is forward, loss, backward, clipping and
+ * optimizer. All in one process, steps alternate, each figure is the best of its runs: a busy
+ * neighbour disturbs that least. With
  * --data the images come from the loader, augmented, and the share of the time spent waiting for
  * it is printed; else they are noise.
  */
@@ -204,7 +205,11 @@ static mix_status open_loader(struct job *j, mix_ctx *ctx, const char *path, int
 static mix_status branch(struct job *j, float scale)
 {
     const int batch = mix__engine_batch(j->engine);
-    const struct mix__pass pass = { true, true, true, 1, (uint64_t)j->step };
+    const struct mix__pass pass = { .batch_stats = true,
+                                    .update_stats = true,
+                                    .dropout = true,
+                                    .seed = 1,
+                                    .step = (uint64_t)j->step };
     const float *logits;
     mix_status status = mix__engine_forward(j->engine, &pass, &logits);
     if (status != MIX_OK)
@@ -255,7 +260,8 @@ static mix_status job_new(struct job *j, mix_ctx *ctx, const mix_graph *g, int b
     return MIX_OK;
 }
 
-static mix_status measure(mix_ctx *ctx, const char *path, int size, int batch, double budget)
+static mix_status measure(mix_ctx *ctx, const char *arch, const char *path, int size, int batch,
+                          double budget)
 {
     static const char *const names[KINDS] = { "float", "weight training, W4",
                                               "bit-meta, 4 branches" };
@@ -264,6 +270,7 @@ static mix_status measure(mix_ctx *ctx, const char *path, int size, int batch, d
     struct job j = { 0 };
     double seconds[KINDS][MAX_RUNS], floor[3];
     mix_zoo_options_init(&options);
+    options.arch = arch;
     options.size = size;
     MIX_TRY(mix_zoo_new(&g, ctx, &options));
     floor_of(g, batch, floor);
@@ -283,7 +290,7 @@ static mix_status measure(mix_ctx *ctx, const char *path, int size, int batch, d
         runs = i + 1;
     }
     const double took = mix__clock() - start, sum = floor[0] + floor[1] + floor[2];
-    printf("MobileNet v2, %d x %d, batch %d, %d threads, best of %d\n", size, size, batch,
+    printf("%s, %d x %d, batch %d, %d threads, best of %d\n", arch, size, size, batch,
            mix_ctx_threads(ctx), runs);
     printf("  bare convolutions: forward %.1f, backward data %.1f, backward weights %.1f, sum %.1f "
            "ms\n",
@@ -315,7 +322,7 @@ int main(int argc, char **argv)
 {
     double budget = 20.0;
     int size = 0, batch = 0;
-    const char *data = NULL;
+    const char *data = NULL, *arch = "mobilenet_v2";
     for (int i = 1; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "--seconds"))
             budget = atof(argv[i + 1]);
@@ -323,6 +330,8 @@ int main(int argc, char **argv)
             size = atoi(argv[i + 1]);
         else if (!strcmp(argv[i], "--batch"))
             batch = atoi(argv[i + 1]);
+        else if (!strcmp(argv[i], "--arch"))
+            arch = argv[i + 1];
         else if (!strcmp(argv[i], "--data"))
             data = argv[i + 1];
     }
@@ -331,11 +340,11 @@ int main(int argc, char **argv)
         return 1;
     mix_status status;
     if (size) {
-        status = measure(ctx, data, size, batch ? batch : 32, budget);
+        status = measure(ctx, arch, data, size, batch ? batch : 32, budget);
     } else {
-        status = measure(ctx, data, 32, 128, budget);
+        status = measure(ctx, arch, data, 32, 128, budget);
         if (status == MIX_OK)
-            status = measure(ctx, data, 224, 32, budget);
+            status = measure(ctx, arch, data, 224, 32, budget);
     }
     if (status != MIX_OK)
         fprintf(stderr, "train_step: %s\n", mix_ctx_error(ctx));

@@ -69,5 +69,6 @@ only_in()
 }
 only_in '(oneapi/dnnl/)?dnnl[a-z_]*\.h' src/engine
 only_in '(jpeglib|turbojpeg|spng|zlib)\.h' src/data src/format
+only_in 'protobuf-c/protobuf-c\.h|onnx\.pb-c\.h' src/format
 only_in 'mpi\.h' src/dist
 exit $bad

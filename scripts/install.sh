@@ -5,7 +5,8 @@ set -eu
 
 packages="
     cmake ninja-build gcc pkg-config python3
-    libdnnl-dev libjpeg62-turbo-dev|libjpeg-dev libspng-dev zlib1g-dev libjansson-dev
+    libdnnl-dev ocl-icd-opencl-dev libjpeg62-turbo-dev|libjpeg-dev libspng-dev zlib1g-dev libjansson-dev
+    libprotobuf-c-dev protobuf-c-compiler
     libcmocka-dev
     dataset-fashion-mnist
 "

@@ -53,7 +53,7 @@ static inline void fault_free(void *user, void *block)
     free((char *)block - 16);
 }
 
-/* A context whose own block does not count against left. */
+/* A context whose own block does not count against left. One thread: the counters are plain. */
 static inline mix_ctx *fault_ctx(struct fault *f, size_t left)
 {
     mix_ctx *ctx;
@@ -61,6 +61,7 @@ static inline mix_ctx *fault_ctx(struct fault *f, size_t left)
     mix_ctx_options_init(&options);
     *f = (struct fault){ .left = 1 };
     options.allocator = (mix_allocator){ fault_alloc, fault_free, f };
+    options.threads = 1;
     CHECK_OK(mix_ctx_new(&ctx, &options));
     *f = (struct fault){ .left = left };
     return ctx;

@@ -29,11 +29,12 @@ static int run(const struct options *options)
     if (code)
         return code;
     if (options->json)
-        return job_print_json(options,
-                              json_pack("{s:s, s:s, s:b, s:o, s:o, s:o, s:I}", "job", "eval",
-                                        "from", options->from, "as_float", options->as_float,
-                                        "top1", job_real(a.top1), "top5", job_real(a.top5), "loss",
-                                        job_real(a.loss), "images", (json_int_t)a.images));
+        return job_print_json(options, json_pack("{s:s, s:s?, s:s?, s:b, s:o, s:o, s:o, s:I}",
+                                                 "job", "eval", "from", options->from, "weights",
+                                                 options->from ? NULL : options->settings.weights,
+                                                 "as_float", options->as_float, "top1",
+                                                 job_real(a.top1), "top5", job_real(a.top5), "loss",
+                                                 job_real(a.loss), "images", (json_int_t)a.images));
     print(&a);
     return 0;
 }
@@ -41,9 +42,11 @@ static int run(const struct options *options)
 const struct command command_eval = {
     .name = "eval",
     .summary = "Top-1, top-5 and loss of a checkpoint on the validation images.",
-    .groups = MIX_GROUP_DATA,
+    .groups = MIX_GROUP_NET | MIX_GROUP_DATA,
     .takes = TAKES_FROM | TAKES_FLOAT | TAKES_CPU,
     .needs = TAKES_FROM | TAKES_DATA,
     .run = run,
-    .more = "Of a run folder its best.safetensors is taken.",
+    .more =
+        "Of a run folder its best.safetensors is taken. Weights of another tool: --weights FILE, "
+        "with --arch, --width and --stem as they were made for.",
 };

@@ -17,6 +17,8 @@ struct network {
     mix_graph *graph;
     mix_layer_bits *bits;
     mix_graph_info info;
+    const char *file; /* of weights that fit, NULL without */
+    mix_weights_info weights;
     uint64_t weight_bytes; /* of convolution and linear weights, packed layer by layer */
     int searched;
     double gbops, float_gbops;
@@ -49,6 +51,10 @@ static bool stem_of(const char *text, mix_stem *stem)
 static mix_status build(mix_graph **graph, struct job *job, mix_stem stem)
 {
     const struct options *o = job->options;
+    if (mix_onnx_is_path(o->settings.arch)) {
+        const mix_onnx_options file = { o->size, o->classes, (uint64_t)o->settings.seed };
+        return mix_graph_from_onnx(graph, job->ctx, o->settings.arch, &file);
+    }
     mix_zoo_options z;
     mix_zoo_options_init(&z);
     z.arch = o->settings.arch;
@@ -111,6 +117,14 @@ static json_t *layer_json(const struct network *n, int index)
         (json_int_t)layer_bops(n, index, &l), "range", range_name(l.range), "searched", l.searched);
 }
 
+static json_t *weights_json(const struct network *n)
+{
+    if (!n->file)
+        return json_null();
+    return json_pack("{s:s, s:i, s:i, s:b}", "file", n->file, "taken", n->weights.taken, "unused",
+                     n->weights.unused, "new_classifier", n->weights.new_classifier);
+}
+
 static json_t *network_json(const struct network *n, double width)
 {
     const mix_graph_info *i = &n->info;
@@ -122,7 +136,7 @@ static json_t *network_json(const struct network *n, double width)
         }
     }
     return json_pack("{s:s, s:o, s:i, s:i, s:i, s:s, s:i, s:i, s:I, s:I, s:f, s:f, s:f, s:I, s:s, "
-                     "s:o}",
+                     "s:o, s:o}",
                      "network", i->name, "width", job_real(width), "size", i->size, "classes",
                      i->classes, "channels", i->channels, "stem",
                      i->small_stem ? "small" : "standard", "layers", i->layers, "searched_layers",
@@ -130,7 +144,8 @@ static json_t *network_json(const struct network *n, double width)
                      (json_int_t)i->parameters, "gbops", rounded_gbops(n->gbops), "float_gbops",
                      rounded_gbops(n->float_gbops), "mean_activation_bits",
                      rounded(mix_bits_mean_activation(n->graph, n->bits), 3), "weight_bytes",
-                     (json_int_t)n->weight_bytes, "policy", policy, "per_layer", layers);
+                     (json_int_t)n->weight_bytes, "policy", policy, "weights", weights_json(n),
+                     "per_layer", layers);
 }
 
 static void print_layers(const struct network *n)
@@ -167,6 +182,9 @@ static void print_totals(const struct network *n)
     table_row(&t, "bytes of weights\t%" PRIu64, n->weight_bytes);
     table_end(&t, stdout);
     printf("%s\n", policy);
+    if (n->file)
+        printf("%s fits: %d tensors taken%s, %d unused\n", n->file, n->weights.taken,
+               n->weights.new_classifier ? ", the classifier left random" : "", n->weights.unused);
 }
 
 static int show(struct job *job, struct network *n)
@@ -184,8 +202,13 @@ static int show(struct job *job, struct network *n)
 static mix_status load(struct job *job, struct network *n, mix_stem stem)
 {
     const struct options *o = job->options;
-    return o->from ? mix_run_graph(job->ctx, o->from, &n->graph, &n->bits)
-                   : build(&n->graph, job, stem);
+    if (o->from)
+        return mix_run_graph(job->ctx, o->from, &n->graph, &n->bits);
+    const mix_status status = build(&n->graph, job, stem);
+    if (status != MIX_OK || !o->settings.weights[0])
+        return status;
+    n->file = o->settings.weights;
+    return mix_weights_load(n->graph, n->file, &n->weights);
 }
 
 static int run(const struct options *options)
@@ -222,8 +245,8 @@ static int run(const struct options *options)
         code = n.bits ? show(&job, &n) : job_fail(options, MIX_ENOMEM, "out of memory");
         free(chosen);
         mix_bits_free(job.ctx, of_run);
-        mix_graph_free(n.graph);
     }
+    mix_graph_free(n.graph);
     status = job_close(&job, status);
     return status ? (int)status : code;
 }
@@ -234,6 +257,7 @@ const struct command command_info = {
     .groups = MIX_GROUP_NET | MIX_GROUP_BITS,
     .takes = TAKES_FROM | TAKES_BITS | TAKES_SHAPE,
     .run = run,
-    .more = "With --from the network and the bits of a run or checkpoint are shown. Example: "
+    .more = "With --from the network and the bits of a run or checkpoint are shown, with --weights "
+            "whether the file fits the network that --arch and the like describe. Example: "
             "metamix info --weight-bits 4 --act-bits 3 --json",
 };

@@ -16,12 +16,14 @@ static int run(const struct options *options)
 const struct command command_quantize = {
     .name = "quantize",
     .summary = "Find every activation's bit-width under a budget and train the quantized network.",
-    .groups =
-        MIX_GROUP_DATA | MIX_GROUP_BITS | MIX_GROUP_SELECT | MIX_GROUP_FINETUNE | MIX_GROUP_RUN,
+    .groups = MIX_GROUP_NET | MIX_GROUP_DATA | MIX_GROUP_BITS | MIX_GROUP_SELECT |
+              MIX_GROUP_FINETUNE | MIX_GROUP_RUN,
     .takes = TAKES_RUN | TAKES_FROM | TAKES_CPU,
     .needs = TAKES_RUN | TAKES_FROM | TAKES_DATA,
     .run = run,
-    .more = "Bit selection and weight training in one go. The folder keeps bits.json, "
-            "best.safetensors and result.json. Example: metamix quantize --from runs/float --data "
-            "fashion --run runs/w4 --target W4A3",
+    .more =
+        "Bit selection and weight training in one go, from a float run (--from) or from another "
+        "tool's weights (--weights with --arch, --width, --stem). The folder keeps bits.json, "
+        "best.safetensors and result.json. Example: metamix quantize --from runs/float --data "
+        "fashion --run runs/w4 --target W4A3",
 };

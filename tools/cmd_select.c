@@ -16,9 +16,10 @@ static int run(const struct options *options)
 const struct command command_select = {
     .name = "select",
     .summary = "Find every activation's bit-width under a budget (the first phase of quantize).",
-    .groups = MIX_GROUP_DATA | MIX_GROUP_BITS | MIX_GROUP_SELECT | MIX_GROUP_RUN,
+    .groups = MIX_GROUP_NET | MIX_GROUP_DATA | MIX_GROUP_BITS | MIX_GROUP_SELECT | MIX_GROUP_RUN,
     .takes = TAKES_RUN | TAKES_FROM | TAKES_CPU,
     .needs = TAKES_RUN | TAKES_FROM | TAKES_DATA,
     .run = run,
-    .more = "Writes bits.json and the meta-state that finetune starts from.",
+    .more = "Starts from a float run (--from) or another tool's weights (--weights with --arch, "
+            "--width, --stem). Writes bits.json and the meta-state that finetune starts from.",
 };

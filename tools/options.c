@@ -17,6 +17,7 @@ enum { N_SETTINGS = 0 MIX_SETTINGS_MAP(ONE), N_TOOL = 32, N_GROUPS = 7 };
 /* Keys above the characters have no short form. A setting's key is even; the next one is --no-x. */
 enum {
     KEY_RUN = 0x200,
+    KEY_RECIPE,
     KEY_FROM,
     KEY_BITS,
     KEY_ACT_BITS,
@@ -29,6 +30,11 @@ enum {
     KEY_LAYERS,
     KEY_JSON,
     KEY_QUIET,
+    KEY_DATA,
+    KEY_OUT,
+    KEY_PACK_SIZE,
+    KEY_QUALITY,
+    KEY_SKIP_BAD,
     KEY_SETTING = 0x1000
 };
 
@@ -39,6 +45,11 @@ static const struct {
     { TAKES_RUN,
       { "run", KEY_RUN, "DIR", 0, "the run's folder; named again, the run goes on", 0 } },
     { TAKES_RUN, { "out", 0, NULL, OPTION_ALIAS, NULL, 0 } },
+    { TAKES_RUN,
+      { "recipe", KEY_RECIPE, "FILE", 0,
+        "settings from a JSON file: one of recipes/, or a run's config.json; options given here "
+        "come before it",
+        0 } },
     { TAKES_FROM,
       { "from", KEY_FROM, "PATH", 0, "run folder or .safetensors file to start from", 0 } },
     { TAKES_BITS,
@@ -50,6 +61,17 @@ static const struct {
     { TAKES_SHAPE, { "classes", KEY_CLASSES, "N", 0, "classes (default: 1000)", 0 } },
     { TAKES_SHAPE, { "size", KEY_SIZE, "N", 0, "image height = width, pixels (default: 224)", 0 } },
     { TAKES_SHAPE, { "channels", KEY_CHANNELS, "N", 0, "image channels (default: 3)", 0 } },
+    { TAKES_PACK, { "data", KEY_DATA, "DIR", 0, "folder of train/ and val/ to pack", 0 } },
+    { TAKES_PACK, { "out", KEY_OUT, "DIR", 0, "folder for train.pack and val.pack", 0 } },
+    { TAKES_PACK,
+      { "size", KEY_PACK_SIZE, "N", 0,
+        "shorter side, pixels; smaller images, and all with 0, are kept as files (default: 256)",
+        0 } },
+    { TAKES_PACK,
+      { "quality", KEY_QUALITY, "N", 0, "JPEG quality of resized images, 1..100 (default: 95)",
+        0 } },
+    { TAKES_PACK,
+      { "skip-bad-images", KEY_SKIP_BAD, NULL, 0, "leave out files that cannot be decoded", 0 } },
     { TAKES_FLOAT, { "float", KEY_FLOAT, NULL, 0, "leave all quantizers off", 0 } },
     { TAKES_CPU, { "threads", KEY_THREADS, "N", 0, "1..256; 0: one per core (default: 0)", 0 } },
     { TAKES_CPU,
@@ -69,6 +91,9 @@ struct input {
     struct options *options;
     const struct command *command;
     mix_ctx *ctx; /* for the sentences of mix_settings_set() */
+    const char *recipe;
+    bool given[N_SETTINGS];  /* on the command line */
+    const char *net_setting; /* a given option that only describes a new network */
     size_t n, used;
     struct argp_option option[2 * N_SETTINGS + N_TOOL];
     char text[N_SETTINGS * 512];
@@ -164,7 +189,7 @@ static unsigned parse_cpu(struct argp_state *state, const char *text)
         unsigned mask;
     } names[] = { { "c", 0 },
                   { "avx2", MIX_CPU_AVX2 },
-                  { "avx512", MIX_CPU_AVX2 | MIX_CPU_AVX512 },
+                  { "avx512", MIX_CPU_AVX2 | MIX_CPU_AVX512 | MIX_CPU_VNNI },
                   { "all", MIX_CPU_ALL } };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (strcmp(text, names[i].name) == 0)
@@ -182,6 +207,44 @@ static void parse_setting(struct argp_state *state, int index, bool negated, con
     const char *text = value ? value : negated ? "off" : "on";
     if (mix_settings_set(&in->options->settings, in->ctx, s->name, text) != MIX_OK)
         argp_error(state, "%s", mix_ctx_error(in->ctx));
+    in->given[index] = true;
+    if (s->groups == MIX_GROUP_NET)
+        in->net_setting = s->name;
+}
+
+/* What the command line does not say is the recipe's. */
+static void take_recipe(struct argp_state *state)
+{
+    struct input *in = state->input;
+    char text[MIX_TEXT_MAX];
+    size_t count;
+    const mix_setting *list = mix_settings_list(&count);
+    mix_settings settings;
+    mix_settings_init(&settings);
+    mix_status status = mix_settings_load(&settings, in->ctx, in->recipe);
+    for (size_t i = 0; i < count && status == MIX_OK; i++) {
+        if (!in->given[i])
+            continue;
+        mix_settings_get(&in->options->settings, &list[i], text, sizeof text);
+        status = mix_settings_set(&settings, in->ctx, list[i].name, text);
+    }
+    if (status != MIX_OK)
+        argp_failure(state, status, 0, "%s", mix_ctx_error(in->ctx));
+    in->options->settings = settings;
+}
+
+/* A run brings its network; without one, weights need a network to go into. */
+static void check_start(struct argp_state *state)
+{
+    const struct input *in = state->input;
+    const struct options *o = in->options;
+    if (o->from && in->net_setting)
+        argp_error(state, "--%s does not go with --from, which brings its own network",
+                   in->net_setting);
+    if ((in->command->needs & TAKES_FROM) && !o->from && !o->settings.weights[0] &&
+        !mix_onnx_is_path(o->settings.arch))
+        argp_error(state, "--from is missing: the run folder or .safetensors file to start from; "
+                          "or --weights or --arch, a file of another tool");
 }
 
 static void check_needs(struct argp_state *state)
@@ -189,12 +252,13 @@ static void check_needs(struct argp_state *state)
     const struct input *in = state->input;
     const struct options *o = in->options;
     const unsigned needs = in->command->needs;
-    if ((needs & TAKES_FROM) && !o->from)
-        argp_error(state, "--from is missing: the run folder or .safetensors file to start from");
+    check_start(state);
     if ((needs & TAKES_DATA) && !o->settings.data[0])
         argp_error(state, "--data is missing: the folder of the data set");
     if ((needs & TAKES_RUN) && !o->run)
         argp_error(state, "--run is missing: the folder for this run");
+    if ((needs & TAKES_PACK) && !o->out)
+        argp_error(state, "--out is missing: the folder for the packed data set");
     if (in->command->args && o->n_args == 0)
         argp_error(state, "%s is missing", in->command->args);
 }
@@ -206,6 +270,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     switch (key) {
     case KEY_RUN:
         o->run = arg;
+        break;
+    case KEY_RECIPE:
+        in->recipe = arg;
         break;
     case KEY_FROM:
         o->from = arg;
@@ -236,6 +303,22 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_CPU_MASK:
         o->cpu_mask = parse_cpu(state, arg);
         break;
+    case KEY_DATA:
+        if (mix_settings_set(&o->settings, in->ctx, "data", arg) != MIX_OK)
+            argp_error(state, "%s", mix_ctx_error(in->ctx));
+        break;
+    case KEY_OUT:
+        o->out = arg;
+        break;
+    case KEY_PACK_SIZE:
+        o->pack_size = parse_int(state, "size", arg, 0, 4096);
+        break;
+    case KEY_QUALITY:
+        o->quality = parse_int(state, "quality", arg, 1, 100);
+        break;
+    case KEY_SKIP_BAD:
+        o->settings.skip_bad_images = true;
+        break;
     case KEY_LAYERS:
         o->layers = true;
         break;
@@ -252,6 +335,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->n_args = state->argc - state->next;
         break;
     case ARGP_KEY_END:
+        if (in->recipe)
+            take_recipe(state);
         check_needs(state);
         break;
     default:
@@ -267,7 +352,9 @@ void options_parse(struct options *options, const struct command *command, int a
     struct input in = { .options = options, .command = command };
     char doc[1024];
     snprintf(doc, sizeof doc, "%s\v%s\n", command->summary, command->more ? command->more : "");
-    *options = (struct options){ .cpu_mask = MIX_CPU_ALL, .argc = argc, .argv = argv };
+    *options = (struct options){
+        .cpu_mask = MIX_CPU_ALL, .argc = argc, .argv = argv, .pack_size = 256, .quality = 95
+    };
     mix_settings_init(&options->settings);
     argp_err_exit_status = MIX_EINVAL;
     const mix_status status = mix_ctx_new(&in.ctx, NULL);

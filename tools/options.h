@@ -17,13 +17,16 @@ enum {
     TAKES_FLOAT = 1u << 4,  /* --float                                */
     TAKES_CPU = 1u << 5,    /* --threads, --cpu-mask                  */
     TAKES_LAYERS = 1u << 6, /* --layers                              */
-    TAKES_DATA = 1u << 7    /* only for command.needs: --data         */
+    TAKES_DATA = 1u << 7,   /* only for command.needs: --data         */
+    TAKES_PACK = 1u << 8    /* --data, --out, --size, --quality, --skip-bad-images */
 };
 
 struct options {
     mix_settings settings;
     const char *run, *from, *bits;         /* NULL: not given  */
     int act_bits, classes, size, channels; /* 0: not given     */
+    const char *out;                       /* of pack; NULL: not given */
+    int pack_size, quality;                /* of pack, with defaults   */
     int threads;
     unsigned cpu_mask;
     bool as_float, layers, json, quiet;

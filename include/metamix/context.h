@@ -25,7 +25,12 @@ typedef struct mix_allocator {
 typedef enum mix_log_level { MIX_LOG_INFO, MIX_LOG_WARNING } mix_log_level;
 
 /* Instruction sets that may be used; the context keeps those that the CPU also has. */
-enum { MIX_CPU_AVX2 = 1u << 0, MIX_CPU_AVX512 = 1u << 1, MIX_CPU_ALL = ~0u };
+enum {
+    MIX_CPU_AVX2 = 1u << 0,
+    MIX_CPU_AVX512 = 1u << 1,
+    MIX_CPU_VNNI = 1u << 2, /* AVX-512 with VNNI */
+    MIX_CPU_ALL = ~0u
+};
 
 typedef struct mix_ctx_options {
     mix_allocator allocator; /* default: malloc and free                    */

@@ -39,6 +39,7 @@ typedef struct mix_graph_info {
     const char *name;            /* "mobilenet_v2"                                */
     int classes, channels, size; /* output width; input channels; input height = width, pixels */
     bool small_stem;             /* first convolution with stride 1 instead of 2  */
+    bool recentre;               /* some batch norms' statistics are still to be measured: onnx.h */
     int layers;
     uint64_t macs;
     uint64_t parameters; /* trained values, batch norm's affine included */

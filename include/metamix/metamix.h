@@ -6,8 +6,11 @@
 #include "metamix/context.h"
 #include "metamix/graph.h"
 #include "metamix/zoo.h"
+#include "metamix/onnx.h"
+#include "metamix/weights.h"
 #include "metamix/data.h"
 #include "metamix/settings.h"
 #include "metamix/run.h"
+#include "metamix/runtime.h"
 
 #endif

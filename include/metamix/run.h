@@ -71,8 +71,10 @@ MIX_API void mix_result_release(mix_result *result);
 
 /*
  * The jobs. run_dir is made when missing. from is the checkpoint (.safetensors) or the folder of
- * the float run to start from. bits is a bits.json or "WxAy" for a uniform network. observer may be
- * NULL. Errors besides those of the parts: MIX_EINVAL (a setting out of range), MIX_ESTOPPED,
+ * the float run to start from; NULL: the network of settings->arch, width and stem for the images
+ * of settings->data, with the weights of the file settings->weights (weights.h), or of the ONNX
+ * file settings->arch (onnx.h). bits is a bits.json or "WxAy" for a uniform network. observer may
+ * be NULL. Errors besides those of the parts: MIX_EINVAL (a setting out of range), MIX_ESTOPPED,
  * MIX_ENUMERIC (loss not finite), MIX_EMISMATCH.
  */
 MIX_API MIX_CHECKED mix_status mix_train(mix_ctx *ctx, const char *run_dir,
@@ -91,7 +93,8 @@ MIX_API MIX_CHECKED mix_status mix_finetune(mix_ctx *ctx, const char *run_dir, c
                                             const mix_observer *observer, mix_result *result);
 
 /* Accuracy of a checkpoint file, or of a run folder's best.safetensors, on the validation
- * images: as it was trained (quantized where it is), or in float with float_weights. */
+ * images: as it was trained (quantized where it is), or in float with as_float. from NULL: as for
+ * the jobs; MIX_ESHAPE when the weights' classes are not those of the images. */
 MIX_API MIX_CHECKED mix_status mix_eval(mix_ctx *ctx, const char *from,
                                         const mix_settings *settings, const mix_observer *observer,
                                         bool as_float, mix_accuracy *accuracy);

@@ -26,12 +26,21 @@ enum {
 };
 
 #define MIX_SETTINGS_MAP(X)                                                                        \
-    X(TEXT, arch, "mobilenet_v2", MIX_GROUP_NET, "network: mobilenet_v2")                          \
+    X(TEXT, arch, "mobilenet_v2", MIX_GROUP_NET,                                                   \
+      "network: mobilenet_v2, mobilenet_v3_large, ..., or FILE.onnx with its weights")             \
     X(REAL, width, 1.0, MIX_GROUP_NET, "channel multiplier")                                       \
     X(TEXT, stem, "auto", MIX_GROUP_NET,                                                           \
       "first convolution: standard (stride 2), small (stride 1), auto (small up to 64 pixels)")    \
-    X(TEXT, data, "", MIX_GROUP_DATA, "data set: folder of IDX files or of train/ and val/")       \
+    X(TEXT, weights, "", MIX_GROUP_NET,                                                            \
+      "file with torchvision's names to start from: .safetensors, or .pth of torch.save")          \
+    X(TEXT, data, "", MIX_GROUP_DATA,                                                              \
+      "data set: folder of IDX files, of train/ and val/, or a pack")                              \
     X(INT, image_size, 0, MIX_GROUP_DATA, "pixels, height = width; 0: as in the files")            \
+    X(INT, resize, 0, MIX_GROUP_DATA,                                                              \
+      "evaluation: shorter side, pixels, before the center crop; 0: 256 for an image size of 224") \
+    X(TEXT, normalize, "auto", MIX_GROUP_DATA,                                                     \
+      "what the network sees: imagenet (mean and deviation), symmetric (-1..1), unit (0..1), "     \
+      "auto (as the network was trained; a new one: imagenet for three channels, else symmetric)") \
     X(INT, batch, 128, MIX_GROUP_DATA, "images in a mini-batch; published: 256")                   \
     X(TEXT, crop, "pad", MIX_GROUP_DATA,                                                           \
       "training crop: pad (shift inside a border of --crop-padding), resized "                     \
@@ -75,7 +84,8 @@ enum {
     X(REAL, finetune_lr, 5e-4, MIX_GROUP_FINETUNE, "Adam, cosine to 0 per step, for each stage")   \
     X(REAL, finetune_weight_decay, 5e-6, MIX_GROUP_FINETUNE, "on convolution and linear weights")  \
     X(TEXT, teacher, "none", MIX_GROUP_SELECT | MIX_GROUP_FINETUNE,                                \
-      "soft targets: none, or self (the float network that the run starts from)")                  \
+      "soft targets of a float network: none, self (what the run starts from), a run or "          \
+      "checkpoint of metamix, FILE.onnx, or NETWORK:FILE, e.g. resnet101:weights.pth")             \
     X(REAL, clip_norm, 10.0, MIX_GROUP_RUN, "largest gradient norm; 0: no clipping")               \
     X(INT, bn_batches, 0, MIX_GROUP_RUN,                                                           \
       "training batches that re-estimate batch norm's statistics before each evaluation")          \
@@ -112,6 +122,11 @@ MIX_API const mix_setting *mix_settings_list(size_t *count);
  * name, or a value that does not parse; ranges are checked when a run starts. */
 MIX_API MIX_CHECKED mix_status mix_settings_set(mix_settings *settings, mix_ctx *ctx,
                                                 const char *name, const char *value);
+/* Sets those that a recipe names, {"settings": {name: value, ...}}; other members are free for
+ * notes, so a run's config.json is a recipe too. After an error nothing has changed.
+ * Errors: MIX_EIO, MIX_EFORMAT. */
+MIX_API MIX_CHECKED mix_status mix_settings_load(mix_settings *settings, mix_ctx *ctx,
+                                                 const char *path);
 /* Writes the value as text into buffer; mix_settings_set() reads it back unchanged. */
 MIX_API void mix_settings_get(const mix_settings *settings, const mix_setting *setting,
                               char *buffer, size_t size);

@@ -1,7 +1,8 @@
 /*
  * zoo.h - the named networks.
  *
- * Layers and parameters carry torchvision's names. Weights start as torchvision's do:
+ * mobilenet_v2, mobilenet_v3_large and _small, resnet18, 34, 50 and 101. Layers and parameters
+ * carry torchvision's names. Weights start as torchvision's do:
  * convolutions normal with variance 2 / (out_channels * kernel^2), batch norm 1 and 0, linear
  * normal with deviation 0.01, biases 0; drawn from (seed, parameter, index), so they do not depend
  * on threads.

@@ -74,6 +74,8 @@ static unsigned detect_cpu(void)
     if (cpu && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         cpu |= MIX_CPU_AVX512;
+    if (cpu & MIX_CPU_AVX512 && __builtin_cpu_supports("avx512vnni"))
+        cpu |= MIX_CPU_VNNI;
 #endif
     return cpu;
 }
@@ -113,6 +115,8 @@ mix_status mix_ctx_new(mix_ctx **out, const mix_ctx_options *options)
     o.cpu_mask &= detect_cpu();
     if (!(o.cpu_mask & MIX_CPU_AVX2)) /* a wider set stands on the narrower one */
         o.cpu_mask = 0;
+    if (!(o.cpu_mask & MIX_CPU_AVX512))
+        o.cpu_mask &= ~(unsigned)MIX_CPU_VNNI;
     if (!o.threads)
         o.threads = available_cores();
     ctx->options = o;

@@ -1,11 +1,11 @@
 /*
  * augment.c - what training does to an image before the network sees it.
  */
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
 #include "base/random.h"
-#include "data/batches.h"
 #include "data/image.h"
 
 /* An image's random numbers; each image has DRAWS of them in its epoch's stream. */
@@ -56,23 +56,24 @@ struct mix__box mix__draw_box(const struct mix__draws *draws, int height, int wi
     return box;
 }
 
-void mix__data_normalisation(int channels, float mean[3], float deviation[3])
+mix_normalize mix__normalize_auto(int channels)
 {
-    static const float rgb_mean[3] = { 0.485f, 0.456f, 0.406f };
-    static const float rgb_deviation[3] = { 0.229f, 0.224f, 0.225f };
-    for (int c = 0; c < 3; c++) {
-        mean[c] = channels == 3 ? rgb_mean[c] : 0.5f;
-        deviation[c] = channels == 3 ? rgb_deviation[c] : 0.5f;
-    }
+    return channels == 3 ? MIX_NORMALIZE_IMAGENET : MIX_NORMALIZE_SYMMETRIC;
 }
 
-void mix__normaliser_init(struct mix__normaliser *normaliser, int channels)
+void mix__normaliser_init(struct mix__normaliser *normaliser, mix_normalize how)
 {
-    float mean[3], deviation[3];
-    mix__data_normalisation(channels, mean, deviation);
+    static const struct {
+        float mean[3], deviation[3];
+    } all[] = {
+        [MIX_NORMALIZE_IMAGENET] = { { 0.485f, 0.456f, 0.406f }, { 0.229f, 0.224f, 0.225f } },
+        [MIX_NORMALIZE_SYMMETRIC] = { { 0.5f, 0.5f, 0.5f }, { 0.5f, 0.5f, 0.5f } },
+        [MIX_NORMALIZE_UNIT] = { { 0, 0, 0 }, { 1, 1, 1 } },
+    };
+    assert(how > MIX_NORMALIZE_AUTO && how <= MIX_NORMALIZE_UNIT);
     for (int c = 0; c < 3; c++)
         for (int v = 0; v < 256; v++)
-            normaliser->value[c][v] = (v / 255.0f - mean[c]) / deviation[c];
+            normaliser->value[c][v] = (v / 255.0f - all[how].mean[c]) / all[how].deviation[c];
 }
 
 void mix__image_normalise(float *out, const struct mix__image *image, int dy, int dx, bool flip,

@@ -63,27 +63,20 @@ struct mix__batches {
 static mix_status prepare_image(const struct mix__batches *b, const struct slot *slot, int i)
 {
     const struct mix__batches_options *o = &b->options;
-    mix_ctx *ctx = b->data->ctx;
     const int size = b->data->size;
     const bool resized = o->train && o->crop == MIX__CROP_RESIZED;
     const struct mix__draws draws = { o->seed, MIX__STREAM(MIX__RANDOM_AUGMENT, slot->epoch),
                                       (uint64_t)slot->position + i };
     struct mix__image image;
-    MIX_TRY(mix__data_image(b->data, o->split, slot->index[i], resized, &image));
-    mix_status status = MIX_OK;
-    if (resized)
-        status =
-            mix__image_crop(ctx, &image, mix__draw_box(&draws, image.height, image.width), size);
-    if (status == MIX_OK) {
-        int dy = 0, dx = 0;
-        if (o->train && o->crop == MIX__CROP_PAD)
-            mix__draw_shift(&draws, o->crop_padding, &dy, &dx);
-        const bool flip = o->train && o->flip && mix__draw_flip(&draws);
-        float *out = slot->images + (size_t)i * size * size * b->data->channels;
-        mix__image_normalise(out, &image, dy, dx, flip, &b->normaliser);
-    }
-    mix__image_release(ctx, &image);
-    return status;
+    MIX_TRY(mix__data_image(b->data, o->split, slot->index[i], resized ? &draws : NULL, &image));
+    int dy = 0, dx = 0;
+    if (o->train && o->crop == MIX__CROP_PAD)
+        mix__draw_shift(&draws, o->crop_padding, &dy, &dx);
+    const bool flip = o->train && o->flip && mix__draw_flip(&draws);
+    float *out = slot->images + (size_t)i * size * size * b->data->channels;
+    mix__image_normalise(out, &image, dy, dx, flip, &b->normaliser);
+    mix__image_release(b->data->ctx, &image);
+    return MIX_OK;
 }
 
 static mix_status prepare(const struct mix__batches *b, const struct slot *slot)
@@ -253,7 +246,7 @@ mix_status mix__batches_new(struct mix__batches **out, mix_data *data,
     b->data = data;
     b->options = *options;
     b->order_epoch = -1;
-    mix__normaliser_init(&b->normaliser, data->channels);
+    mix__normaliser_init(&b->normaliser, data->normalize);
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->work, NULL);
     pthread_cond_init(&b->done, NULL);

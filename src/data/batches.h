@@ -1,5 +1,5 @@
 /*
- * data/batches.h - normalised mini-batches, prepared ahead by threads.
+ * data/batches.h - mini-batches, normalised as the data set says, prepared ahead by threads.
  *
  * What batch i of epoch e holds is a pure function of (seed, epoch, i): the order is
  * a shuffle of the epoch, and each image's augmentation is drawn from (seed, epoch, position in the
@@ -12,17 +12,13 @@
 
 enum mix__crop { MIX__CROP_NONE, MIX__CROP_PAD, MIX__CROP_RESIZED };
 
-/* What images are normalised with: (byte / 255 - mean) / deviation, per channel. ImageNet's
- * (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225) for 3 channels, 0.5 and 0.5 for 1. */
-void mix__data_normalisation(int channels, float mean[3], float deviation[3]);
-
 struct mix__batches_options {
     mix_split split;
     int batch;
     bool train; /* shuffle, augment, leave out a last short batch; else file order, last batch short
                  */
     enum mix__crop crop;
-    int crop_padding; /* pixels of MIX__CROP_PAD; the border holds the mean (0 after normalising) */
+    int crop_padding; /* pixels of MIX__CROP_PAD; the border is 0 after normalising */
     bool flip;
     size_t limit; /* only the first so many images of a fixed shuffle; 0: all */
     int threads;  /* that prepare ahead, 1..64                                */

@@ -15,6 +15,29 @@ void mix_data_options_init(mix_data_options *options)
     *options = (mix_data_options){ .memory_limit = (size_t)4 << 30 };
 }
 
+static const char *const normalize_names[] = {
+#define X(name, text) text,
+    MIX_NORMALIZE_MAP(X)
+#undef X
+};
+
+const char *mix_normalize_name(mix_normalize how)
+{
+    assert(how >= 0 && how < MIX_COUNT(normalize_names));
+    return normalize_names[how];
+}
+
+bool mix_normalize_parse(const char *name, mix_normalize *how)
+{
+    for (size_t i = 0; i < MIX_COUNT(normalize_names); i++) {
+        if (strcmp(normalize_names[i], name) == 0) {
+            *how = (mix_normalize)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static mix_status read_layout(mix_data *data)
 {
     struct stat info;
@@ -24,34 +47,73 @@ static mix_status read_layout(mix_data *data)
         return mix__fail(data->ctx, MIX_EIO, "%s: expected a folder", data->path);
     if (mix__idx_present(data->path))
         return mix__idx_open(data);
+    if (mix__packs_present(data->path))
+        return mix__packs_open(data);
     if (mix__folder_present(data->path))
         return mix__folder_open(data);
     return mix__fail(data->ctx, MIX_EIO,
                      "%s: expected train-images-idx3-ubyte[.gz] and its companions, or folders "
-                     "train and val; found neither",
+                     "train and val, or train.pack and val.pack; found none of them",
                      data->path);
 }
 
-mix_status mix_data_open(mix_data **out, mix_ctx *ctx, const char *path,
-                         const mix_data_options *options)
+static mix_status check_options(mix_ctx *ctx, const mix_data_options *o)
+{
+    if (o->size < 0 || o->size > SIZE_LIMIT)
+        return mix__fail(ctx, MIX_EINVAL, "image size %d, expected 0..%d pixels", o->size,
+                         SIZE_LIMIT);
+    if (o->resize != 0 && (o->size == 0 || o->resize < o->size || o->resize > SIZE_LIMIT))
+        return mix__fail(ctx, MIX_EINVAL,
+                         "images resized to %d and cropped to %d, expected 0 or %d..%d pixels and "
+                         "an image size",
+                         o->resize, o->size, o->size, SIZE_LIMIT);
+    return MIX_OK;
+}
+
+static mix_status choose_normalisation(mix_data *data)
+{
+    const mix_normalize how = data->options.normalize;
+    if (how == MIX_NORMALIZE_IMAGENET && data->channels != 3)
+        return mix__fail(data->ctx, MIX_EINVAL,
+                         "%s: imagenet normalisation is for three channels, the images have %d",
+                         data->path, data->channels);
+    data->normalize = how == MIX_NORMALIZE_AUTO ? mix__normalize_auto(data->channels) : how;
+    return MIX_OK;
+}
+
+static mix_status open_data(mix_data **out, mix_ctx *ctx, const char *path,
+                            const mix_data_options *options, bool unchecked)
 {
     *out = NULL;
-    if (options->size < 0 || options->size > SIZE_LIMIT)
-        return mix__fail(ctx, MIX_EINVAL, "image size %d, expected 0..%d pixels", options->size,
-                         SIZE_LIMIT);
+    MIX_TRY(check_options(ctx, options));
     mix_data *data = mix__zalloc(ctx, 1, sizeof *data);
     if (!data)
         return MIX_ENOMEM;
     data->ctx = ctx;
     data->options = *options;
+    data->unchecked = unchecked;
     data->path = mix__strdup(ctx, path);
-    const mix_status status = data->path ? read_layout(data) : MIX_ENOMEM;
+    mix_status status = data->path ? read_layout(data) : MIX_ENOMEM;
+    if (status == MIX_OK)
+        status = choose_normalisation(data);
     if (status != MIX_OK) {
         mix_data_free(data);
         return status;
     }
     *out = data;
     return MIX_OK;
+}
+
+mix_status mix_data_open(mix_data **out, mix_ctx *ctx, const char *path,
+                         const mix_data_options *options)
+{
+    return open_data(out, ctx, path, options, false);
+}
+
+mix_status mix__data_list(mix_data **out, mix_ctx *ctx, const char *path,
+                          const mix_data_options *options)
+{
+    return open_data(out, ctx, path, options, true);
 }
 
 void mix_data_free(mix_data *data)
@@ -65,6 +127,7 @@ void mix_data_free(mix_data *data)
         mix__free(data->ctx, half->names);
         mix__free(data->ctx, half->labels);
         mix__free(data->ctx, half->pixels);
+        mix__pack_close(half->pack);
     }
     for (int i = 0; data->class_names && i < data->classes; i++)
         mix__free(data->ctx, data->class_names[i]);
@@ -76,7 +139,11 @@ void mix_data_free(mix_data *data)
 void mix_data_info_get(const mix_data *data, mix_data_info *info)
 {
     *info = (mix_data_info){
-        .path = data->path, .classes = data->classes, .channels = data->channels, .size = data->size
+        .path = data->path,
+        .classes = data->classes,
+        .channels = data->channels,
+        .size = data->size,
+        .normalize = data->normalize,
     };
     for (int split = 0; split < MIX_SPLITS; split++) {
         info->images[split] = data->halves[split].count;
@@ -88,26 +155,4 @@ const char *mix_data_class_name(const mix_data *data, int index)
 {
     assert(index >= 0 && index < data->classes);
     return data->class_names[index];
-}
-
-mix_status mix__data_image(const mix_data *data, mix_split split, size_t index, bool original,
-                           struct mix__image *image)
-{
-    const struct mix__half *half = &data->halves[split];
-    assert(index < half->count);
-    if (half->pixels && (half->original || !original)) {
-        const size_t bytes = (size_t)half->height * half->width * data->channels;
-        *image = (struct mix__image){ half->pixels + index * bytes, half->height, half->width,
-                                      data->channels, NULL };
-    } else {
-        char path[MIX__PATH_MAX];
-        mix__folder_path(data, split, index, path);
-        MIX_TRY(mix__image_decode(data->ctx, path, image));
-    }
-    if (original)
-        return MIX_OK;
-    const mix_status status = mix__image_fit(data->ctx, image, data->size);
-    if (status != MIX_OK)
-        mix__image_release(data->ctx, image);
-    return status;
 }

@@ -5,7 +5,7 @@
 #define METAMIX_DATA_DATASET_H
 
 #include "data/image.h"
-#include "metamix/data.h"
+#include "data/pack.h"
 
 /* Longest path of an image, with its zero byte. */
 enum { MIX__PATH_MAX = 4096 };
@@ -16,20 +16,30 @@ struct mix__half {
     char **names;    /* folder layout: (count) file names inside their class; else NULL */
     uint8_t *pixels; /* (count, height, width, channels); NULL: decoded at every use */
     int height, width;
-    bool original; /* pixels are as in the file, not brought to the evaluation geometry */
+    bool original;          /* pixels are as in the file, not brought to the evaluation geometry */
+    struct mix__pack *pack; /* pack layout; else NULL */
 };
 
 struct mix_data {
     mix_ctx *ctx;
     char *path;
     mix_data_options options;
+    bool unchecked; /* a folder's images are listed only: to be packed */
     int classes, channels, size;
-    char **class_names; /* (classes) */
+    mix_normalize normalize; /* never auto */
+    char **class_names;      /* (classes) */
     struct mix__half halves[MIX_SPLITS];
 };
 
+/* mix_data_open() without its checks of the images of a folder. */
+MIX_CHECKED mix_status mix__data_list(mix_data **out, mix_ctx *ctx, const char *path,
+                                      const mix_data_options *options);
+
 bool mix__idx_present(const char *path);
 MIX_CHECKED mix_status mix__idx_open(mix_data *data);
+
+bool mix__packs_present(const char *path);
+MIX_CHECKED mix_status mix__packs_open(mix_data *data);
 
 bool mix__folder_present(const char *path);
 MIX_CHECKED mix_status mix__folder_open(mix_data *data);
@@ -37,9 +47,20 @@ MIX_CHECKED mix_status mix__folder_open(mix_data *data);
 void mix__folder_path(const mix_data *data, mix_split split, size_t index,
                       char path[MIX__PATH_MAX]);
 
-/* One image, as in its file or at the evaluation geometry (size,size,channels); release it with
- * mix__image_release(). Any thread. */
+/* An image's file, read or mapped; release it with mix__file_release(). Folder and pack layout, any
+ * thread. */
+struct mix__file {
+    struct mix__source source;
+    char *owned; /* its bytes when they were read, else NULL */
+    char name[MIX__PATH_MAX];
+};
+MIX_CHECKED mix_status mix__data_file(const mix_data *data, mix_split split, size_t index,
+                                      struct mix__file *file);
+void mix__file_release(mix_ctx *ctx, struct mix__file *file);
+
+/* One image (size,size,channels): at the evaluation geometry, or with draws RandomResizedCrop's
+ * box of it; release it with mix__image_release(). Any thread. */
 MIX_CHECKED mix_status mix__data_image(const mix_data *data, mix_split split, size_t index,
-                                       bool original, struct mix__image *image);
+                                       const struct mix__draws *draws, struct mix__image *image);
 
 #endif

@@ -194,17 +194,17 @@ struct reference {
     int height, width;
 };
 
-static mix_status check_size(const mix_data *data, const char *path, const struct mix__image *image,
+static mix_status check_size(const mix_data *data, const char *path, int height, int width,
                              const struct reference *first)
 {
-    if (data->options.size || (image->height == first->height && image->width == first->width))
+    if (data->options.size || (height == first->height && width == first->width))
         return MIX_OK;
     char other[MIX__PATH_MAX];
     mix__folder_path(data, first->split, first->index, other);
     return mix__fail(data->ctx, MIX_ESHAPE,
                      "%s is %d x %d pixels and %s is %d x %d: images of different sizes need a "
                      "size to bring them to",
-                     other, first->width, first->height, path, image->width, image->height);
+                     other, first->width, first->height, path, width, height);
 }
 
 /* Decodes an image and keeps it, at the evaluation geometry, when the half keeps its pixels. */
@@ -212,19 +212,26 @@ static mix_status take_image(mix_data *data, mix_split split, size_t index,
                              const struct reference *first, bool *resized)
 {
     const struct mix__half *half = &data->halves[split];
-    char path[MIX__PATH_MAX];
-    mix__folder_path(data, split, index, path);
+    const size_t bytes = (size_t)data->size * data->size * data->channels;
+    struct mix__file file;
     struct mix__image image;
-    MIX_TRY(mix__image_decode(data->ctx, path, &image));
-    mix_status status = check_size(data, path, &image, first);
-    if (status == MIX_OK && half->pixels) {
-        const size_t bytes = (size_t)data->size * data->size * data->channels;
-        *resized = image.height != data->size || image.width != data->size;
-        status = mix__image_fit(data->ctx, &image, data->size);
+    int height, width;
+    mix_status status = mix__data_file(data, split, index, &file);
+    if (status == MIX_OK)
+        status = mix__source_size(data->ctx, &file.source, &height, &width);
+    if (status == MIX_OK) {
+        const struct mix__view view =
+            mix__view_fit(height, width, data->size, data->options.resize);
+        *resized = height != data->size || width != data->size || data->options.resize;
+        status = mix__image_decode(data->ctx, &file.source, mix__view_shrink(&view), &image);
         if (status == MIX_OK)
+            status = check_size(data, file.name, height, width, first);
+        if (status == MIX_OK && half->pixels &&
+            (status = mix__image_view(data->ctx, &image, &view)) == MIX_OK)
             memcpy(half->pixels + index * bytes, image.pixels, bytes);
+        mix__image_release(data->ctx, &image);
     }
-    mix__image_release(data->ctx, &image);
+    mix__file_release(data->ctx, &file);
     return status;
 }
 
@@ -305,29 +312,44 @@ static mix_status take_half(mix_data *data, mix_split split, const struct refere
     return status;
 }
 
-/* The first training image that can be decoded gives the size when the options do not. */
+static mix_status image_size(const mix_data *data, mix_split split, size_t index, int *height,
+                             int *width)
+{
+    struct mix__file file;
+    struct mix__image image;
+    mix_status status = mix__data_file(data, split, index, &file);
+    if (status == MIX_OK &&
+        (status = mix__image_decode(data->ctx, &file.source, 1, &image)) == MIX_OK) {
+        *height = image.height;
+        *width = image.width;
+        mix__image_release(data->ctx, &image);
+    }
+    mix__file_release(data->ctx, &file);
+    return status;
+}
+
+/* The first training image that can be decoded gives its size to the data set when the options do
+ * not. */
 static mix_status find_reference(mix_data *data, struct reference *first)
 {
     *first = (struct reference){ .split = MIX_TRAIN };
-    char path[MIX__PATH_MAX];
-    struct mix__image image;
     for (;; first->index++) {
-        mix__folder_path(data, first->split, first->index, path);
-        const mix_status status = mix__image_decode(data->ctx, path, &image);
+        const mix_status status =
+            image_size(data, first->split, first->index, &first->height, &first->width);
         if (status == MIX_OK)
             break;
         if (status != MIX_EFORMAT || !data->options.skip_bad_images ||
             first->index + 1 == data->halves[MIX_TRAIN].count)
             return status;
     }
-    first->height = image.height;
-    first->width = image.width;
-    mix__image_release(data->ctx, &image);
-    if (data->options.size == 0 && first->height != first->width)
+    if (data->options.size == 0 && first->height != first->width) {
+        char path[MIX__PATH_MAX];
+        mix__folder_path(data, first->split, first->index, path);
         return mix__fail(data->ctx, MIX_ESHAPE,
                          "%s is %d x %d pixels: images that are not square need a size to bring "
                          "them to",
                          path, first->width, first->height);
+    }
     data->size = data->options.size ? data->options.size : first->height;
     return MIX_OK;
 }
@@ -354,6 +376,8 @@ mix_status mix__folder_open(mix_data *data)
     MIX_TRY(list_classes(data));
     for (int split = 0; split < MIX_SPLITS; split++)
         MIX_TRY(list_images(data, split));
+    if (data->unchecked)
+        return MIX_OK;
     struct reference first;
     MIX_TRY(find_reference(data, &first));
     MIX_TRY(make_store(data));

@@ -1,44 +1,11 @@
 /*
- * engine/basic.c - add, global average pool, dropout and a lone activation.
+ * engine/basic.c - add, channel gate, dropout and a lone activation.
  */
 #include <assert.h>
 #include <string.h>
 
 #include "base/random.h"
 #include "engine/inside.h"
-
-static void pool_forward(const struct mix__engine *e, const struct mix__step *s)
-{
-    const float *x = mix__engine_at(e, s->x[0]);
-    float *y = mix__engine_at(e, s->y);
-    const size_t c = (size_t)s->in.c, pixels = (size_t)s->in.h * s->in.w;
-#pragma omp parallel for schedule(static)
-    for (int n = 0; n < e->plan.batch; n++) {
-        float *out = y + (size_t)n * c;
-        memset(out, 0, c * sizeof *out);
-        for (size_t i = 0; i < pixels; i++)
-            e->loops.add(out, out, x + ((size_t)n * pixels + i) * c, c);
-        for (size_t i = 0; i < c; i++)
-            out[i] /= (float)pixels;
-    }
-}
-
-static void pool_backward(const struct mix__engine *e, const struct mix__step *s)
-{
-    const float *dy = mix__engine_at(e, s->dy);
-    float *dx = mix__engine_at(e, s->dx[0]);
-    const size_t c = (size_t)s->in.c, pixels = (size_t)s->in.h * s->in.w;
-#pragma omp parallel for schedule(static)
-    for (int n = 0; n < e->plan.batch; n++) {
-        for (size_t i = 0; i < pixels; i++) {
-            float *to = dx + ((size_t)n * pixels + i) * c;
-            for (size_t j = 0; j < c; j++) {
-                const float g = dy[(size_t)n * c + j] / (float)pixels;
-                to[j] = s->accumulate[0] ? to[j] + g : g;
-            }
-        }
-    }
-}
 
 /* y or dx = x or dy * mask / (1 - rate); the mask is drawn again in the backward pass. */
 static void dropout(const struct mix__engine *e, const struct mix__step *s, float *to,
@@ -81,6 +48,34 @@ static void add_backward(const struct mix__engine *e, const struct mix__step *s)
     }
 }
 
+static void gate_forward(const struct mix__engine *e, const struct mix__step *s, float *y,
+                         const float *x)
+{
+    const float *gate = mix__engine_at(e, s->x[1]);
+    const size_t c = (size_t)s->in.c, pixels = (size_t)s->in.h * s->in.w;
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < e->plan.batch; n++) {
+        const size_t at = (size_t)n * pixels * c;
+        e->loops.gate_forward(y + at, x + at, gate + (size_t)n * c, pixels, c);
+    }
+}
+
+static void gate_backward(const struct mix__engine *e, const struct mix__step *s)
+{
+    const float *dy = mix__engine_at(e, s->dy), *x = mix__engine_at(e, s->x[0]);
+    const float *gate = mix__engine_at(e, s->x[1]);
+    float *dx = mix__engine_at(e, s->dx[0]), *dgate = mix__engine_at(e, s->dx[1]);
+    const size_t c = (size_t)s->in.c, pixels = (size_t)s->in.h * s->in.w;
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < e->plan.batch; n++) {
+        const size_t at = (size_t)n * pixels * c, row = (size_t)n * c;
+        if (!s->accumulate[1])
+            memset(dgate + row, 0, c * sizeof *dgate);
+        e->loops.gate_backward(dx + at, dgate + row, dy + at, x + at, gate + row, pixels, c,
+                               s->accumulate[0]);
+    }
+}
+
 void mix__basic_forward(struct mix__engine *e, const struct mix__step *s)
 {
     const float *x = mix__engine_at(e, s->x[0]);
@@ -90,8 +85,14 @@ void mix__basic_forward(struct mix__engine *e, const struct mix__step *s)
     case MIX__STEP_ADD:
         add(e, y, x, mix__engine_at(e, s->x[1]), n);
         break;
-    case MIX__STEP_POOL:
-        pool_forward(e, s);
+    case MIX__STEP_GATE:
+        gate_forward(e, s, y, x);
+        break;
+    case MIX__STEP_MAXPOOL:
+        mix__maxpool_forward(e, s);
+        break;
+    case MIX__STEP_AVGPOOL:
+        mix__avgpool_forward(e, s);
         break;
     case MIX__STEP_DROPOUT:
         dropout(e, s, y, x, false);
@@ -109,8 +110,14 @@ void mix__basic_backward(struct mix__engine *e, const struct mix__step *s)
     case MIX__STEP_ADD:
         add_backward(e, s);
         break;
-    case MIX__STEP_POOL:
-        pool_backward(e, s);
+    case MIX__STEP_GATE:
+        gate_backward(e, s);
+        break;
+    case MIX__STEP_MAXPOOL:
+        mix__maxpool_backward(e, s);
+        break;
+    case MIX__STEP_AVGPOOL:
+        mix__avgpool_backward(e, s);
         break;
     case MIX__STEP_DROPOUT:
         dropout(e, s, mix__engine_at(e, s->dx[0]), mix__engine_at(e, s->dy), s->accumulate[0]);

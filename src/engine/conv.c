@@ -193,22 +193,23 @@ static mix_status plan_pass(struct mix__conv *c, enum pass pass, const struct de
 {
     mix_ctx *ctx = c->backend->ctx;
     const dnnl_dims_t strides = { c->d.stride, c->d.stride }, pad = { c->d.pad, c->d.pad };
+    const dnnl_dims_t end = { c->d.pad_end, c->d.pad_end };
     dnnl_convolution_desc_t op;
     switch (pass) {
     case FORWARD:
         DNNL_TRY(ctx, dnnl_convolution_forward_desc_init(
                           &op, dnnl_forward_training, dnnl_convolution_direct, &m->x, &m->w_any,
-                          c->d.bias ? &m->bias : NULL, &m->y, strides, pad, pad));
+                          c->d.bias ? &m->bias : NULL, &m->y, strides, pad, end));
         break;
     case BACKWARD_DATA:
         DNNL_TRY(ctx,
                  dnnl_convolution_backward_data_desc_init(&op, dnnl_convolution_direct, &m->x,
-                                                          &m->w_any, &m->y, strides, pad, pad));
+                                                          &m->w_any, &m->y, strides, pad, end));
         break;
     default:
         DNNL_TRY(ctx, dnnl_convolution_backward_weights_desc_init(&op, dnnl_convolution_direct,
                                                                   &m->x, &m->w_any, NULL, &m->y,
-                                                                  strides, pad, pad));
+                                                                  strides, pad, end));
     }
     DNNL_TRY(ctx, dnnl_primitive_desc_create(desc, &op, attr, c->backend->engine, hint));
     return realise(c, pass, *desc, m);
@@ -258,7 +259,7 @@ mix_status mix__conv_new(struct mix__conv **out, struct mix__backend *backend,
     c->loops = loops;
     c->d = *dims;
     c->depthwise = dims->groups > 1 && dims->groups == dims->c && dims->c == dims->k && !dims->bias;
-    c->product = dims->groups == 1 && dims->kernel == 1 && dims->pad == 0;
+    c->product = dims->groups == 1 && dims->kernel == 1 && dims->pad == 0 && dims->pad_end == 0;
     const mix_status status = c->depthwise ? plan_depthwise(c, backward) : plan_dense(c, backward);
     if (status != MIX_OK) {
         mix__conv_free(c);

@@ -11,7 +11,7 @@
 #include "engine/loops.h"
 
 struct mix__conv_dims {
-    int n, h, w, c, oh, ow, k, kernel, stride, pad, groups;
+    int n, h, w, c, oh, ow, k, kernel, stride, pad, pad_end, groups; /* pad: above, left */
     bool bias;
 };
 

@@ -26,6 +26,7 @@ static mix_status make_convs(struct mix__engine *e, bool backward)
             .kernel = node->kernel,
             .stride = node->stride,
             .pad = node->pad,
+            .pad_end = node->pad_end,
             .groups = node->groups,
             .bias = node->bias >= 0,
         };

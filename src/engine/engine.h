@@ -29,6 +29,8 @@ struct mix__pass {
     bool update_stats; /* and move the running statistics                                      */
     bool dropout;
     uint64_t seed, step; /* of dropout                                                         */
+    float *measure;      /* without batch_stats: where the batch's mean and variance at each batch
+                            norm go, laid out as state->stats; NULL: not wanted                */
 };
 
 struct mix__memory {

@@ -3,7 +3,8 @@
  *
  *   plan.c    what runs when, and where it lies       conv.c    convolutions
  *   norm.c    batch norm + activation + quantizer     fake.c    quantizers and quantized weights
- *   basic.c   add, pool, dropout, activation          engine.c  the walk over the steps
+ *   basic.c   add, gate, dropout, activation          pool.c    pools
+ *   engine.c  the walk over the steps
  *
  * Sums over a tensor are taken in MIX__GROUPS equal parts of its rows, each part by one thread, in
  * pieces that stay in the cache; the parts are then added up in order. So a sum does not depend on
@@ -91,6 +92,12 @@ void mix__fake_collect(struct mix__engine *e, const struct mix__step *s, unsigne
 mix_status mix__weights_prepare(struct mix__engine *e) MIX_CHECKED;
 /* e->dweights, the gradient at the (quantized) weights, is added to state->grad. */
 void mix__weights_backward(struct mix__engine *e, int layer);
+
+/* pool.c */
+void mix__maxpool_forward(const struct mix__engine *e, const struct mix__step *s);
+void mix__maxpool_backward(const struct mix__engine *e, const struct mix__step *s);
+void mix__avgpool_forward(const struct mix__engine *e, const struct mix__step *s);
+void mix__avgpool_backward(const struct mix__engine *e, const struct mix__step *s);
 
 /* basic.c */
 void mix__basic_forward(struct mix__engine *e, const struct mix__step *s);

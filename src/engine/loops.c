@@ -58,19 +58,17 @@ static double total(const float *place)
     return sum;
 }
 
-/* Not a number stays so. */
-MIX__TEMPLATE float activate(float u, enum mix__act act)
-{
-    if (act == MIX__ACT_RELU)
-        return u < 0.0f ? 0.0f : u;
-    return act == MIX__ACT_RELU6 ? mix__clip(u, 0.0f, 6.0f) : u;
-}
-
-/* dy where the activation of u has slope 1. */
+/* dy times the slope of the activation at u. */
 MIX__TEMPLATE float activate_back(float dy, float u, enum mix__act act)
 {
     if (act == MIX__ACT_RELU)
         return u > 0.0f ? dy : 0.0f;
+    if (act == MIX__ACT_HARDSWISH) {
+        const float inside = dy * ((2.0f * u + 3.0f) / 6.0f), above = u >= 3.0f ? dy : inside;
+        return u > -3.0f ? above : 0.0f;
+    }
+    if (act == MIX__ACT_HARDSIGMOID)
+        return (u > -3.0f) & (u < 3.0f) ? dy / 6.0f : 0.0f;
     return act == MIX__ACT_NONE || ((u > 0.0f) & (u < 6.0f)) ? dy : 0.0f;
 }
 
@@ -92,6 +90,8 @@ enum { MANY = 2 };
         CASES(f, MIX__ACT_NONE, __VA_ARGS__)                                                       \
         CASES(f, MIX__ACT_RELU, __VA_ARGS__)                                                       \
         CASES(f, MIX__ACT_RELU6, __VA_ARGS__)                                                      \
+        CASES(f, MIX__ACT_HARDSWISH, __VA_ARGS__)                                                  \
+        CASES(f, MIX__ACT_HARDSIGMOID, __VA_ARGS__)                                                \
     }
 
 /* The affine map's values at each place of a strip. NULL: the identity. */
@@ -110,7 +110,7 @@ MIX__TEMPLATE void strip_forward(enum mix__act act, int branches, float *y, cons
 {
     ALIGNED float a[WIDE];
     if (branches == 0) {
-        SIMD for (size_t i = 0; i < n; i++) y[i] = activate(affine_at(p, i, z[i]), act);
+        SIMD for (size_t i = 0; i < n; i++) y[i] = mix__activate(affine_at(p, i, z[i]), act);
         return;
     }
     if (branches == 1) {
@@ -118,14 +118,14 @@ MIX__TEMPLATE void strip_forward(enum mix__act act, int branches, float *y, cons
         const float step = fake->step[0];
         SIMD for (size_t i = 0; i < n; i++)
         {
-            const float x = activate(affine_at(p, i, z[i]), act);
+            const float x = mix__activate(affine_at(p, i, z[i]), act);
             y[i] = mix__dequantize(mix__quantize(x, step, &b), step, &b);
         }
         return;
     }
     SIMD for (size_t i = 0; i < n; i++)
     {
-        a[i] = activate(affine_at(p, i, z[i]), act);
+        a[i] = mix__activate(affine_at(p, i, z[i]), act);
         y[i] = 0.0f;
     }
     for (int k = 0; k < fake->n_branch; k++) {
@@ -356,7 +356,8 @@ MIX__TEMPLATE void strip_norm_backward(enum mix__act act, int branches, float *r
     const struct mix__bounds b = fake->bounds[0];
     const float step = fake->step[0];
     if (branches == MANY) {
-        SIMD for (size_t i = 0; i < n; i++) a[i] = activate(p->scale[i] * z[i] + p->offset[i], act);
+        SIMD for (size_t i = 0; i < n; i++) a[i] =
+            mix__activate(p->scale[i] * z[i] + p->offset[i], act);
         strip_branches(keep, a, dy, n, fake, at);
     }
     float *restrict step_at = at->step[0];
@@ -367,7 +368,7 @@ MIX__TEMPLATE void strip_norm_backward(enum mix__act act, int branches, float *r
         if (branches == 1) {
             float code;
             bool inside;
-            step_at[i] += g * step_slope(activate(u, act), step, &b, &code, &inside);
+            step_at[i] += g * step_slope(mix__activate(u, act), step, &b, &code, &inside);
             g = inside ? g : 0.0f;
         } else if (branches == MANY) {
             g = keep[i] * g;
@@ -472,6 +473,23 @@ static void act_backward(float *dx, const float *dy, const float *x, size_t n, i
     SPECIALISE(act_backward_as, act, accumulate ? 1 : 0, dx, dy, x, n)
 }
 
+static void gate_forward(float *y, const float *x, const float *gate, size_t rows, size_t c)
+{
+    for (size_t r = 0; r < rows; r++)
+        SIMD for (size_t i = 0; i < c; i++) y[r * c + i] = x[r * c + i] * gate[i];
+}
+
+static void gate_backward(float *dx, float *dgate, const float *dy, const float *x,
+                          const float *gate, size_t rows, size_t c, int accumulate)
+{
+    for (size_t r = 0; r < rows; r++, dx += c, dy += c, x += c)
+        SIMD for (size_t i = 0; i < c; i++)
+        {
+            dgate[i] += dy[i] * x[i];
+            dx[i] = accumulate ? dx[i] + dy[i] * gate[i] : dy[i] * gate[i];
+        }
+}
+
 void MIX__LOOPS_NAME(mix__loops_fill)(struct mix__loops *loops)
 {
     loops->fake_forward = fake_forward;
@@ -484,4 +502,6 @@ void MIX__LOOPS_NAME(mix__loops_fill)(struct mix__loops *loops)
     loops->add = add;
     loops->act_forward = act_forward;
     loops->act_backward = act_backward;
+    loops->gate_forward = gate_forward;
+    loops->gate_backward = gate_backward;
 }

@@ -12,7 +12,7 @@
 
 #include <stddef.h>
 
-#include "quant/quant.h"
+#include "quant/act.h"
 
 enum { MIX__BRANCH_MAX = 7 }; /* bit-widths 2..8 */
 
@@ -40,8 +40,6 @@ struct mix__fake_sums {
     double step[MIX__BRANCH_MAX];
     double weight[MIX__BRANCH_MAX];
 };
-
-enum mix__act { MIX__ACT_NONE, MIX__ACT_RELU, MIX__ACT_RELU6 };
 
 /* y = fake(act(scale[c] * z + offset[c])): batch norm folded to an affine map, then the activation,
  * then the quantizer of the layer that reads it. */
@@ -84,9 +82,15 @@ struct mix__loops {
 
     void (*add)(float *y, const float *a, const float *b, size_t n); /* y = a + b; may alias */
     void (*act_forward)(float *y, const float *x, size_t n, enum mix__act act);
-    /* dx = or += dy where the activation of x passes it */
+    /* dx = or += dy times the activation's slope at x */
     void (*act_backward)(float *dx, const float *dy, const float *x, size_t n, int accumulate,
                          enum mix__act act);
+
+    /* y = x * gate[c]; y may be x. */
+    void (*gate_forward)(float *y, const float *x, const float *gate, size_t rows, size_t c);
+    /* dx = or += dy * gate[c]; dgate[c] += sum over rows of dy * x. */
+    void (*gate_backward)(float *dx, float *dgate, const float *dy, const float *x,
+                          const float *gate, size_t rows, size_t c, int accumulate);
 
     /* Output rows [oh0, oh1) of one image: y = x (*) w. */
     void (*dw_forward)(float *y, const float *x, const float *w, const struct mix__dw_shape *s,

@@ -35,6 +35,7 @@ enum { LANES = 4 };
 enum {
     COPY_MAX = 512, /* vectors in the copy: half of L1                  */
     COLS_MAX = 32,  /* columns under a tile, so that tiles are not flat */
+    LINE = 16,      /* floats in a cache line */
     TAPS_MAX = 25
 };
 
@@ -90,6 +91,14 @@ MIX__TEMPLATE void put(float *p, vec v, int n)
         memcpy(p, &v, sizeof v);
 }
 
+/* Asks for the line after this one of the same pixel: the next channels' turn comes when the whole
+ * tile has been walked, and a walk with gaps is none that the hardware would foresee. */
+MIX__TEMPLATE void ask_ahead(const float *p, int channels_left)
+{
+    if (channels_left > LINE)
+        __builtin_prefetch(p + LINE, 0, 2);
+}
+
 /* An image (h, w, c) with `spacing` - 1 zeros between its values and endless zeros around them. */
 struct image {
     const float *at;
@@ -134,8 +143,10 @@ MIX__TEMPLATE void copy_input(vec *copy, const struct image *x, const struct til
     for (int i = top; i < bottom; i++) {
         const float *p = x->at + ((size_t)i * x->w + left) * x->c + first;
         const int at = (i * d - t->top) * t->width - t->left;
-        for (int j = left; j < right; j++, p += x->c)
+        for (int j = left; j < right; j++, p += x->c) {
             copy[at + j * d] = get(p, lanes);
+            ask_ahead(p, x->c - first);
+        }
     }
 }
 
@@ -189,9 +200,11 @@ MIX__TEMPLATE void convolve(float *y, int ow, int begin, int end, const struct i
         }
 }
 
-/* dw of kernel rows [row, row + n), summed over a tile in registers. */
+/* dw of kernel rows [row, row + n), summed over a tile in registers; left: channels from dy's on.
+ */
 MIX__TEMPLATE void weight_rows(float *dw, int c, int lanes, const vec *copy, const float *dy,
-                               int ow, const struct tile *t, int kernel, int stride, int row, int n)
+                               int left, int ow, const struct tile *t, int kernel, int stride,
+                               int row, int n)
 {
     vec acc[10] = { { 0 } };
     for (int i = 0; i < t->rows; i++) {
@@ -199,6 +212,8 @@ MIX__TEMPLATE void weight_rows(float *dw, int c, int lanes, const vec *copy, con
         const vec *in = copy + ((size_t)i * stride + row) * t->width;
         for (int j = 0; j < t->cols; j++, g += c, in += stride) {
             const vec d = get(g, lanes);
+            if (row == 0)
+                ask_ahead(g, left);
             UNROLL for (int r = 0; r < n; r++) UNROLL for (int s = 0; s < kernel; s++)
                 acc[r * kernel + s] += d * in[r * t->width + s];
         }
@@ -224,11 +239,11 @@ MIX__TEMPLATE void weights(float *dw, const float *dy, int ow, int begin, int en
                 const int lanes = MIN(LANES, c - f);
                 copy_input(copy, x, &t, f, lanes);
                 if (kernel == 3) {
-                    weight_rows(dw + f, c, lanes, copy, dy + f, ow, &t, 3, stride, 0, 3);
+                    weight_rows(dw + f, c, lanes, copy, dy + f, c - f, ow, &t, 3, stride, 0, 3);
                 } else {
-                    weight_rows(dw + f, c, lanes, copy, dy + f, ow, &t, 5, stride, 0, 2);
-                    weight_rows(dw + f, c, lanes, copy, dy + f, ow, &t, 5, stride, 2, 2);
-                    weight_rows(dw + f, c, lanes, copy, dy + f, ow, &t, 5, stride, 4, 1);
+                    weight_rows(dw + f, c, lanes, copy, dy + f, c - f, ow, &t, 5, stride, 0, 2);
+                    weight_rows(dw + f, c, lanes, copy, dy + f, c - f, ow, &t, 5, stride, 2, 2);
+                    weight_rows(dw + f, c, lanes, copy, dy + f, c - f, ow, &t, 5, stride, 4, 1);
                 }
             }
         }

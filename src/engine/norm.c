@@ -95,6 +95,19 @@ static void use_batch_statistics(struct mix__engine *e, const struct mix__step *
     }
 }
 
+static void measure_statistics(struct mix__engine *e, const struct mix__step *s, const float *z)
+{
+    const mix_graph *g = e->graph;
+    const size_t rows = mix__rows(e, &s->in), c = (size_t)s->in.c;
+    float *mean = e->pass.measure + (g->params[s->node->mean].offset - g->n_trained);
+    float *var = e->pass.measure + (g->params[s->node->var].offset - g->n_trained);
+    batch_statistics(e, z, rows, c);
+    for (size_t i = 0; i < c; i++) {
+        mean[i] = (float)e->group_sums[i];
+        var[i] = (float)(e->group_sums[e->widest + i] / (double)rows);
+    }
+}
+
 static void use_running_statistics(struct mix__engine *e, const struct mix__step *s)
 {
     struct mix__norm *norm = &e->norms[s->norm];
@@ -112,6 +125,8 @@ void mix__norm_forward(struct mix__engine *e, const struct mix__step *s)
     float *y = mix__engine_at(e, s->y);
     const size_t rows = mix__rows(e, &s->in), c = (size_t)s->in.c;
     const float *gamma = value(e, s->node->gamma), *beta = value(e, s->node->beta);
+    if (!e->pass.batch_stats && e->pass.measure)
+        measure_statistics(e, s, z);
     if (e->pass.batch_stats)
         use_batch_statistics(e, s, z);
     else

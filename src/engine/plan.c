@@ -69,8 +69,8 @@ static void plan_norm(struct maker *m, const struct mix__node *node)
     int out = node->out;
     enum mix__act act = MIX__ACT_NONE;
     const struct mix__node *next = single_reader(m, out);
-    if (next && (next->op == MIX__OP_RELU || next->op == MIX__OP_RELU6)) {
-        act = next->op == MIX__OP_RELU ? MIX__ACT_RELU : MIX__ACT_RELU6;
+    if (next && mix__op_act(next->op) != MIX__ACT_NONE) {
+        act = mix__op_act(next->op);
         m->skip[next - m->graph->nodes] = true;
         out = next->out;
         next = single_reader(m, out);
@@ -115,10 +115,29 @@ static void plan_conv(struct maker *m, const struct mix__node *node)
     s->y = m->value[node->out] = new_buffer(m, &m->graph->tensors[node->out]);
 }
 
+/* Of nodes that are a step each. */
+static enum mix__step_kind kind_of(enum mix__op op)
+{
+    switch (op) {
+    case MIX__OP_ADD:
+        return MIX__STEP_ADD;
+    case MIX__OP_MUL:
+        return MIX__STEP_GATE;
+    case MIX__OP_MAXPOOL:
+        return MIX__STEP_MAXPOOL;
+    case MIX__OP_GLOBAL_AVGPOOL:
+        return MIX__STEP_AVGPOOL;
+    case MIX__OP_DROPOUT:
+        return MIX__STEP_DROPOUT;
+    default:
+        assert(mix__op_act(op) != MIX__ACT_NONE);
+        return MIX__STEP_ACT;
+    }
+}
+
 static void plan_node(struct maker *m, const struct mix__node *node)
 {
     const struct mix__tensor *x = &m->graph->tensors[node->in[0]];
-    struct mix__step *s;
     switch (node->op) {
     case MIX__OP_CONV2D:
     case MIX__OP_LINEAR:
@@ -134,22 +153,13 @@ static void plan_node(struct maker *m, const struct mix__node *node)
                                   node->name, x->h, x->w);
         m->value[node->out] = m->value[node->in[0]];
         return;
-    case MIX__OP_RELU:
-    case MIX__OP_RELU6:
-        s = new_step(m, MIX__STEP_ACT, node, node->in[0], node->out);
-        s->act = node->op == MIX__OP_RELU ? MIX__ACT_RELU : MIX__ACT_RELU6;
-        break;
-    case MIX__OP_ADD:
-        s = new_step(m, MIX__STEP_ADD, node, node->in[0], node->out);
-        s->x[1] = m->value[node->in[1]];
-        break;
-    case MIX__OP_GLOBAL_AVGPOOL:
-        s = new_step(m, MIX__STEP_POOL, node, node->in[0], node->out);
-        break;
     default:
-        assert(node->op == MIX__OP_DROPOUT);
-        s = new_step(m, MIX__STEP_DROPOUT, node, node->in[0], node->out);
+        break;
     }
+    struct mix__step *s = new_step(m, kind_of(node->op), node, node->in[0], node->out);
+    s->act = mix__op_act(node->op);
+    if (node->n_in == 2)
+        s->x[1] = m->value[node->in[1]];
     s->y = m->value[node->out] = new_buffer(m, &m->graph->tensors[node->out]);
 }
 
@@ -200,6 +210,8 @@ static void plan_gradients(struct maker *m, bool *written)
                 break;
             default:
                 s->dx[0] = grad_of(m, in);
+                if (s->kind == MIX__STEP_GATE)
+                    s->dx[1] = grad_of(m, s->node->in[1]);
             }
         }
         for (int k = 0; k < 2 && m->status == MIX_OK; k++) {
@@ -249,11 +261,12 @@ static void find_spans(struct mix__plan *p)
         use(p, s->dy, back);
         use(p, s->dx[0], back);
         use(p, s->dx[1], back);
-        if (s->kind == MIX__STEP_CONV || s->kind == MIX__STEP_NORM || s->kind == MIX__STEP_FAKE ||
-            s->kind == MIX__STEP_ACT) {
-            use(p, s->x[0], back);
-            use(p, s->raw, back);
-        }
+        if (s->kind == MIX__STEP_ADD || s->kind == MIX__STEP_AVGPOOL ||
+            s->kind == MIX__STEP_DROPOUT)
+            continue;
+        use(p, s->x[0], back);
+        use(p, s->x[1], back);
+        use(p, s->raw, back);
     }
     use(p, p->input, 0); /* the same batch may be run again */
     use(p, p->input, end);

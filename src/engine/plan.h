@@ -2,7 +2,7 @@
  * engine/plan.h - from a graph to a list of steps over buffers in one arena.
  *
  * The plan is made once. It decides
- *   - what is fused: batch norm + ReLU(6) + the quantizer of the one layer that reads the result
+ *   - what is fused: batch norm + activation + the quantizer of the one layer that reads the result
  * are one NORM step; a quantizer whose input has other readers is a FAKE step of its own
  *   - which buffers share one place: a gradient runs through a NORM step in place, through
  *     an addition without a copy for one side; without a backward pass, values do so too
@@ -22,7 +22,9 @@ enum mix__step_kind {
     MIX__STEP_FAKE,
     MIX__STEP_ACT,
     MIX__STEP_ADD,
-    MIX__STEP_POOL,
+    MIX__STEP_GATE,
+    MIX__STEP_MAXPOOL,
+    MIX__STEP_AVGPOOL,
     MIX__STEP_DROPOUT
 };
 

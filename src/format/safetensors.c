@@ -7,6 +7,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,13 +25,14 @@ static const struct dtype {
     enum mix__st_dtype dtype;
     unsigned bits; /* of one element */
 } dtypes[] = {
+    /* by dtype, then the OTHER ones */
     { "F32", MIX__ST_F32, 32 },      { "F64", MIX__ST_F64, 64 },
     { "I64", MIX__ST_I64, 64 },      { "U64", MIX__ST_U64, 64 },
     { "I32", MIX__ST_I32, 32 },      { "U8", MIX__ST_U8, 8 },
-    { "BOOL", MIX__ST_OTHER, 8 },    { "I8", MIX__ST_OTHER, 8 },
-    { "I16", MIX__ST_OTHER, 16 },    { "U16", MIX__ST_OTHER, 16 },
-    { "U32", MIX__ST_OTHER, 32 },    { "F16", MIX__ST_OTHER, 16 },
-    { "BF16", MIX__ST_OTHER, 16 },   { "C64", MIX__ST_OTHER, 64 },
+    { "F16", MIX__ST_F16, 16 },      { "BF16", MIX__ST_BF16, 16 },
+    { "I16", MIX__ST_I16, 16 },      { "I8", MIX__ST_I8, 8 },
+    { "BOOL", MIX__ST_BOOL, 8 },     { "U16", MIX__ST_OTHER, 16 },
+    { "U32", MIX__ST_OTHER, 32 },    { "C64", MIX__ST_OTHER, 64 },
     { "F8_E4M3", MIX__ST_OTHER, 8 }, { "F8_E5M2", MIX__ST_OTHER, 8 },
     { "F8_E8M0", MIX__ST_OTHER, 8 }, { "F6_E2M3", MIX__ST_OTHER, 6 },
     { "F6_E3M2", MIX__ST_OTHER, 6 }, { "F4", MIX__ST_OTHER, 4 },
@@ -59,6 +61,26 @@ static const struct dtype *find_dtype(const char *name)
             return &dtypes[i];
     }
     return NULL;
+}
+
+const char *mix__st_dtype_name(enum mix__st_dtype dtype)
+{
+    return dtype == MIX__ST_OTHER ? "another type" : dtypes[dtype].name;
+}
+
+size_t mix__st_dtype_size(enum mix__st_dtype dtype)
+{
+    return dtype == MIX__ST_OTHER ? 1 : dtypes[dtype].bits / 8;
+}
+
+void mix__st_shape_text(char *text, size_t size, int rank, const int64_t *dims)
+{
+    size_t used = (size_t)snprintf(text, size, "(");
+    for (int i = 0; i < rank && used < size; i++)
+        used +=
+            (size_t)snprintf(text + used, size - used, i ? ",%lld" : "%lld", (long long)dims[i]);
+    if (used < size)
+        snprintf(text + used, size - used, ")");
 }
 
 /* Bytes of a tensor; false when they overflow or do not fill the last one. */
@@ -222,12 +244,6 @@ static mix_status check_tiling(struct mix__st_file *f)
     return MIX_OK;
 }
 
-/* Size and alignment of an element in memory; 1 for those that are not looked into. */
-static size_t element_size(enum mix__st_dtype dtype)
-{
-    return dtype == MIX__ST_OTHER ? 1 : dtypes[dtype].bits / 8;
-}
-
 /* Other writers need not align; whoever reads floats may count on it. */
 static mix_status place_data(struct mix__st_file *f)
 {
@@ -235,7 +251,7 @@ static mix_status place_data(struct mix__st_file *f)
         struct entry *e = &f->entries[i];
         const size_t at = f->data + e->begin; /* bytes is MIX_ALIGN-aligned */
         e->tensor.data = f->bytes + at;
-        if (at % element_size(e->tensor.dtype) == 0)
+        if (at % mix__st_dtype_size(e->tensor.dtype) == 0)
             continue;
         if (!(e->copy = mix__alloc(f->ctx, e->tensor.bytes, 1)))
             return MIX_ENOMEM;
@@ -244,24 +260,25 @@ static mix_status place_data(struct mix__st_file *f)
     return MIX_OK;
 }
 
-static mix_status open_checked(struct mix__st_file *f)
+static mix_status check(struct mix__st_file *f)
 {
-    MIX_TRY(mix__file_read(f->ctx, f->path, SIZE_MAX, &f->bytes, &f->size));
     MIX_TRY(load_header(f));
     MIX_TRY(read_entries(f));
     MIX_TRY(check_tiling(f));
     return place_data(f);
 }
 
-mix_status mix__st_open(struct mix__st_file **out, mix_ctx *ctx, const char *path)
+mix_status mix__st_parse(struct mix__st_file **out, mix_ctx *ctx, const char *path, char *bytes,
+                         size_t size)
 {
     *out = NULL;
     struct mix__st_file *f = mix__zalloc(ctx, 1, sizeof *f);
-    if (!f)
+    if (!f) {
+        mix__free(ctx, bytes);
         return MIX_ENOMEM;
-    f->ctx = ctx;
-    f->path = path;
-    const mix_status status = open_checked(f);
+    }
+    *f = (struct mix__st_file){ .ctx = ctx, .path = path, .bytes = bytes, .size = size };
+    const mix_status status = check(f);
     if (status != MIX_OK) {
         mix__st_close(f);
         return status;
@@ -269,6 +286,15 @@ mix_status mix__st_open(struct mix__st_file **out, mix_ctx *ctx, const char *pat
     f->path = NULL;
     *out = f;
     return MIX_OK;
+}
+
+mix_status mix__st_open(struct mix__st_file **out, mix_ctx *ctx, const char *path)
+{
+    char *bytes;
+    size_t size;
+    *out = NULL;
+    MIX_TRY(mix__file_read(ctx, path, SIZE_MAX, &bytes, &size));
+    return mix__st_parse(out, ctx, path, bytes, size);
 }
 
 void mix__st_close(struct mix__st_file *file)
@@ -367,7 +393,7 @@ static mix_status lay_out(struct layout *l, const struct mix__st_tensor *tensors
 {
     for (size_t size = 8; size; size /= 2) {
         for (size_t i = 0; i < n; i++) {
-            if (element_size(tensors[i].dtype) == size)
+            if (mix__st_dtype_size(tensors[i].dtype) == size)
                 MIX_TRY(visit(l, &tensors[i]));
         }
     }

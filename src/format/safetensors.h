@@ -18,8 +18,19 @@ enum mix__st_dtype {
     MIX__ST_U64,
     MIX__ST_I32,
     MIX__ST_U8,
+    MIX__ST_F16,
+    MIX__ST_BF16,
+    MIX__ST_I16,
+    MIX__ST_I8,
+    MIX__ST_BOOL,
     MIX__ST_OTHER
 };
+
+/* "F32"; "another type". Bytes of an element; of OTHER, which is not looked into, 1. */
+const char *mix__st_dtype_name(enum mix__st_dtype dtype);
+size_t mix__st_dtype_size(enum mix__st_dtype dtype);
+/* "(32,3,3,3)" */
+void mix__st_shape_text(char *text, size_t size, int rank, const int64_t *dims);
 
 struct mix__st_tensor {
     const char *name;
@@ -33,6 +44,9 @@ struct mix__st_tensor {
 /* Read: the whole file in memory, checked (sizes, overlaps, holes, duplicates, limits). */
 struct mix__st_file;
 mix_status mix__st_open(struct mix__st_file **out, mix_ctx *ctx, const char *path) MIX_CHECKED;
+/* The same from the file's bytes, which it takes, also on failure. path is for sentences. */
+mix_status mix__st_parse(struct mix__st_file **out, mix_ctx *ctx, const char *path, char *bytes,
+                         size_t size) MIX_CHECKED;
 void mix__st_close(struct mix__st_file *file);
 size_t mix__st_count(const struct mix__st_file *file);
 const struct mix__st_tensor *mix__st_at(const struct mix__st_file *file, size_t index);

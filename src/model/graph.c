@@ -8,6 +8,7 @@
 #include "model/graph.h"
 
 #include <assert.h>
+#include <limits.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -141,7 +142,7 @@ int mix__graph_conv(mix_graph *g, const char *name, int in, const struct mix__co
     if (g->failed != MIX_OK)
         return 0;
     const struct mix__tensor x = g->tensors[in];
-    const int reach = s->kernel - 2 * s->pad;
+    const int reach = s->kernel - 2 * s->pad - s->pad_more;
     if (x.c % s->groups || s->out_channels % s->groups || x.h < reach || x.w < reach) {
         fail(
             g, MIX_ESHAPE,
@@ -159,6 +160,7 @@ int mix__graph_conv(mix_graph *g, const char *name, int in, const struct mix__co
     node->kernel = s->kernel;
     node->stride = s->stride;
     node->pad = s->pad;
+    node->pad_end = s->pad + s->pad_more;
     node->groups = s->groups;
     const int dims[4] = { s->out_channels, x.c / s->groups, s->kernel, s->kernel };
     node->weight = add_param(g, name, ".weight", MIX__PARAM_WEIGHT, 4, dims);
@@ -193,20 +195,50 @@ int mix__graph_unary(mix_graph *g, enum mix__op op, const char *name, int in)
     switch (op) {
     case MIX__OP_RELU:
     case MIX__OP_RELU6:
+    case MIX__OP_HARDSIGMOID:
         shape.range = MIX_RANGE_UNSIGNED;
+        break;
+    case MIX__OP_HARDSWISH:
+        shape.range = MIX_RANGE_SHIFTED;
         break;
     case MIX__OP_GLOBAL_AVGPOOL:
         shape.h = shape.w = 1;
         break;
     case MIX__OP_FLATTEN:
+        if ((int64_t)shape.c * shape.h * shape.w > INT_MAX) {
+            fail(g, MIX_ESHAPE, "%s: cannot flatten %dx%dx%d", name, shape.h, shape.w, shape.c);
+            return 0;
+        }
         shape.c *= shape.h * shape.w;
         shape.h = shape.w = 1;
         break;
     default:
-        assert(!"not a unary node");
+        assert(!"not a node with one input and no numbers");
     }
     const struct mix__node *node = add_node(g, op, name, in, -1, &shape);
     return node ? node->out : 0;
+}
+
+int mix__graph_maxpool(mix_graph *g, const char *name, int in, int kernel, int stride, int pad)
+{
+    if (g->failed != MIX_OK)
+        return 0;
+    struct mix__tensor shape = g->tensors[in];
+    const int reach = kernel - 2 * pad;
+    if (2 * pad > kernel || shape.h < reach || shape.w < reach) {
+        fail(g, MIX_ESHAPE, "%s: a %dx%d max pool with %d of padding does not fit %dx%dx%d", name,
+             kernel, kernel, pad, shape.h, shape.w, shape.c);
+        return 0;
+    }
+    shape.h = (shape.h - reach) / stride + 1;
+    shape.w = (shape.w - reach) / stride + 1;
+    struct mix__node *node = add_node(g, MIX__OP_MAXPOOL, name, in, -1, &shape);
+    if (!node)
+        return 0;
+    node->kernel = kernel;
+    node->stride = stride;
+    node->pad = node->pad_end = pad;
+    return node->out;
 }
 
 int mix__graph_dropout(mix_graph *g, const char *name, int in, float rate)
@@ -237,6 +269,32 @@ int mix__graph_add(mix_graph *g, const char *name, int a, int b)
     return node ? node->out : 0;
 }
 
+/* A hard sigmoid lies in 0..1 and keeps what it multiplies inside its range. */
+static mix_range gate_range(const mix_graph *g, const struct mix__tensor *x,
+                            const struct mix__tensor *gate)
+{
+    const bool to_one = gate->producer >= 0 && g->nodes[gate->producer].op == MIX__OP_HARDSIGMOID;
+    if (to_one || (x->range == MIX_RANGE_UNSIGNED && gate->range == MIX_RANGE_UNSIGNED))
+        return x->range;
+    return MIX_RANGE_SIGNED;
+}
+
+int mix__graph_mul(mix_graph *g, const char *name, int a, int gate)
+{
+    if (g->failed != MIX_OK)
+        return 0;
+    const struct mix__tensor x = g->tensors[a], y = g->tensors[gate];
+    if (y.h != 1 || y.w != 1 || x.c != y.c) {
+        fail(g, MIX_ESHAPE, "%s: cannot multiply %dx%dx%d by %dx%dx%d; expected 1x1x%d", name, x.h,
+             x.w, x.c, y.h, y.w, y.c, x.c);
+        return 0;
+    }
+    struct mix__tensor shape = x;
+    shape.range = gate_range(g, &x, &y);
+    const struct mix__node *node = add_node(g, MIX__OP_MUL, name, a, gate, &shape);
+    return node ? node->out : 0;
+}
+
 int mix__graph_linear(mix_graph *g, const char *name, int in, int out_features)
 {
     if (g->failed != MIX_OK)
@@ -258,6 +316,22 @@ int mix__graph_linear(mix_graph *g, const char *name, int in, int out_features)
     node->weight = add_param(g, name, ".weight", MIX__PARAM_WEIGHT, 2, dims);
     node->bias = add_param(g, name, ".bias", MIX__PARAM_BIAS, 1, dims);
     return node->out;
+}
+
+enum mix__act mix__op_act(enum mix__op op)
+{
+    switch (op) {
+    case MIX__OP_RELU:
+        return MIX__ACT_RELU;
+    case MIX__OP_RELU6:
+        return MIX__ACT_RELU6;
+    case MIX__OP_HARDSWISH:
+        return MIX__ACT_HARDSWISH;
+    case MIX__OP_HARDSIGMOID:
+        return MIX__ACT_HARDSIGMOID;
+    default:
+        return MIX__ACT_NONE;
+    }
 }
 
 static void describe_layer(const mix_graph *g, const struct mix__node *node, mix_layer_info *info)
@@ -367,7 +441,8 @@ void mix_graph_info_get(const mix_graph *g, mix_graph_info *info)
         .classes = g->tensors[g->output].c,
         .channels = g->tensors[0].c,
         .size = g->tensors[0].h,
-        .small_stem = g->small_stem,
+        .small_stem = g->n_layers > 0 && g->layers[0].info.stride == 1,
+        .recentre = g->recentre,
         .layers = (int)g->n_layers,
         .parameters = g->n_trained,
     };

@@ -14,14 +14,20 @@
 #define METAMIX_MODEL_GRAPH_H
 
 #include "base/ctx.h"
+#include "metamix/data.h"
 #include "metamix/graph.h"
+#include "quant/act.h"
 
 enum mix__op {
     MIX__OP_CONV2D,
     MIX__OP_BATCHNORM,
     MIX__OP_RELU,
     MIX__OP_RELU6,
+    MIX__OP_HARDSWISH,   /* x relu6(x + 3) / 6 */
+    MIX__OP_HARDSIGMOID, /* relu6(x + 3) / 6   */
     MIX__OP_ADD,
+    MIX__OP_MUL, /* (h, w, c) by one value for each channel, (1, 1, c) */
+    MIX__OP_MAXPOOL,
     MIX__OP_GLOBAL_AVGPOOL,
     MIX__OP_FLATTEN,
     MIX__OP_DROPOUT,
@@ -60,7 +66,8 @@ struct mix__node {
     char name[MIX__NAME_MAX];
     int in[2], n_in; /* tensors */
     int out;
-    int kernel, stride, pad, groups; /* convolution: square, symmetric        */
+    int kernel, stride, pad, groups; /* convolution, max pool: square; pad above and left */
+    int pad_end;                     /* below and right                       */
     float eps, momentum;             /* batch norm; momentum as in PyTorch    */
     float rate;                      /* dropout                               */
     int weight, bias;                /* conv, linear: parameters, -1: none    */
@@ -78,6 +85,8 @@ struct mix_graph {
     char name[MIX__NAME_MAX];
     double width; /* what the zoo was asked for, for checkpoints */
     bool small_stem;
+    mix_normalize normalize;     /* of the images that it was trained with; auto: not known */
+    bool recentre;               /* batch norms hold mean 0 and variance 1 for want of statistics */
     struct mix__tensor *tensors; /* 0 is the image */
     struct mix__node *nodes;
     struct mix__param *params;
@@ -98,17 +107,23 @@ mix_status mix__graph_new(mix_graph **out, mix_ctx *ctx, const char *name, int s
 struct mix__conv_shape {
     int out_channels, kernel, stride, pad, groups;
     bool bias;
+    int pad_more; /* below and right, on top of pad: 1 in TensorFlow's "same" at stride 2 */
 };
 int mix__graph_conv(mix_graph *g, const char *name, int in, const struct mix__conv_shape *shape);
 int mix__graph_batchnorm(mix_graph *g, const char *name, int in, float eps, float momentum);
 int mix__graph_unary(mix_graph *g, enum mix__op op, const char *name,
-                     int in); /* relu, relu6, pool, flatten */
+                     int in); /* activations, global pool, flatten */
+/* The padding never wins. */
+int mix__graph_maxpool(mix_graph *g, const char *name, int in, int kernel, int stride, int pad);
 int mix__graph_dropout(mix_graph *g, const char *name, int in, float rate);
 int mix__graph_add(mix_graph *g, const char *name, int a, int b);
+int mix__graph_mul(mix_graph *g, const char *name, int a, int gate);
 int mix__graph_linear(mix_graph *g, const char *name, int in, int out_features);
 
 /* Closes the graph: lays out values, lists layers, costs them, marks first and last as fixed. */
 mix_status mix__graph_finish(mix_graph *g, int output) MIX_CHECKED;
+
+enum mix__act mix__op_act(enum mix__op op); /* NONE: no activation */
 
 /* Fills values as torchvision would, from the seed (zoo.h). */
 void mix__graph_init_values(mix_graph *g, uint64_t seed);

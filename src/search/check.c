@@ -19,6 +19,7 @@ struct number_rule {
 static const struct number_rule number_rules[] = {
     { "width", 0, 4, true },
     { "image_size", 0, 4096, false },
+    { "resize", 0, 4096, false },
     { "batch", 1, 65536, false },
     { "crop_padding", 0, 256, false },
     { "loader_threads", 1, 64, false },
@@ -50,9 +51,11 @@ struct word_rule {
 };
 
 static const struct word_rule word_rules[] = {
-    { "stem", { "auto", "standard", "small" } }, { "crop", { "pad", "resized", "none" } },
-    { "optimizer", { "sgd", "adam" } },          { "meta_branches", { "all", "last" } },
-    { "teacher", { "none", "self" } },
+    { "stem", { "auto", "standard", "small" } },
+    { "crop", { "pad", "resized", "none" } },
+    { "optimizer", { "sgd", "adam" } },
+    { "meta_branches", { "all", "last" } },
+    { "normalize", { "auto", "imagenet", "symmetric", "unit" } },
 };
 
 static mix_status check_number(mix_ctx *ctx, const mix_setting *s, const struct number_rule *rule,

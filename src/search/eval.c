@@ -18,15 +18,17 @@ mix_status mix_run_graph(mix_ctx *ctx, const char *from, mix_graph **graph, mix_
     return status;
 }
 
-/* A trainer with the parts that judging needs. */
+/* A trainer with the parts that judging needs; c NULL: in float, the graph's values. */
 static mix_status judge(struct mix__trainer *t, const struct mix__checkpoint *c, mix_data *data,
                         const mix_graph *graph, bool as_float)
 {
-    const int *candidate;
-    const int n = mix__checkpoint_candidates(c, &candidate);
+    const int *candidate = &(int){ 8 };
+    const int n = c ? mix__checkpoint_candidates(c, &candidate) : 1;
     MIX_TRY(mix__state_new(&t->state, graph, candidate, n, 0));
-    MIX_TRY(mix__checkpoint_state(c, t->state));
-    MIX_TRY(mix__checkpoint_bits(c, graph, &t->bits));
+    if (c) {
+        MIX_TRY(mix__checkpoint_state(c, t->state));
+        MIX_TRY(mix__checkpoint_bits(c, graph, &t->bits));
+    }
     MIX_TRY(mix__batches_open(&t->validation, data, t->settings, MIX_VAL));
     MIX_TRY(mix__engine_new(&t->judge, t->state, t->settings->batch, false));
     if (!t->bits || as_float)
@@ -38,20 +40,42 @@ static mix_status judge(struct mix__trainer *t, const struct mix__checkpoint *c,
     return MIX_OK;
 }
 
+static mix_status open_run(mix_ctx *ctx, const struct mix__checkpoint *c,
+                           const mix_settings *settings, mix_graph **graph, mix_data **data)
+{
+    MIX_TRY(mix__checkpoint_graph(c, graph));
+    return mix__data_for(ctx, settings, *graph, data);
+}
+
+static mix_status open_file(mix_ctx *ctx, const mix_settings *settings, mix_graph **graph,
+                            mix_data **data)
+{
+    mix_weights_info info;
+    MIX_TRY(mix__data_for(ctx, settings, NULL, data));
+    MIX_TRY(mix__network_for(settings, ctx, *data, graph, &info));
+    if (!info.new_classifier)
+        return MIX_OK;
+    return mix__fail(ctx, MIX_ESHAPE, "%s has no classifier for the %d classes of %s",
+                     settings->weights[0] ? settings->weights : settings->arch,
+                     (*graph)->tensors[(*graph)->output].c, settings->data);
+}
+
 mix_status mix_eval(mix_ctx *ctx, const char *from, const mix_settings *settings,
                     const mix_observer *observer, bool as_float, mix_accuracy *accuracy)
 {
     struct mix__trainer t = { .ctx = ctx, .settings = settings };
-    struct mix__checkpoint *c;
+    struct mix__checkpoint *c = NULL;
     mix_graph *graph = NULL;
     mix_data *data = NULL;
     mix_status status;
     *accuracy = (mix_accuracy){ 0 };
-    MIX_TRY(mix__settings_check(ctx, settings, MIX_GROUP_DATA));
-    MIX_TRY(mix__checkpoint_from(ctx, from, &c));
-    if ((status = mix__checkpoint_graph(c, &graph)) == MIX_OK &&
-        (status = mix__data_for(ctx, settings, graph, &data)) == MIX_OK &&
-        (status = judge(&t, c, data, graph, as_float)) == MIX_OK)
+    MIX_TRY(mix__start_check(ctx, from, settings, MIX_GROUP_DATA));
+    MIX_TRY(mix__settings_check(ctx, settings, MIX_GROUP_DATA | (from ? 0 : MIX_GROUP_NET)));
+    if (from)
+        MIX_TRY(mix__checkpoint_from(ctx, from, &c));
+    status =
+        from ? open_run(ctx, c, settings, &graph, &data) : open_file(ctx, settings, &graph, &data);
+    if (status == MIX_OK && (status = judge(&t, c, data, graph, as_float)) == MIX_OK)
         status = mix__evaluate(t.judge, graph, t.validation, observer, accuracy);
     mix__trainer_release(&t);
     mix_data_free(data);

@@ -7,44 +7,35 @@
 #include <sys/resource.h>
 
 #include "format/bits_json.h"
-#include "metamix/zoo.h"
+#include "metamix/onnx.h"
 #include "search/search.h"
 
 /* ---- parts ---- */
 
-/* The file itself, or a run folder's best, else its last. */
-static mix_status find_checkpoint(mix_ctx *ctx, const char *from, char **path)
+/* The settings' normalisation, or what a network was trained with: never another one. */
+static mix_status choose_normalisation(mix_ctx *ctx, const mix_settings *settings,
+                                       const mix_graph *graph, mix_normalize *how)
 {
-    static const char *const names[] = { "best.safetensors", "last.safetensors" };
-    const size_t length = strlen(from);
-    *path = NULL;
-    if (!mix__path_exists(from))
-        return mix__fail(ctx, MIX_EIO, "%s: no such checkpoint or run folder", from);
-    if (length > 12 && strcmp(from + length - 12, ".safetensors") == 0) {
-        *path = mix__strdup(ctx, from);
-        return *path ? MIX_OK : MIX_ENOMEM;
-    }
-    for (size_t i = 0; i < MIX_COUNT(names); i++) {
-        *path = mix__path_join(ctx, from, names[i]);
-        if (!*path)
-            return MIX_ENOMEM;
-        if (mix__path_exists(*path))
-            return MIX_OK;
-        mix__free(ctx, *path);
-        *path = NULL;
-    }
-    return mix__fail(ctx, MIX_EIO, "%s: neither a .safetensors file nor a run folder with one",
-                     from);
+    if (!mix_normalize_parse(settings->normalize, how))
+        return mix__fail(ctx, MIX_EINVAL, "normalize is '%.64s'", settings->normalize);
+    if (!graph || graph->normalize == MIX_NORMALIZE_AUTO)
+        return MIX_OK;
+    if (*how != MIX_NORMALIZE_AUTO && *how != graph->normalize)
+        return mix__fail(ctx, MIX_EINVAL,
+                         "normalize is %s, but the network was trained with %s images; expected "
+                         "that or auto",
+                         settings->normalize, mix_normalize_name(graph->normalize));
+    *how = graph->normalize;
+    return MIX_OK;
 }
 
-mix_status mix__checkpoint_from(mix_ctx *ctx, const char *from, struct mix__checkpoint **out)
+static mix_status onnx_size(mix_ctx *ctx, const char *path, int *size)
 {
-    char *path;
-    *out = NULL;
-    MIX_TRY(find_checkpoint(ctx, from, &path));
-    const mix_status status = mix__checkpoint_open(out, ctx, path);
-    mix__free(ctx, path);
-    return status;
+    mix_graph *graph;
+    MIX_TRY(mix_graph_from_onnx(&graph, ctx, path, NULL));
+    *size = graph->tensors[0].h;
+    mix_graph_free(graph);
+    return MIX_OK;
 }
 
 mix_status mix__data_for(mix_ctx *ctx, const mix_settings *settings, const mix_graph *graph,
@@ -55,7 +46,11 @@ mix_status mix__data_for(mix_ctx *ctx, const mix_settings *settings, const mix_g
     mix_graph_info net;
     mix_data_options_init(&options);
     options.size = settings->image_size;
+    options.resize = settings->resize;
     options.skip_bad_images = settings->skip_bad_images;
+    MIX_TRY(choose_normalisation(ctx, settings, graph, &options.normalize));
+    if (!graph && options.size == 0 && mix_onnx_is_path(settings->arch))
+        MIX_TRY(onnx_size(ctx, settings->arch, &options.size));
     if (graph) {
         mix_graph_info_get(graph, &net);
         options.size = options.size ? options.size : net.size;
@@ -99,25 +94,6 @@ mix_status mix__batches_open(struct mix__batches **out, mix_data *data, const mi
 
 /* ---- what the job starts from ---- */
 
-static mix_status new_graph(struct mix__job *job)
-{
-    const mix_settings *s = job->settings;
-    mix_zoo_options options;
-    mix_data_info data;
-    mix_zoo_options_init(&options);
-    mix_data_info_get(job->data, &data);
-    options.arch = s->arch;
-    options.width = s->width;
-    options.classes = data.classes;
-    options.size = data.size;
-    options.channels = data.channels;
-    options.seed = (uint64_t)s->seed;
-    options.stem = strcmp(s->stem, "auto") == 0    ? MIX_STEM_AUTO
-                   : strcmp(s->stem, "small") == 0 ? MIX_STEM_SMALL
-                                                   : MIX_STEM_STANDARD;
-    return mix_zoo_new(&job->graph, job->ctx, &options);
-}
-
 static void tell_data(const mix_observer *observer)
 {
     if (!observer || !observer->progress)
@@ -143,7 +119,8 @@ static mix_status open_graph_and_data(struct mix__job *job, const struct mix__ch
         return mix__data_for(job->ctx, job->settings, job->graph, &job->data);
     }
     MIX_TRY(mix__data_for(job->ctx, job->settings, NULL, &job->data));
-    return new_graph(job);
+    mix_weights_info info;
+    return mix__network_for(job->settings, job->ctx, job->data, &job->graph, &info);
 }
 
 static void take_candidates(struct mix__job *job, const int *candidate, int n)
@@ -184,31 +161,38 @@ static mix_status read_bits_text(struct mix__job *job)
     return MIX_OK;
 }
 
-/* Bits and candidates; c is what the job starts or goes on from, NULL for a new network. */
+/* What the job starts from, for sentences. */
+static const char *source(const struct mix__job *job)
+{
+    const mix_settings *s = job->settings;
+    return job->from ? job->from : mix_onnx_is_path(s->arch) ? s->arch : s->weights;
+}
+
+/* Bits and candidates; c is what the job starts or goes on from, NULL for a graph of the zoo. */
 static mix_status choose_bits(struct mix__job *job, const struct mix__checkpoint *c, bool resumed)
 {
-    const int *candidate;
-    if (!c) {
-        take_candidates(job, &(int){ 8 }, 1);
-        return MIX_OK;
+    const int *candidate = &(int){ 8 };
+    int n = 1;
+    if (c) {
+        MIX_TRY(mix__checkpoint_bits(c, job->graph, &job->t.bits));
+        n = mix__checkpoint_candidates(c, &candidate);
     }
-    MIX_TRY(mix__checkpoint_bits(c, job->graph, &job->t.bits));
-    const int n = mix__checkpoint_candidates(c, &candidate);
     const bool searched = job->t.bits != NULL;
-    if (resumed) {
+    if (resumed || (job->groups & MIX_GROUP_FLOAT)) {
         take_candidates(job, candidate, n);
         return MIX_OK;
     }
     if (job->groups & MIX_GROUP_SELECT) {
         if (searched)
             return mix__fail(job->ctx, MIX_EINVAL,
-                             "%s is quantized already; expected a float network", job->from);
+                             "%s is quantized already; expected a float network", source(job));
         return mix__candidates_parse(job->ctx, job->settings->candidates, job->candidate,
                                      &job->n_candidates);
     }
     if (!searched && !job->bits_text)
         return mix__fail(job->ctx, MIX_EINVAL,
-                         "%s is a float network: bits are needed, a bits.json or WxAy", job->from);
+                         "%s is a float network: bits are needed, a bits.json or WxAy",
+                         source(job));
     if (job->bits_text)
         MIX_TRY(read_bits_text(job));
     if (searched)
@@ -216,29 +200,6 @@ static mix_status choose_bits(struct mix__job *job, const struct mix__checkpoint
     else
         candidates_of_bits(job, job->t.bits);
     return MIX_OK;
-}
-
-static mix_status make_teacher(struct mix__job *job)
-{
-    struct mix__checkpoint *c;
-    mix_layer_bits *bits = NULL;
-    if (strcmp(job->settings->teacher, "self") != 0 || !job->from ||
-        !(job->groups & (MIX_GROUP_SELECT | MIX_GROUP_FINETUNE)))
-        return MIX_OK;
-    MIX_TRY(mix__checkpoint_from(job->ctx, job->from, &c));
-    mix_status status = mix__checkpoint_graph(c, &job->teacher_graph);
-    if (status == MIX_OK)
-        status = mix__checkpoint_bits(c, job->teacher_graph, &bits);
-    if (status == MIX_OK && bits)
-        status = mix__fail(job->ctx, MIX_EINVAL,
-                           "teacher is 'self', but %s is no float network; start from one, or use "
-                           "no teacher",
-                           job->from);
-    mix__free(job->ctx, bits);
-    mix__checkpoint_close(c);
-    MIX_TRY(status);
-    MIX_TRY(mix__state_new(&job->t.teacher_state, job->teacher_graph, &(int){ 8 }, 1, 0));
-    return mix__engine_new(&job->t.teacher, job->t.teacher_state, job->settings->batch, false);
 }
 
 /* ---- the trainer's parts ---- */
@@ -316,7 +277,7 @@ static mix_status build(struct mix__job *job, const struct mix__checkpoint *c, b
         MIX_TRY(mix__bits_check(t->state, t->bits));
     MIX_TRY(make_loaders(job));
     MIX_TRY(make_engines(job));
-    MIX_TRY(make_teacher(job));
+    MIX_TRY(mix__teacher_make(job));
     MIX_TRY(make_optimizers(job));
     make_phases(job);
     if (t->n_phases == 0)
@@ -343,11 +304,14 @@ static mix_status begin(struct mix__job *job, const struct mix__checkpoint *c)
     struct mix__trainer *t = &job->t;
     MIX_TRY(mix__run_log_cut(&t->folder, 0));
     if (!c)
+        MIX_TRY(mix__network_recentre(job));
+    if (job->groups & MIX_GROUP_FLOAT)
         return MIX_OK;
-    const int *candidate;
-    const int n = mix__checkpoint_candidates(c, &candidate);
-    if (t->bits) {
+    if (t->bits)
         MIX_TRY(mix__bits_json_save(job->graph, t->folder.bits, t->bits));
+    if (t->bits && c) {
+        const int *candidate;
+        const int n = mix__checkpoint_candidates(c, &candidate);
         if (n == job->n_candidates &&
             memcmp(candidate, job->candidate, (size_t)n * sizeof *candidate) == 0)
             MIX_TRY(mix__checkpoint_state(c, t->state));
@@ -436,6 +400,8 @@ static mix_status run(struct mix__job *job, mix_result *result)
 mix_status mix__job_run(struct mix__job *job, const char *run_dir, const mix_observer *observer,
                         mix_result *result)
 {
+    if (!job->from)
+        job->groups |= MIX_GROUP_NET;
     const struct mix__run_config config = { .job = job->kind,
                                             .from = job->from,
                                             .bits = job->bits_text,
@@ -447,6 +413,7 @@ mix_status mix__job_run(struct mix__job *job, const char *run_dir, const mix_obs
     t->settings = job->settings;
     t->observer = observer;
     t->job = job;
+    MIX_TRY(mix__start_check(job->ctx, job->from, job->settings, job->groups));
     MIX_TRY(mix__settings_check(job->ctx, job->settings, job->groups));
     MIX_TRY(mix__run_folder_open(&t->folder, job->ctx, run_dir, &config));
     const mix_status status = run(job, result);

@@ -10,6 +10,7 @@
 #ifndef METAMIX_SEARCH_SEARCH_H
 #define METAMIX_SEARCH_SEARCH_H
 
+#include "metamix/weights.h"
 #include "train/trainer.h"
 
 /* ---- cost (cost.c): pure functions ---- */
@@ -85,18 +86,39 @@ mix_status mix__candidates_parse(mix_ctx *ctx, const char *text, int *candidate,
 /* "W4A3"; false: not of this form or out of range. */
 bool mix__uniform_parse(const char *text, int *weight, int *activation);
 
-/* ---- parts shared by the jobs (job.c) ---- */
+/* ---- what a job starts from (start.c) ---- */
 
-/* Images as the graph takes them (MIX_ESHAPE: they are not); graph NULL: as settings say. */
-mix_status mix__data_for(mix_ctx *ctx, const mix_settings *settings, const mix_graph *graph,
-                         mix_data **out) MIX_CHECKED;
+/* MIX_EINVAL: both of from and settings->weights, or neither though the job needs one. */
+mix_status mix__start_check(mix_ctx *ctx, const char *from, const mix_settings *settings,
+                            unsigned groups) MIX_CHECKED;
 /* Opens the checkpoint that a path names: the file itself, or a run folder's best, else its last.
  */
 mix_status mix__checkpoint_from(mix_ctx *ctx, const char *from,
                                 struct mix__checkpoint **out) MIX_CHECKED;
+/* The network that the settings name, for these images: of the zoo, with the weights that the
+ * settings name or random ones, or an ONNX file's. *info says what the file gave. */
+mix_status mix__network_for(const mix_settings *settings, mix_ctx *ctx, const mix_data *images,
+                            mix_graph **out, mix_weights_info *info) MIX_CHECKED;
+/* Measures what a new network's graph is marked for (mix_graph_info.recentre) and takes the mark
+ * away. */
+mix_status mix__network_recentre(struct mix__job *job) MIX_CHECKED;
+
+/* ---- the teacher (teacher.c) ---- */
+
+/* Fills the trainer's teacher as settings->teacher says; "none": leaves it. MIX_EINVAL: it is no
+ * float network, or has no classifier; MIX_ESHAPE: other images or classes than the student's. */
+mix_status mix__teacher_make(struct mix__job *job) MIX_CHECKED;
+
+/* ---- parts shared by the jobs (job.c) ---- */
+
+/* Images as the graph takes them (MIX_ESHAPE: they are not); graph NULL: as settings say, which may
+ * leave the size to an ONNX file. */
+mix_status mix__data_for(mix_ctx *ctx, const mix_settings *settings, const mix_graph *graph,
+                         mix_data **out) MIX_CHECKED;
 mix_status mix__batches_open(struct mix__batches **out, mix_data *data,
                              const mix_settings *settings, mix_split split) MIX_CHECKED;
-/* Runs a whole job; kind, from, bits_text, settings and groups are set in *job. */
+/* Runs a whole job; kind, from, bits_text, settings and groups are set in *job. Without from,
+ * MIX_GROUP_NET is added to groups. */
 mix_status mix__job_run(struct mix__job *job, const char *run_dir, const mix_observer *observer,
                         mix_result *result) MIX_CHECKED;
 

@@ -10,11 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/image.h"
+#include "format/graph_json.h"
 #include "format/safetensors.h"
-#include "metamix/zoo.h"
 
 #define FORMAT     "metamix-checkpoint"
-#define VERSION    "1"
+#define VERSION    "2"
 #define ACT_STEPS  "metamix.act_steps"
 #define ALPHA      "metamix.alpha"
 #define BITS       "metamix.bits"
@@ -139,24 +140,13 @@ static void put_optimizer(struct writer *w, const struct mix__optimizer *o, cons
         put_vector(w, MIX__ST_F32, o->v, o->n, "%s.v", name);
 }
 
-/* The metadata's texts; the description is that of mix_zoo_options. */
-struct description {
-    char width[32], classes[16], size[16], channels[16], candidates[32];
-};
-
-static void describe(struct description *d, const struct mix__state *state)
+/* "2,3,4,8" */
+static void candidates_text(const struct mix__state *state, char *text, size_t size)
 {
-    mix_graph_info info;
-    mix_graph_info_get(state->graph, &info);
-    snprintf(d->width, sizeof d->width, "%.17g", state->graph->width);
-    snprintf(d->classes, sizeof d->classes, "%d", info.classes);
-    snprintf(d->size, sizeof d->size, "%d", info.size);
-    snprintf(d->channels, sizeof d->channels, "%d", info.channels);
-    d->candidates[0] = '\0';
+    text[0] = '\0';
     for (int i = 0; i < state->n_candidates; i++) {
-        const size_t used = strlen(d->candidates);
-        snprintf(d->candidates + used, sizeof d->candidates - used, i ? ",%d" : "%d",
-                 state->candidate[i]);
+        const size_t used = strlen(text);
+        snprintf(text + used, size - used, i ? ",%d" : "%d", state->candidate[i]);
     }
 }
 
@@ -181,16 +171,20 @@ static mix_status write_file(struct writer *w, const struct mix__state *state, c
         put_vector(w, MIX__ST_F64, sums, MIX_COUNT(sums), "%s", SUMS);
         put_vector(w, MIX__ST_F64, times, MIX_COUNT(times), "%s", TIMES);
     }
-    struct description d;
-    describe(&d, state);
-    const char *const metadata[] = {
-        "format",   FORMAT,       "version",    VERSION, "arch",
-        g->name,    "width",      d.width,      "stem",  g->small_stem ? "small" : "standard",
-        "classes",  d.classes,    "size",       d.size,  "channels",
-        d.channels, "candidates", d.candidates, "phase", c->phase,
-        NULL
-    };
-    return mix__st_save(w->ctx, path, w->tensors, w->n, metadata);
+    char candidates[32], *graph;
+    candidates_text(state, candidates, sizeof candidates);
+    MIX_TRY(mix__graph_json_write(g, &graph));
+    const char *const metadata[] = { "format",     FORMAT,
+                                     "version",    VERSION,
+                                     "arch",       g->name,
+                                     "graph",      graph,
+                                     "candidates", candidates,
+                                     "phase",      c->phase,
+                                     "normalize",  mix_normalize_name(g->normalize),
+                                     NULL };
+    const mix_status status = mix__st_save(w->ctx, path, w->tensors, w->n, metadata);
+    mix__free(w->ctx, graph);
+    return status;
 }
 
 mix_status mix__checkpoint_save(const struct mix__state *state, const char *path,
@@ -235,20 +229,6 @@ static mix_status expect_metadata(const struct mix__checkpoint *c, const char *k
         return MIX_OK;
     return mix__fail(c->ctx, MIX_EFORMAT, "%s: metadata '%s' is '%.64s'; expected '%s'", c->path,
                      key, value, expected);
-}
-
-static mix_status metadata_int(const struct mix__checkpoint *c, const char *key, int *out)
-{
-    const char *text;
-    char *end;
-    MIX_TRY(need_metadata(c, key, &text));
-    const long value = strtol(text, &end, 10);
-    if (*text == '\0' || *end != '\0' || value < 1 || value > 1000000)
-        return mix__fail(c->ctx, MIX_EFORMAT,
-                         "%s: metadata '%s' is '%.64s'; expected a number from 1 to 1000000",
-                         c->path, key, text);
-    *out = (int)value;
-    return MIX_OK;
 }
 
 static mix_status read_candidates(struct mix__checkpoint *c)
@@ -307,32 +287,20 @@ void mix__checkpoint_close(struct mix__checkpoint *c)
     mix__free(c->ctx, c);
 }
 
-/* "(32,3,3,3)" */
-static void shape_text(char *text, size_t size, int rank, const int64_t *dims)
-{
-    size_t used = (size_t)snprintf(text, size, "(");
-    for (int i = 0; i < rank && used < size; i++)
-        used +=
-            (size_t)snprintf(text + used, size - used, i ? ",%lld" : "%lld", (long long)dims[i]);
-    if (used < size)
-        snprintf(text + used, size - used, ")");
-}
-
 /* Copies a tensor of exactly this type and shape. */
 static mix_status get(const struct mix__checkpoint *c, const char *name, enum mix__st_dtype dtype,
                       int rank, const int64_t *dims, void *to)
 {
-    static const char *const type[] = { "F32", "F64", "I64", "U64", "I32", "U8", "another type" };
     const struct mix__st_tensor *t = mix__st_find(c->file, name);
     if (!t)
         return mix__fail(c->ctx, MIX_EFORMAT, "%s: no tensor '%s'", c->path, name);
     if (t->dtype != dtype)
         return mix__fail(c->ctx, MIX_EFORMAT, "%s: tensor '%s' has type %s; expected %s", c->path,
-                         name, type[t->dtype], type[dtype]);
+                         name, mix__st_dtype_name(t->dtype), mix__st_dtype_name(dtype));
     if (t->rank != rank || memcmp(t->dims, dims, (size_t)rank * sizeof *dims) != 0) {
         char found[128], expected[128];
-        shape_text(found, sizeof found, t->rank, t->dims);
-        shape_text(expected, sizeof expected, rank, dims);
+        mix__st_shape_text(found, sizeof found, t->rank, t->dims);
+        mix__st_shape_text(expected, sizeof expected, rank, dims);
         return mix__fail(c->ctx, MIX_EFORMAT, "%s: tensor '%s' has shape %s; expected %s", c->path,
                          name, found, expected);
     }
@@ -367,6 +335,22 @@ static mix_status get_param(const struct mix__checkpoint *c, const struct mix__p
     return get_floats(c, p->name, p->rank, dims, lowest, to);
 }
 
+/* Files from before there was a choice do not say. */
+static mix_status read_normalisation(const struct mix__checkpoint *c, mix_graph *g)
+{
+    const char *name = mix__st_metadata(c->file, "normalize");
+    if (!name)
+        g->normalize = MIX_NORMALIZE_AUTO;
+    if (!name || mix_normalize_parse(name, &g->normalize)) {
+        if (g->normalize == MIX_NORMALIZE_AUTO)
+            g->normalize = mix__normalize_auto(g->tensors[0].c);
+        return MIX_OK;
+    }
+    return mix__fail(c->ctx, MIX_EFORMAT,
+                     "%s: metadata 'normalize' is '%.64s'; expected imagenet, symmetric or unit",
+                     c->path, name);
+}
+
 static mix_status read_values(const struct mix__checkpoint *c, mix_graph *g)
 {
     for (size_t i = 0; i < g->n_params; i++)
@@ -374,41 +358,21 @@ static mix_status read_values(const struct mix__checkpoint *c, mix_graph *g)
     return MIX_OK;
 }
 
-static mix_status read_description(const struct mix__checkpoint *c, mix_zoo_options *o)
-{
-    const char *stem, *width;
-    char *end;
-    mix_zoo_options_init(o);
-    MIX_TRY(need_metadata(c, "arch", &o->arch));
-    MIX_TRY(need_metadata(c, "width", &width));
-    MIX_TRY(need_metadata(c, "stem", &stem));
-    MIX_TRY(metadata_int(c, "classes", &o->classes));
-    MIX_TRY(metadata_int(c, "size", &o->size));
-    MIX_TRY(metadata_int(c, "channels", &o->channels));
-    o->width = strtod(width, &end);
-    if (*width == '\0' || *end != '\0')
-        return mix__fail(c->ctx, MIX_EFORMAT, "%s: metadata 'width' is '%.64s'; expected a number",
-                         c->path, width);
-    if (strcmp(stem, "small") != 0 && strcmp(stem, "standard") != 0)
-        return mix__fail(c->ctx, MIX_EFORMAT,
-                         "%s: metadata 'stem' is '%.64s'; expected small or standard", c->path,
-                         stem);
-    o->stem = stem[1] == 'm' ? MIX_STEM_SMALL : MIX_STEM_STANDARD;
-    return MIX_OK;
-}
-
 mix_status mix__checkpoint_graph(const struct mix__checkpoint *c, mix_graph **out)
 {
-    mix_zoo_options options;
-    *out = NULL;
-    MIX_TRY(read_description(c, &options));
+    const char *text;
     mix_graph *g;
-    if (mix_zoo_new(&g, c->ctx, &options) != MIX_OK) {
+    *out = NULL;
+    MIX_TRY(need_metadata(c, "graph", &text));
+    const mix_status read = mix__graph_json_read(&g, c->ctx, text);
+    if (read != MIX_OK) {
         char reason[256];
         snprintf(reason, sizeof reason, "%s", mix_ctx_error(c->ctx));
-        return mix__fail(c->ctx, MIX_EFORMAT, "%s: metadata: %s", c->path, reason);
+        return mix__fail(c->ctx, read, "%s: metadata 'graph': %s", c->path, reason);
     }
-    const mix_status status = read_values(c, g);
+    mix_status status = read_normalisation(c, g);
+    if (status == MIX_OK)
+        status = read_values(c, g);
     if (status != MIX_OK)
         mix_graph_free(g);
     else

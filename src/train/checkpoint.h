@@ -12,8 +12,8 @@
  *   metamix.sums                     F64  its running loss and accuracies
  *   metamix.times                    F64  seconds, the only values that differ between equal runs
  *
- * The metadata describes the network, so that a checkpoint alone gives its graph. A file for
- * evaluation leaves out alphas, moments, position, sums and times.
+ * The metadata describes the network (format/graph_json.h), so that a checkpoint alone gives its
+ * graph. A file for evaluation leaves out alphas, moments, position, sums and times.
  */
 #ifndef METAMIX_TRAIN_CHECKPOINT_H
 #define METAMIX_TRAIN_CHECKPOINT_H

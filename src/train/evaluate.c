@@ -126,3 +126,56 @@ out:
     mix__free(state->ctx, sum);
     return status;
 }
+
+/*
+ * gamma (z - mean) / sqrt(var + eps) + beta is the same map with new_mean and new_var when
+ *   new_gamma = gamma sqrt((new_var + eps) / (var + eps))
+ *   new_beta  = beta + gamma (new_mean - mean) / sqrt(var + eps)
+ */
+static void move_centre(struct mix__state *state, const struct mix__node *bn,
+                        const double *measured)
+{
+    const mix_graph *g = state->graph;
+    float *gamma = state->value + g->params[bn->gamma].offset;
+    float *beta = state->value + g->params[bn->beta].offset;
+    const size_t mean = g->params[bn->mean].offset - g->n_trained;
+    const size_t var = g->params[bn->var].offset - g->n_trained;
+    for (size_t c = 0; c < g->params[bn->gamma].count; c++) {
+        const double old = sqrt((double)state->stats[var + c] + bn->eps);
+        state->stats[var + c] = (float)measured[var + c];
+        const float new_mean = (float)measured[mean + c];
+        beta[c] += (float)(gamma[c] * ((double)new_mean - state->stats[mean + c]) / old);
+        gamma[c] = (float)(gamma[c] * sqrt((double)state->stats[var + c] + bn->eps) / old);
+        state->stats[mean + c] = new_mean;
+    }
+}
+
+mix_status mix__recentre(struct mix__engine *engine, struct mix__state *state,
+                         struct mix__batches *batches, int n)
+{
+    const mix_graph *g = state->graph;
+    mix_status status = MIX_ENOMEM;
+    struct mix__pass pass = { .measure = mix__zalloc(state->ctx, state->n_stats, sizeof(float)) };
+    double *sum = mix__zalloc(state->ctx, state->n_stats, sizeof *sum);
+    if (!pass.measure || !sum)
+        goto out;
+    for (int i = 0; i < n; i++) {
+        struct mix__batch batch;
+        const float *logits;
+        if ((status = mix__batches_next(batches, &batch)) != MIX_OK)
+            goto out;
+        mix__engine_feed(engine, g, &batch);
+        if ((status = mix__engine_forward(engine, &pass, &logits)) != MIX_OK)
+            goto out;
+        for (size_t s = 0; s < state->n_stats; s++)
+            sum[s] += (double)pass.measure[s] / n;
+    }
+    for (size_t i = 0; i < g->n_nodes; i++)
+        if (g->nodes[i].op == MIX__OP_BATCHNORM)
+            move_centre(state, &g->nodes[i], sum);
+    state->version++;
+out:
+    mix__free(state->ctx, pass.measure);
+    mix__free(state->ctx, sum);
+    return status;
+}

@@ -65,6 +65,20 @@ static mix_status differs(struct mix__run_folder *f, const char *name, const jso
     return status;
 }
 
+/* What the run had, in a new reference; one older than the setting had what is the default now. */
+static json_t *setting_of_run(const json_t *settings, const char *name)
+{
+    json_t *value = json_object_get(settings, name);
+    size_t count;
+    const mix_setting *list = mix_settings_list(&count);
+    mix_settings defaults;
+    mix_settings_init(&defaults);
+    for (size_t i = 0; i < count && !value; i++)
+        if (strcmp(list[i].name, name) == 0)
+            return setting_json(&defaults, &list[i]);
+    return json_incref(value);
+}
+
 static mix_status compare_config(struct mix__run_folder *f, const json_t *old, const json_t *now)
 {
     static const char *const top[] = { "job", "from", "bits" };
@@ -76,8 +90,12 @@ static mix_status compare_config(struct mix__run_folder *f, const json_t *old, c
     json_t *value;
     json_object_foreach(json_object_get(now, "settings"), name, value)
     {
-        if (!may_differ(name) && !json_equal(json_object_get(was, name), value))
-            return differs(f, name, json_object_get(was, name), value);
+        json_t *before = setting_of_run(was, name);
+        mix_status status = MIX_OK;
+        if (!may_differ(name) && !json_equal(before, value))
+            status = differs(f, name, before, value);
+        json_decref(before);
+        MIX_TRY(status);
     }
     return MIX_OK;
 }
@@ -101,17 +119,17 @@ static mix_status write_json(struct mix__run_folder *f, const char *path, const 
     return status;
 }
 
-mix_status mix__run_json_read(struct mix__run_folder *f, const char *path, json_t **out)
+mix_status mix__run_json_read(mix_ctx *ctx, const char *path, json_t **out)
 {
     char *bytes;
     size_t size;
     json_error_t error;
     *out = NULL;
-    MIX_TRY(mix__file_read(f->ctx, path, CONFIG_LIMIT, &bytes, &size));
+    MIX_TRY(mix__file_read(ctx, path, CONFIG_LIMIT, &bytes, &size));
     *out = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &error);
-    mix__free(f->ctx, bytes);
+    mix__free(ctx, bytes);
     if (!*out)
-        return mix__fail(f->ctx, MIX_EFORMAT, "%s: line %d, column %d: %s", path, error.line,
+        return mix__fail(ctx, MIX_EFORMAT, "%s: line %d, column %d: %s", path, error.line,
                          error.column, error.text);
     return MIX_OK;
 }
@@ -138,7 +156,7 @@ static mix_status check_config(struct mix__run_folder *f, const struct mix__run_
                          "%s is missing though %s is there: the settings of this run are unknown",
                          f->config, f->last);
     }
-    mix_status status = mix__run_json_read(f, f->config, &old);
+    mix_status status = mix__run_json_read(f->ctx, f->config, &old);
     if (status == MIX_OK) {
         status = compare_config(f, old, now);
         json_decref(old);

@@ -1,5 +1,5 @@
 /*
- * train/run_json.h - reading and writing one JSON file of a run folder.
+ * train/run_json.h - reading and writing one small JSON file: a run folder's, a recipe.
  */
 #ifndef METAMIX_TRAIN_RUN_JSON_H
 #define METAMIX_TRAIN_RUN_JSON_H
@@ -7,8 +7,7 @@
 #include "train/run_folder.h"
 
 /* Errors: MIX_EIO; MIX_EFORMAT with line and column. */
-mix_status mix__run_json_read(struct mix__run_folder *folder, const char *path,
-                              json_t **out) MIX_CHECKED;
+mix_status mix__run_json_read(mix_ctx *ctx, const char *path, json_t **out) MIX_CHECKED;
 /* Atomically. Takes json, NULL meaning that making it ran out of memory. */
 mix_status mix__run_json_write(struct mix__run_folder *folder, const char *path,
                                json_t *json) MIX_CHECKED;

@@ -119,7 +119,7 @@ mix_status mix__run_result_read(struct mix__run_folder *f, mix_result *r)
 {
     json_t *json;
     *r = (mix_result){ 0 };
-    MIX_TRY(mix__run_json_read(f, f->result, &json));
+    MIX_TRY(mix__run_json_read(f->ctx, f->result, &json));
     r->float_accuracy = accuracy_of(json, "float");
     r->best = accuracy_of(json, "best");
     r->last = accuracy_of(json, "last");

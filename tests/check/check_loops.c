@@ -6,18 +6,13 @@
  * sets; depthwise convolutions too where all numbers are small integers, else to a tolerance.
  * Every operand ends at a guard page and begins behind a canary.
  */
-#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+#include "operands.h"
 
 #include <float.h>
-#include <inttypes.h>
 #include <math.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/ctx.h"
 #include "engine/loops.h"
@@ -29,72 +24,6 @@ static struct {
     const char *name;
 } isa[3];
 static int n_isa;
-
-static uint64_t seed = 1, counter;
-static size_t compared, failures;
-
-static uint64_t draw(void)
-{
-    uint64_t z = seed + ++counter * 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-static int draw_int(int low, int high)
-{
-    return low + (int)(draw() % (uint64_t)(high - low + 1));
-}
-
-static float draw_float(float low, float high)
-{
-    return low + (high - low) * (float)(draw() >> 40) / (float)(1 << 24);
-}
-
-/* ---- operands -------------------------------------------------------------------------- */
-
-static struct operand {
-    unsigned char *map;
-    size_t before, bytes; /* canary; whole mapping with the guard page */
-} taken[64];
-static int n_taken;
-
-enum { CANARY = 0xa5 };
-
-static float *take(size_t n)
-{
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE), size = n * sizeof(float);
-    const size_t body = (size + 64 + page - 1) / page * page;
-    unsigned char *map =
-        mmap(NULL, body + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (map == MAP_FAILED || mprotect(map + body, page, PROT_NONE) || n_taken == 64) {
-        fputs("check_loops: no memory for operands\n", stderr);
-        exit(2);
-    }
-    memset(map, CANARY, body - size);
-    taken[n_taken++] = (struct operand){ map, body - size, body + page };
-    return (float *)(void *)(map + body - size);
-}
-
-static void fail(const char *what, const char *who, size_t at, double got, double want)
-{
-    if (++failures <= 20)
-        fprintf(stderr, "%s %s [%zu]: got %.9g, want %.9g (--seed %" PRIu64 ")\n", what, who, at,
-                got, want, seed);
-}
-
-static void give_back(const char *what)
-{
-    while (n_taken) {
-        const struct operand *o = &taken[--n_taken];
-        for (size_t i = 0; i < o->before; i++)
-            if (o->map[i] != CANARY) {
-                fail(what, "wrote before an operand", o->before - i, o->map[i], CANARY);
-                break;
-            }
-        munmap(o->map, o->bytes);
-    }
-}
 
 static float *copy_of(const float *x, size_t n)
 {
@@ -217,13 +146,42 @@ static double fake_naive_back(float dy, float x, const struct mix__fake *f,
 
 static float act_naive(float u, enum mix__act act)
 {
-    u = act != MIX__ACT_NONE && u <= 0 ? 0 : u;
-    return act == MIX__ACT_RELU6 && u > 6 ? 6 : u;
+    const float hard = fminf(fmaxf(u + 3, 0), 6);
+    switch (act) {
+    case MIX__ACT_RELU:
+        return fmaxf(u, 0);
+    case MIX__ACT_RELU6:
+        return fminf(fmaxf(u, 0), 6);
+    case MIX__ACT_HARDSWISH:
+        return u * hard / 6;
+    case MIX__ACT_HARDSIGMOID:
+        return hard / 6;
+    default:
+        return u;
+    }
 }
 
-static bool act_passes(float u, enum mix__act act)
+static double act_slope(double u, enum mix__act act)
 {
-    return act == MIX__ACT_NONE || (u > 0 && (act == MIX__ACT_RELU || u < 6));
+    switch (act) {
+    case MIX__ACT_RELU:
+        return u > 0;
+    case MIX__ACT_RELU6:
+        return u > 0 && u < 6;
+    case MIX__ACT_HARDSWISH:
+        return u <= -3 ? 0 : u >= 3 ? 1 : (2 * u + 3) / 6;
+    case MIX__ACT_HARDSIGMOID:
+        return u > -3 && u < 3 ? 1.0 / 6 : 0;
+    default:
+        return 1;
+    }
+}
+
+/* Adds g times the slope, which may itself be a difference of larger numbers. */
+static void sum_add_slope(struct sum *sum, double g, double u, enum mix__act act)
+{
+    sum_add(sum, g * act_slope(u, act));
+    sum->size += fabs(g);
 }
 
 static struct mix__fake draw_fake(int branches)
@@ -259,7 +217,7 @@ static void check_flat(size_t n, int branches)
     const struct mix__fake f = draw_fake(branches);
     const float *x = values(n), *dy = filled(n, -1, 1), *old = filled(n, -1, 1);
     const int accumulate = draw_int(0, 1);
-    const enum mix__act act = (enum mix__act)draw_int(MIX__ACT_NONE, MIX__ACT_RELU6);
+    const enum mix__act act = (enum mix__act)draw_int(MIX__ACT_NONE, MIX__ACTS - 1);
     struct sum *y = calloc(5 * n + 1, sizeof *y), *dx = y + n, *ax = y + 2 * n, *ad = y + 3 * n;
     struct sum *plus = y + 4 * n, total = { 0 };
     struct fake_naive_sums sums = { 0 };
@@ -273,7 +231,7 @@ static void check_flat(size_t n, int branches)
         sum_add(&dx[i], fake_naive_back(dy[i], x[i], &f, &sums));
         sum_add(&ax[i], act_naive(x[i], act));
         sum_add(&ad[i], before);
-        sum_add(&ad[i], act_passes(x[i], act) ? dy[i] : 0);
+        sum_add_slope(&ad[i], dy[i], x[i], act);
         sum_add(&plus[i], x[i]);
         sum_add(&plus[i], dy[i]);
         sum_add(&total, fabsf(x[i] + f.bounds[0].shift));
@@ -358,10 +316,9 @@ static void check_norm(size_t rows, size_t c, enum mix__act act, int branches)
         const float u = scale[j] * z[i] + offset[j], a = act_naive(u, act);
         y[i] = fake_naive(a, &f);
         const double g = fake_naive_back(dy[i], a, &f, &sums);
-        const double d = act_passes(u, act) ? g : 0;
-        sum_add(&du[i], d);
-        sum_add(&db[j], d);
-        sum_add(&dg[j], d * ((double)z[i] - mean[j]) * rstd[j]);
+        sum_add_slope(&du[i], g, u, act);
+        sum_add_slope(&db[j], g, u, act);
+        sum_add_slope(&dg[j], g * ((double)z[i] - mean[j]) * rstd[j], u, act);
         sum_add(&dz[i], (double)scale[j] * dy[i]);
         sum_add(&dz[i], (double)k2[j] * z[i]);
         sum_add(&dz[i], k3[j]);
@@ -394,6 +351,43 @@ static void check_norm(size_t rows, size_t c, enum mix__act act, int branches)
     }
     free(y);
     give_back("norm");
+}
+
+/* ---- channel gate ---------------------------------------------------------------------- */
+
+static void check_gate(size_t rows, size_t c)
+{
+    const size_t n = rows * c;
+    const float *x = filled(n, -1, 1), *dy = filled(n, -1, 1), *old = filled(n, -1, 1);
+    const float *gate = filled(c, 0, 1), *old_gate = filled(c, -1, 1);
+    const int accumulate = draw_int(0, 1);
+    struct sum *y = calloc(2 * n + c + 1, sizeof *y), *dx = y + n, *dgate = y + 2 * n;
+    for (size_t j = 0; j < c; j++)
+        sum_add(&dgate[j], old_gate[j]);
+    for (size_t i = 0; i < n; i++) {
+        sum_add(&y[i], (double)x[i] * gate[i % c]);
+        sum_add(&dx[i], accumulate ? old[i] : 0);
+        sum_add(&dx[i], (double)dy[i] * gate[i % c]);
+        sum_add(&dgate[i % c], (double)dy[i] * x[i]);
+    }
+    float *first[3] = { 0 };
+    for (int t = 0; t < n_isa; t++) {
+        const struct mix__loops *l = &isa[t].loops;
+        float *out[3] = { copy_of(x, n), copy_of(old, n), copy_of(old_gate, c) };
+        l->gate_forward(out[0], out[0], gate, rows, c);
+        l->gate_backward(out[1], out[2], dy, x, gate, rows, c, accumulate);
+        if (t == 0)
+            memcpy(first, out, sizeof out);
+        static const char *const names[] = { "gate_forward", "gate_backward dx",
+                                             "gate_backward dgate" };
+        const struct sum *want[] = { y, dx, dgate };
+        for (int k = 0; k < 3; k++) {
+            near(names[k], isa[t].name, out[k], want[k], k < 2 ? n : c);
+            same(names[k], isa[t].name, out[k], first[k], k < 2 ? n : c);
+        }
+    }
+    free(y);
+    give_back("gate");
 }
 
 /* ---- depthwise convolution ------------------------------------------------------------- */
@@ -498,7 +492,8 @@ static void check_all(void)
             if (rows[i] * widths[j] > ELEMENTS_MAX)
                 continue;
             check_stats(rows[i], widths[j]);
-            for (enum mix__act act = MIX__ACT_NONE; act <= MIX__ACT_RELU6; act++)
+            check_gate(rows[i], widths[j]);
+            for (enum mix__act act = MIX__ACT_NONE; act < MIX__ACTS; act++)
                 check_norm(rows[i], widths[j], act, branches[(i + j + act) % 5]);
         }
     for (int i = 0; i < DEPTHWISE_CASES; i++)

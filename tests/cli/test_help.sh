@@ -5,6 +5,19 @@
 check 0 --help
 has out '^Usage: metamix COMMAND'
 has out '^ +9  the run folder was made with other settings$'
+check 0 pack --help
+has out '^Usage: metamix pack \[OPTION'
+has out '--size=N .*$'
+lacks out '--batch'
+check 2 pack --data d
+has err '--out is missing'
+check 2 pack --out d
+has err '--data is missing'
+check 2 pack --data d --out o --quality 0
+has err '--quality: expected a whole number from 1 to 100'
+check 4 pack --data missing --out o
+has err '^metamix pack: missing: No such file or directory'
+check 0 --help
 for command in train quantize select finetune eval info results; do
     has out "^  $command "
     check 0 $command --help
@@ -23,7 +36,8 @@ lacks out '--from'
 check 0 quantize --help
 has out '--lambda=X '
 has out '--from=PATH '
-lacks out '--arch'
+has out '--weights=TEXT '
+has out '--arch=TEXT '
 
 check 0 --version
 has out '^metamix [0-9]+\.[0-9]+\.[0-9]+$'
@@ -41,6 +55,13 @@ check 2 quantize --data d --run r
 has err '--from is missing'
 check 2 eval --data d
 has err '--from is missing'
+has err 'or --weights'
+for command in quantize select finetune eval info; do
+    check 2 $command --from f --width 0.5
+    has err '--width does not go with --from'
+    check 2 $command --from f --weights w
+    has err '--weights does not go with --from'
+done
 check 2 train extra --data d --run r
 has err "unexpected argument 'extra'"
 check 2 results

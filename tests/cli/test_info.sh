@@ -1,5 +1,6 @@
 #!/bin/sh
 # The published costs, and both forms of info.
+here=$(cd "$(dirname "$0")" && pwd)
 . "$(dirname "$0")/check.sh"
 
 while read -r bits gbops; do
@@ -30,6 +31,19 @@ has out '^mobilenet_v2, 32 x 32 x 1 image, 10 classes, small stem'
 has out '^features.0.0 +conv +1 +16 +3 +1 +32 '
 check 0 info --size 32 --width 0.1 --stem standard
 has out 'standard stem'
+
+onnx=$here/../onnx
+check 0 info --arch "$onnx/torch_v3.onnx" --bits W4A3
+has out '^torch_v3, 16 x 16 x 3 image, 4 classes, standard stem'
+has out '^features.1.block.2.fc1 +conv +16 +8 +1 +1 +1 '
+has out '^classifier.1 +linear '
+check 0 info --arch "$onnx/torch_v3.onnx" --size 32 --classes 10 --json
+json out
+has out '^  "size": 32,$'
+has out '^  "classes": 10,$'
+check 7 info --arch "$onnx/refused/sigmoid.onnx"
+has err "node 'bad' \\(Sigmoid\\): this operator is not supported"
+check 4 info --arch none.onnx
 
 check 2 info --act-bits 9
 check 2 info --act-bits 1

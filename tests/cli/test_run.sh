@@ -1,30 +1,8 @@
 #!/bin/sh
 # Every job once, on 64 images of random bytes: what is written, printed and refused.
 . "$(dirname "$0")/check.sh"
+. "$(dirname "$0")/data.sh"
 
-# big_endian N: four bytes
-big_endian()
-{
-    printf "\\$(printf %o $(($1 >> 24)))\\$(printf %o $(($1 >> 16 & 255)))"
-    printf "\\$(printf %o $(($1 >> 8 & 255)))\\$(printf %o $(($1 & 255)))"
-}
-
-# idx PREFIX IMAGES: 8 x 8 pixels, classes 0 1 0 1 ...
-idx()
-{
-    { big_endian 2051; big_endian "$2"; big_endian 8; big_endian 8
-      LC_ALL=C awk -v n=$(($2 * 64)) 'BEGIN { for (x = i = 0; i < n; i++) {
-          x = (x * 61 + 17) % 251; printf "%c", 1 + x % 126 } }'
-    } >"data/$1-images-idx3-ubyte"
-    { big_endian 2049; big_endian "$2"
-      i=0
-      while [ $i -lt "$2" ]; do printf "\\$((i % 2))"; i=$((i + 1)); done
-    } >"data/$1-labels-idx1-ubyte"
-}
-
-mkdir data
-idx train 64
-idx t10k 16
 common='--data data --batch 32 --threads 1'
 net='--width 0.1 --epochs 1'
 
@@ -36,6 +14,10 @@ check 0 train $common $net --run float --json --quiet
 json out
 has out '"job": "train"'
 lacks err .
+check 0 train --threads 1 --recipe float/config.json --run recipe --epochs 2 --quiet
+has recipe/config.json '"epochs": 2'
+has recipe/config.json '"width": 0.1'
+check 4 train $common --recipe missing.json --run recipe2
 check 9 train $common --width 0.1 --epochs 2 --run float
 has err 'epochs 1; now it is 2'
 

@@ -45,8 +45,8 @@ static const char *join(char *buffer, const char *a, const char *b)
 static int conv_bn(mix_graph *g, const char *conv, const char *norm, int x, int k, int kernel,
                    int stride, int groups)
 {
-    x = mix__graph_conv(g, conv, x,
-                        &(struct mix__conv_shape){ k, kernel, stride, kernel / 2, groups, false });
+    x = mix__graph_conv(
+        g, conv, x, &(struct mix__conv_shape){ k, kernel, stride, kernel / 2, groups, false, 0 });
     return mix__graph_batchnorm(g, norm, x, 1e-5f, 0.1f);
 }
 

@@ -104,6 +104,24 @@ static void mixture(const struct reference *r, int layer, double *y, const doubl
     }
 }
 
+static void maxpool(const struct reference *r, const struct mix__node *node, double *y,
+                    const double *x)
+{
+    const struct mix__tensor *a = &r->graph->tensors[node->in[0]];
+    const struct mix__tensor *b = &r->graph->tensors[node->out];
+    for (size_t i = 0; i < elements(b); i++) {
+        const int q = (int)(i / b->c % b->w), p = (int)(i / b->c / b->w % b->h);
+        const size_t n = i / b->c / b->w / b->h;
+        y[i] = -INFINITY;
+        for (int tap = 0; tap < node->kernel * node->kernel; tap++) {
+            const int h = p * node->stride - node->pad + tap / node->kernel;
+            const int col = q * node->stride - node->pad + tap % node->kernel;
+            if (h >= 0 && h < a->h && col >= 0 && col < a->w)
+                y[i] = fmax(y[i], x[((n * a->h + h) * a->w + col) * a->c + i % b->c]);
+        }
+    }
+}
+
 static void evaluate_node(const struct reference *r, const struct mix__node *node)
 {
     const struct mix__tensor *t = &r->graph->tensors[node->out];
@@ -124,6 +142,9 @@ static void evaluate_node(const struct reference *r, const struct mix__node *nod
     case MIX__OP_BATCHNORM:
         batchnorm(r, node, y, x);
         break;
+    case MIX__OP_MAXPOOL:
+        maxpool(r, node, y, x);
+        break;
     case MIX__OP_GLOBAL_AVGPOOL: {
         const struct mix__tensor *a = &r->graph->tensors[node->in[0]];
         const size_t pixels = (size_t)a->h * a->w;
@@ -141,8 +162,18 @@ static void evaluate_node(const struct reference *r, const struct mix__node *nod
             case MIX__OP_RELU6:
                 y[i] = fmin(fmax(x[i], 0.0), 6.0);
                 break;
+            case MIX__OP_HARDSIGMOID:
+                y[i] = fmin(fmax(x[i] + 3.0, 0.0), 6.0) / 6.0;
+                break;
+            case MIX__OP_HARDSWISH:
+                y[i] = x[i] * fmin(fmax(x[i] + 3.0, 0.0), 6.0) / 6.0;
+                break;
             case MIX__OP_ADD:
                 y[i] = x[i] + r->tensor[node->in[1]][i];
+                break;
+            case MIX__OP_MUL:
+                y[i] = x[i] *
+                       r->tensor[node->in[1]][i / t->c / ((size_t)t->h * t->w) * t->c + i % t->c];
                 break;
             default: /* flatten of 1x1, dropout switched off */
                 y[i] = x[i];
@@ -191,14 +222,16 @@ static int head(mix_graph *g, int x)
 /* MobileNet's pieces: stem, inverted residual with its addition, stride 2, linear bottleneck. */
 static int inverted(mix_graph *g)
 {
-    int x = conv_bn(g, "stem", 0, (struct mix__conv_shape){ 8, 3, 2, 1, 1, false }, MIX__OP_RELU6);
-    int y =
-        conv_bn(g, "expand", x, (struct mix__conv_shape){ 24, 1, 1, 0, 1, false }, MIX__OP_RELU6);
-    y = conv_bn(g, "depthwise", y, (struct mix__conv_shape){ 24, 3, 1, 1, 24, false },
+    int x =
+        conv_bn(g, "stem", 0, (struct mix__conv_shape){ 8, 3, 2, 1, 1, false, 0 }, MIX__OP_RELU6);
+    int y = conv_bn(g, "expand", x, (struct mix__conv_shape){ 24, 1, 1, 0, 1, false, 0 },
+                    MIX__OP_RELU6);
+    y = conv_bn(g, "depthwise", y, (struct mix__conv_shape){ 24, 3, 1, 1, 24, false, 0 },
                 MIX__OP_RELU6);
-    y = conv_bn(g, "project", y, (struct mix__conv_shape){ 8, 1, 1, 0, 1, false }, -1);
+    y = conv_bn(g, "project", y, (struct mix__conv_shape){ 8, 1, 1, 0, 1, false, 0 }, -1);
     x = mix__graph_add(g, "add", x, y);
-    x = conv_bn(g, "depthwise2", x, (struct mix__conv_shape){ 8, 5, 2, 2, 8, false }, MIX__OP_RELU);
+    x = conv_bn(g, "depthwise2", x, (struct mix__conv_shape){ 8, 5, 2, 2, 8, false, 0 },
+                MIX__OP_RELU);
     return head(g, x);
 }
 
@@ -206,13 +239,36 @@ static int inverted(mix_graph *g)
  * multiple of 8, a bias, grouped convolution. */
 static int residual(mix_graph *g)
 {
-    int x = conv_bn(g, "stem", 0, (struct mix__conv_shape){ 6, 3, 1, 1, 1, false }, MIX__OP_RELU);
-    int y = conv_bn(g, "conv1", x, (struct mix__conv_shape){ 10, 3, 2, 1, 2, false }, MIX__OP_RELU);
-    y = conv_bn(g, "conv2", y, (struct mix__conv_shape){ 10, 3, 1, 1, 1, false }, -1);
-    x = conv_bn(g, "shortcut", x, (struct mix__conv_shape){ 10, 1, 2, 0, 1, false }, -1);
+    int x =
+        conv_bn(g, "stem", 0, (struct mix__conv_shape){ 6, 3, 1, 1, 1, false, 0 }, MIX__OP_RELU);
+    int y =
+        conv_bn(g, "conv1", x, (struct mix__conv_shape){ 10, 3, 2, 1, 2, false, 0 }, MIX__OP_RELU);
+    y = conv_bn(g, "conv2", y, (struct mix__conv_shape){ 10, 3, 1, 1, 1, false, 0 }, -1);
+    x = conv_bn(g, "shortcut", x, (struct mix__conv_shape){ 10, 1, 2, 0, 1, false, 0 }, -1);
     x = mix__graph_unary(g, MIX__OP_RELU, "relu", mix__graph_add(g, "add", y, x));
-    x = mix__graph_conv(g, "biased", x, &(struct mix__conv_shape){ 7, 1, 1, 0, 1, true });
+    x = mix__graph_conv(g, "biased", x, &(struct mix__conv_shape){ 7, 1, 1, 0, 1, true, 0 });
     return head(g, x);
+}
+
+/* MobileNet v3's: hard swish, a gate from the same tensor, uneven padding as TensorFlow's "same"
+ * has it (dense and depthwise), a max pool, two linear layers. */
+static int gated(mix_graph *g)
+{
+    int x = conv_bn(g, "stem", 0, (struct mix__conv_shape){ 8, 3, 2, 0, 1, false, 1 },
+                    MIX__OP_HARDSWISH);
+    x = conv_bn(g, "depthwise", x, (struct mix__conv_shape){ 8, 3, 2, 0, 8, false, 2 },
+                MIX__OP_HARDSWISH);
+    int gate = mix__graph_unary(g, MIX__OP_GLOBAL_AVGPOOL, "squeeze", x);
+    gate = mix__graph_conv(g, "fc1", gate, &(struct mix__conv_shape){ 6, 1, 1, 0, 1, true, 0 });
+    gate = mix__graph_unary(g, MIX__OP_RELU, "relu", gate);
+    gate = mix__graph_conv(g, "fc2", gate, &(struct mix__conv_shape){ 8, 1, 1, 0, 1, true, 0 });
+    gate = mix__graph_unary(g, MIX__OP_HARDSIGMOID, "sigmoid", gate);
+    x = mix__graph_mul(g, "gate", x, gate);
+    x = mix__graph_maxpool(g, "maxpool", x, 3, 2, 1);
+    x = mix__graph_unary(g, MIX__OP_FLATTEN, "flat",
+                         mix__graph_unary(g, MIX__OP_GLOBAL_AVGPOOL, "top", x));
+    x = mix__graph_unary(g, MIX__OP_HARDSWISH, "swish", mix__graph_linear(g, "fc", x, 9));
+    return mix__graph_linear(g, "last", x, CLASSES);
 }
 
 struct fixture {
@@ -338,6 +394,13 @@ static void test_residual(void **state)
     check_params(residual, MIX_CPU_ALL);
 }
 
+static void test_gated(void **state)
+{
+    (void)state;
+    check_params(gated, MIX_CPU_ALL);
+    check_params(gated, 0);
+}
+
 /* Gradients add up: two backward passes give twice one. */
 static void test_accumulates(void **state)
 {
@@ -391,9 +454,8 @@ static void test_alpha(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_inverted),
-        cmocka_unit_test(test_residual),
-        cmocka_unit_test(test_accumulates),
+        cmocka_unit_test(test_inverted), cmocka_unit_test(test_residual),
+        cmocka_unit_test(test_gated),    cmocka_unit_test(test_accumulates),
         cmocka_unit_test(test_alpha),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -312,6 +312,40 @@ static void test_limit(void **state)
     mix__batches_free(f->batches);
 }
 
+/* One channel: auto and symmetric are the same, unit is byte / 255, imagenet has three. */
+static void test_normalisations(void **state)
+{
+    struct fixture *f = *state;
+    mix_data_options options;
+    mix_data *data;
+    mix_normalize how;
+    mix_data_options_init(&options);
+    options.normalize = MIX_NORMALIZE_IMAGENET;
+    CHECK_FAILS(f->ctx, mix_data_open(&data, f->ctx, ".", &options), MIX_EINVAL, "three channels");
+    f->options.train = false;
+    for (how = MIX_NORMALIZE_AUTO; how <= MIX_NORMALIZE_UNIT; how++) {
+        mix_normalize parsed = MIX_NORMALIZE_AUTO;
+        assert_true(mix_normalize_parse(mix_normalize_name(how), &parsed));
+        assert_int_equal(parsed, how);
+        if (how == MIX_NORMALIZE_IMAGENET)
+            continue;
+        struct mix__batch batch;
+        mix_data_info info;
+        options.normalize = how;
+        CHECK_OK(mix_data_open(&data, f->ctx, ".", &options));
+        mix_data_info_get(data, &info);
+        assert_int_equal(info.normalize, how ? how : MIX_NORMALIZE_SYMMETRIC);
+        CHECK_OK(mix__batches_new(&f->batches, data, &f->options));
+        CHECK_OK(mix__batches_next(f->batches, &batch));
+        const float byte = 10; /* of the first image */
+        const float expected = how == MIX_NORMALIZE_UNIT ? byte / 255 : byte / 127.5f - 1;
+        assert_true(fabsf(batch.images[0] - expected) < 1e-6f);
+        mix__batches_free(f->batches);
+        mix_data_free(data);
+    }
+    assert_false(mix_normalize_parse("Unit", &how));
+}
+
 static void test_options(void **state)
 {
     struct fixture *f = *state;
@@ -373,6 +407,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_augment, set_up, tear_down),
         cmocka_unit_test(test_boxes),
         cmocka_unit_test_setup_teardown(test_limit, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_normalisations, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_options, set_up, tear_down),
         cmocka_unit_test(test_lost_file),
     };

@@ -149,16 +149,20 @@ static void bad_headers(void **state)
         const char *from, *to, *part;
     } cases[] = {
         { "metamix-checkpoint", "metamax-checkpoint", "format" },
-        { "\"version\":\"1\"", "\"version\":\"2\"", "version" },
-        { "mobilenet_v2", "mobilenet_v9", "mobilenet_v9" },
-        { "\"stem\":\"small\"", "\"stem\":\"smoll\"", "stem" },
-        { "\"classes\":\"4\"", "\"classes\":\"5\"", "classifier" },
-        { "\"size\":\"16\"", "\"size\":\"-6\"", "size" },
+        { "\"version\":\"2\"", "\"version\":\"1\"", "version" },
+        { "\\\"op\\\":\\\"relu6", "\\\"op\\\":\\\"relu9", "operator 'relu9'" },
+        { "\\\"groups\\\":1", "\\\"groups\\\":0", "'groups' is missing or out of range" },
+        { "\\\"groups\\\":1", "\\\"groups\\\":2", "2 groups does not fit" },
+        { "\\\"out_features\\\":4", "\\\"out_features\\\":5", "classifier" },
+        { "\\\"size\\\":16", "\\\"size\\\":-6", "'size'" },
+        { "\\\"in\\\":[0]", "\\\"in\\\":[9]", "'in'" },
+        { "\\\"nodes\\\":[", "\\\"nodes\\\":{", "graph" },
+        { "{\\\"version\\\":1", "{\\\"version\\\":3", "'version'" },
+        { "features.0.1\\\"", "features.0.0\\\"", "two parameters" },
         { "\"candidates\":\"2,4\"", "\"candidates\":\"4,2\"", "candidates" },
         { "\"candidates\":\"2,4\"", "\"candidates\":\"2,,\"", "candidates" },
         { "features.0.0.weight", "features.0.0.wright", "no tensor 'features.0.0.weight'" },
         { "metamix.act_steps", "metamix.act_stepz", "" }, /* not calibrated: allowed */
-        { "\"width\":\"0.", "\"width\":\"x.", "width" },
     };
     mix_graph *graph;
     struct mix__state *s = make_state(&graph);

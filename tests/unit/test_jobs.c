@@ -131,6 +131,20 @@ static void select_then_finetune(void **state)
                 "teacher");
     CHECK_FAILS(ctx, mix_select(ctx, "t3", "selected", &s, NULL, &tuned), MIX_EINVAL,
                 "quantized already");
+    strcpy(s.teacher, "none-such");
+    CHECK_FAILS(ctx, mix_finetune(ctx, "t4", "selected", NULL, &s, NULL, &tuned), MIX_EIO,
+                "none-such");
+    /* Another run of the same network is the same teacher as that run itself. */
+    mix_result self, other;
+    strcpy(s.teacher, "self");
+    CHECK_OK(mix_quantize(ctx, "with-self", "float", &s, NULL, &self));
+    strcpy(s.teacher, "float/best.safetensors");
+    CHECK_OK(mix_quantize(ctx, "with-file", "float", &s, NULL, &other));
+    check_accuracy(&self.last, &other.last);
+    mix_result_release(&self);
+    mix_result_release(&other);
+    strcpy(s.teacher, "mobilenet_v2:float/best.safetensors"); /* of width 1 */
+    CHECK_FAILS(ctx, mix_quantize(ctx, "t5", "float", &s, NULL, &tuned), MIX_EFORMAT, "shape");
     mix_result_release(&selected);
 }
 
@@ -155,6 +169,24 @@ static void finetune_from_float(void **state)
                 "0 epochs");
 }
 
+static void one_start_is_needed(void **state)
+{
+    mix_settings s;
+    mix_result result;
+    mix_accuracy accuracy;
+    (void)state;
+    tiny_settings(&s);
+    CHECK_FAILS(ctx, mix_quantize(ctx, "none", NULL, &s, NULL, &result), MIX_EINVAL,
+                "nothing is given to start from");
+    CHECK_FAILS(ctx, mix_eval(ctx, NULL, &s, NULL, false, &accuracy), MIX_EINVAL, "nothing");
+    strcpy(s.weights, "float/best.safetensors");
+    CHECK_FAILS(ctx, mix_select(ctx, "none", "float", &s, NULL, &result), MIX_EINVAL,
+                "both a run (float) and weights (float/best.safetensors)");
+    CHECK_FAILS(ctx, mix_eval(ctx, "float", &s, NULL, false, &accuracy), MIX_EINVAL, "both");
+    strcpy(s.arch, "none");
+    CHECK_FAILS(ctx, mix_eval(ctx, NULL, &s, NULL, false, &accuracy), MIX_EINVAL, "none");
+}
+
 static void other_settings_are_refused(void **state)
 {
     mix_settings s;
@@ -174,16 +206,74 @@ static void other_settings_are_refused(void **state)
     mix_result_release(&result);
 }
 
+/* A run that is older than a setting goes on with that setting's default, and no other value. */
+static void younger_settings_have_their_default(void **state)
+{
+    mix_settings s;
+    mix_result result;
+    (void)state;
+    tiny_settings(&s);
+    json_t *config = load_json("float/config.json");
+    assert_int_equal(json_object_del(json_object_get(config, "settings"), "normalize"), 0);
+    assert_int_equal(json_dump_file(config, "float/config.json", 0), 0);
+    json_decref(config);
+    strcpy(s.normalize, "unit");
+    CHECK_FAILS(ctx, mix_train(ctx, "float", &s, NULL, &result), MIX_EMISMATCH, "normalize");
+    strcpy(s.normalize, "auto");
+    CHECK_OK(mix_train(ctx, "float", &s, NULL, &result));
+    mix_result_release(&result);
+}
+
+/* A network meets the images as it was trained with them, whoever starts from its files. */
+static void normalisation_travels(void **state)
+{
+    mix_settings s;
+    mix_result result, quantized;
+    mix_accuracy a;
+    (void)state;
+    tiny_settings(&s);
+    strcpy(s.normalize, "unit");
+    CHECK_OK(mix_train(ctx, "unit", &s, NULL, &result));
+    strcpy(s.normalize, "auto");
+    CHECK_OK(mix_eval(ctx, "unit", &s, NULL, false, &a));
+    assert_true(a.loss == result.best.loss);
+    s.stage_a_epochs = 0;
+    CHECK_OK(mix_finetune(ctx, "unit-w4", "unit", "W4A4", &s, NULL, &quantized));
+    assert_true(quantized.float_accuracy.loss == result.best.loss);
+    CHECK_OK(mix_eval(ctx, "unit-w4", &s, NULL, false, &a));
+    assert_true(a.loss == quantized.best.loss);
+    strcpy(s.normalize, "unit");
+    CHECK_OK(mix_eval(ctx, "unit-w4", &s, NULL, false, &a));
+    strcpy(s.normalize, "symmetric");
+    CHECK_FAILS(ctx, mix_eval(ctx, "unit-w4", &s, NULL, false, &a), MIX_EINVAL,
+                "the network was trained with unit images");
+    CHECK_FAILS(ctx, mix_finetune(ctx, "other", "unit", "W4A4", &s, NULL, &quantized), MIX_EINVAL,
+                "normalize is symmetric");
+    mix_result_release(&result);
+    mix_result_release(&quantized);
+    CHECK_OK(mix_eval(ctx, "float", &s, NULL, false, &a)); /* one channel: that is what auto was */
+    strcpy(s.normalize, "imagenet");
+    CHECK_FAILS(ctx, mix_train(ctx, "rgb", &s, NULL, &result), MIX_EINVAL, "three channels");
+}
+
 static void bad_settings_are_refused(void **state)
 {
     static const struct {
         const char *name, *value, *part;
     } cases[] = {
-        { "epochs", "0", "epochs is 0" },     { "lr", "-1", "lr is -1" },
-        { "batch", "1000", "batch of 1000" }, { "optimizer", "lion", "optimizer is 'lion'" },
-        { "crop", "wide", "crop is 'wide'" }, { "data", "", "data is not set" },
-        { "arch", "resnet", "resnet" },       { "loader_threads", "0", "loader_threads is 0" },
-        { "width", "0", "width is 0" },       { "lr", "nan", "lr is nan" },
+        { "epochs", "0", "epochs is 0" },
+        { "lr", "-1", "lr is -1" },
+        { "batch", "1000", "batch of 1000" },
+        { "optimizer", "lion", "optimizer is 'lion'" },
+        { "crop", "wide", "crop is 'wide'" },
+        { "data", "", "data is not set" },
+        { "arch", "resnet", "resnet" },
+        { "loader_threads", "0", "loader_threads is 0" },
+        { "width", "0", "width is 0" },
+        { "lr", "nan", "lr is nan" },
+        { "normalize", "none", "expected one of auto, imagenet, symmetric, unit" },
+        { "resize", "-1", "resize is -1" },
+        { "resize", "20", "resized to 20" },
     };
     mix_settings s;
     mix_result result;
@@ -266,7 +356,10 @@ int main(void)
         cmocka_unit_test(quantize_runs_phases),
         cmocka_unit_test(select_then_finetune),
         cmocka_unit_test(finetune_from_float),
+        cmocka_unit_test(one_start_is_needed),
         cmocka_unit_test(other_settings_are_refused),
+        cmocka_unit_test(younger_settings_have_their_default),
+        cmocka_unit_test(normalisation_travels),
         cmocka_unit_test(bad_settings_are_refused),
         cmocka_unit_test(budgets),
         cmocka_unit_test(result_file),

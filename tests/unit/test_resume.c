@@ -9,7 +9,7 @@
 
 #include <jansson.h>
 
-enum job { TRAIN, QUANTIZE };
+enum job { TRAIN, QUANTIZE, FROM_WEIGHTS };
 
 /* Counts what happens: steps, batches of evaluations and ends of epochs (between the line in the
  * log and the checkpoint). When none is left it kills the process, or asks to stop. */
@@ -41,9 +41,14 @@ static mix_status run_job(mix_ctx *ctx, enum job job, const char *run, struct ki
     s.checkpoint_minutes = 0.0; /* save after every step */
     if (k && k->left % 2)
         s.checkpoint_minutes = 60.0; /* only after epochs */
-    const mix_status status =
-        job == TRAIN ? mix_train(ctx, run, &s, k ? &observer : NULL, &result)
-                     : mix_quantize(ctx, run, "float", &s, k ? &observer : NULL, &result);
+    if (job == FROM_WEIGHTS) {
+        strcpy(s.weights, "float/best.safetensors");
+        strcpy(s.teacher, "self");
+    }
+    const char *from = job == FROM_WEIGHTS ? NULL : "float";
+    const mix_status status = job == TRAIN
+                                  ? mix_train(ctx, run, &s, k ? &observer : NULL, &result)
+                                  : mix_quantize(ctx, run, from, &s, k ? &observer : NULL, &result);
     mix_result_release(&result);
     return status;
 }
@@ -144,6 +149,17 @@ static void quantize_resumes(void **state)
     check_kills(QUANTIZE, "whole", kills, MIX_COUNT(kills));
 }
 
+/* The teacher comes from the file of weights again. */
+static void quantize_from_weights_resumes(void **state)
+{
+    static const int kills[] = { 11, 31 };
+    mix_ctx *ctx = run_ctx();
+    (void)state;
+    CHECK_OK(run_job(ctx, FROM_WEIGHTS, "whole-from-weights", NULL));
+    mix_ctx_free(ctx);
+    check_kills(FROM_WEIGHTS, "whole-from-weights", kills, MIX_COUNT(kills));
+}
+
 /* Stopped after every step (and during evaluations) until it is done. */
 static void stops_save(void **state)
 {
@@ -189,6 +205,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(stops_save),
         cmocka_unit_test(train_resumes),
         cmocka_unit_test(quantize_resumes),
+        cmocka_unit_test(quantize_from_weights_resumes),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

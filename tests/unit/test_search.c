@@ -31,11 +31,11 @@ static mix_graph *small_graph(mix_ctx *ctx)
 {
     mix_graph *g;
     CHECK_OK(mix__graph_new(&g, ctx, "small", SIZE, 1));
-    int x = mix__graph_conv(g, "first", 0, &(struct mix__conv_shape){ 8, 3, 1, 1, 1, false });
+    int x = mix__graph_conv(g, "first", 0, &(struct mix__conv_shape){ 8, 3, 1, 1, 1, false, 0 });
     x = norm_relu(g, "first", x);
-    x = mix__graph_conv(g, "deep", x, &(struct mix__conv_shape){ 8, 3, 1, 1, 8, false });
+    x = mix__graph_conv(g, "deep", x, &(struct mix__conv_shape){ 8, 3, 1, 1, 8, false, 0 });
     x = norm_relu(g, "deep", x);
-    x = mix__graph_conv(g, "point", x, &(struct mix__conv_shape){ 16, 1, 1, 0, 1, false });
+    x = mix__graph_conv(g, "point", x, &(struct mix__conv_shape){ 16, 1, 1, 0, 1, false, 0 });
     x = norm_relu(g, "point", x);
     x = mix__graph_unary(g, MIX__OP_GLOBAL_AVGPOOL, "pool", x);
     x = mix__graph_unary(g, MIX__OP_FLATTEN, "flatten", x);

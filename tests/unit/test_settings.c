@@ -163,12 +163,72 @@ static void test_flag_words(void **state)
     assert_true(s.flip);
 }
 
+static void write_file(const char *text)
+{
+    FILE *f = fopen("recipe.json", "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static void test_recipe(void **state)
+{
+    static const struct {
+        const char *text, *part;
+    } refused[] = {
+        { "{\"settings\": {\"lr\": 1, \"epoch\": 3}}", "no setting has the name 'epoch'" },
+        { "{\"settings\": {\"lr\": 1, \"epochs\": 3.5}}", "whole number" },
+        { "{\"settings\": {\"lr\": null}}", "lr: expected a number" },
+        { "{\"settings\": [1]}", "expected an object 'settings'" },
+        { "{\"lr\": 1}", "expected an object 'settings'" },
+        { "{\"settings\": {\"lr\": 1}", "line 1" },
+    };
+    mix_settings s, was;
+    (void)state;
+    mix_settings_init(&s);
+    s.epochs = 7;
+    write_file(
+        "{\"about\": \"x\", \"settings\": {\"lr\": 5e-4, \"flip\": false, \"stage_a_epochs\": 3, "
+        "\"target\": \"W4A4\"}}");
+    assert_int_equal(mix_settings_load(&s, ctx, "recipe.json"), MIX_OK);
+    assert_true(s.lr == 5e-4 && !s.flip && s.stage_a_epochs == 3 && s.epochs == 7);
+    assert_string_equal(s.target, "W4A4");
+    was = s;
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        write_file(refused[i].text);
+        assert_int_equal(mix_settings_load(&s, ctx, "recipe.json"), MIX_EFORMAT);
+        assert_non_null(strstr(mix_ctx_error(ctx), "recipe.json"));
+        assert_non_null(strstr(mix_ctx_error(ctx), refused[i].part));
+        assert_memory_equal(&s, &was, sizeof s);
+    }
+    assert_int_equal(mix_settings_load(&s, ctx, "none.json"), MIX_EIO);
+    remove("recipe.json");
+}
+
+/* Those that come with the project name settings that there are. */
+static void test_recipes(void **state)
+{
+    static const char *const names[] = { "mobilenet_v2", "mobilenet_v3_large", "resnet18" };
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        mix_settings s;
+        char path[1024];
+        mix_settings_init(&s);
+        snprintf(path, sizeof path, MIX_TESTS_DIR "/../recipes/%s.json", names[i]);
+        if (mix_settings_load(&s, ctx, path) != MIX_OK)
+            fail_msg("%s", mix_ctx_error(ctx));
+        assert_string_equal(s.arch, names[i]);
+        assert_int_equal(s.stage_b_epochs, 120);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults_agree), cmocka_unit_test(test_reals_read_back),
         cmocka_unit_test(test_names),          cmocka_unit_test(test_refused_values),
         cmocka_unit_test(test_text_length),    cmocka_unit_test(test_flag_words),
+        cmocka_unit_test(test_recipe),         cmocka_unit_test(test_recipes),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -5,10 +5,19 @@
 
 #include <string.h>
 
-static const char *const names[] = { "mobilenet_v2", NULL };
+static const char *const names[] = {
+    "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small", "resnet18",
+    "resnet34",     "resnet50",           "resnet101",          NULL,
+};
 
-static int (*const builders[])(mix_graph *, const mix_zoo_options *) = {
-    mix__mobilenet_v2_build,
+/* In the order of names. */
+static const struct builder {
+    int (*build)(mix_graph *, const mix_zoo_options *, int variant);
+    int variant;
+} builders[] = {
+    { mix__mobilenet_v2_build, 0 }, { mix__mobilenet_v3_build, 0 }, { mix__mobilenet_v3_build, 1 },
+    { mix__resnet_build, 18 },      { mix__resnet_build, 34 },      { mix__resnet_build, 50 },
+    { mix__resnet_build, 101 },
 };
 
 void mix_zoo_options_init(mix_zoo_options *options)
@@ -27,14 +36,6 @@ const char *const *mix_zoo_names(void)
     return names;
 }
 
-int mix__make_divisible(double v)
-{
-    int rounded = (int)(v + 4.0) / 8 * 8;
-    if (rounded < 8)
-        rounded = 8;
-    return rounded < 0.9 * v ? rounded + 8 : rounded;
-}
-
 static mix_status check(mix_ctx *ctx, const mix_zoo_options *o)
 {
     if (!(o->width > 0.0 && o->width <= 4.0))
@@ -48,6 +49,17 @@ static mix_status check(mix_ctx *ctx, const mix_zoo_options *o)
     return MIX_OK;
 }
 
+static mix_status unknown(mix_ctx *ctx, const char *arch)
+{
+    char list[256] = "";
+    for (size_t i = 0; names[i]; i++) {
+        strcat(list, i ? ", " : "");
+        strcat(list, names[i]);
+    }
+    return mix__fail(ctx, MIX_EINVAL, "no network is called '%.64s'; expected one of %s", arch,
+                     list);
+}
+
 mix_status mix_zoo_new(mix_graph **out, mix_ctx *ctx, const mix_zoo_options *options)
 {
     *out = NULL;
@@ -56,8 +68,7 @@ mix_status mix_zoo_new(mix_graph **out, mix_ctx *ctx, const mix_zoo_options *opt
     while (names[which] && strcmp(names[which], options->arch) != 0)
         which++;
     if (!names[which])
-        return mix__fail(ctx, MIX_EINVAL, "no network is called '%s'; expected mobilenet_v2",
-                         options->arch);
+        return unknown(ctx, options->arch);
 
     mix_zoo_options o = *options;
     if (o.stem == MIX_STEM_AUTO)
@@ -66,7 +77,8 @@ mix_status mix_zoo_new(mix_graph **out, mix_ctx *ctx, const mix_zoo_options *opt
     MIX_TRY(mix__graph_new(&g, ctx, names[which], o.size, o.channels));
     g->width = o.width;
     g->small_stem = o.stem == MIX_STEM_SMALL;
-    const mix_status status = mix__graph_finish(g, builders[which](g, &o));
+    const mix_status status =
+        mix__graph_finish(g, builders[which].build(g, &o, builders[which].variant));
     if (status != MIX_OK) {
         mix_graph_free(g);
         return status;

@@ -1,0 +1,35 @@
+/*
+ * kernels/products.c - sums of products in C: what every other instruction set must give.
+ */
+#include "kernels/kernels_isa.h"
+
+static void gemm_c(int32_t *acc, const uint8_t *x, const int8_t *w, const struct mix__gemm *g)
+{
+    for (size_t r = 0; r < g->rows; r++) {
+        const uint8_t *row = x + r * g->x_stride;
+        for (size_t k = 0; k < g->k; k++) {
+            const size_t panel = k / MIX__PANEL * MIX__PANEL, lane = k % MIX__PANEL;
+            const int8_t *from = w + panel * g->depth + lane * MIX__QUAD;
+            int32_t sum = g->start[k];
+            for (size_t d = 0; d < g->depth; d++)
+                sum += row[d] * from[d / MIX__QUAD * MIX__PANEL * MIX__QUAD + d % MIX__QUAD];
+            acc[r * g->k + k] = sum;
+        }
+    }
+}
+
+static void depthwise_c(int32_t *acc, const uint8_t *const *taps, const int8_t *w,
+                        const struct mix__depthwise *d)
+{
+    for (size_t i = 0; i < d->c; i++)
+        acc[i] = d->start[i];
+    for (size_t t = 0; t < d->n_taps; t++)
+        for (size_t i = 0; i < d->c; i++)
+            acc[i] += taps[t][i] * w[t * d->c + i];
+}
+
+void mix__kernels_products_c(struct mix__kernels *k)
+{
+    k->gemm = gemm_c;
+    k->depthwise = depthwise_c;
+}

@@ -1,0 +1,345 @@
+/*
+ * runtime/conv.c - convolutions and linear layers on codes.
+ *
+ *   dense       tiles of MIX__TILE places: the codes under each kernel position are gathered to one
+ *               row (unless they are one already), rows times weights give sums, MIX__TILE_K
+ *               channels at a time, and sums become values or codes while they are in the cache
+ *   depthwise   for each place, pointers to the taps' pixels; outside of the picture, to a row of
+ *               the stored zero
+ */
+#include <string.h>
+
+#include "runtime/inside.h"
+#include "tensor/packed.h"
+
+/* ---- planning ------------------------------------------------------------------------------- */
+
+/* The taps [from, to) of a kernel row or column that lie inside a picture's side. */
+struct taps {
+    int from, to;
+};
+
+static struct taps taps_at(const struct mix__net_op *op, int side, int place)
+{
+    const int first = place * op->stride - op->pad;
+    const int from = first < 0 ? -first : 0;
+    return (struct taps){ from, side - first < op->kernel ? side - first : op->kernel };
+}
+
+static int unpack_weights(const struct mix__net *net, const struct mix__net_op *op, int8_t *codes)
+{
+    const size_t n = mix__net_weights(net, op);
+    const int lowest = -(1 << (op->weight_bits - 1));
+    mix__codes_unpack(codes, op->weights, n, op->weight_bits);
+    for (size_t i = 0; i < n; i++)
+        if (codes[i] == lowest)
+            return -1;
+    return 0;
+}
+
+/* codes (c, taps) to (taps, c) */
+static void pack_depthwise(int8_t *to, const int8_t *codes, size_t c, size_t n_taps)
+{
+    for (size_t i = 0; i < c; i++)
+        for (size_t t = 0; t < n_taps; t++)
+            to[t * c + i] = codes[i * n_taps + t];
+}
+
+/* Weights as the kernels read them, and what the sums start from. */
+static mix_status pack(mix_runtime *rt, struct mix__step_plan *s, const int8_t *codes)
+{
+    struct mix__conv_plan *p = &s->conv;
+    const size_t groups = p->depthwise ? 1 : (size_t)s->op->groups;
+    const size_t channels = (size_t)s->y->c / groups, taps = mix__net_taps(rt->net, s->op);
+    const size_t bytes = p->depthwise ? channels * taps : p->k * p->depth;
+    p->weights = mix__alloc(rt->ctx, groups, bytes);
+    p->start = mix__zalloc(rt->ctx, groups * p->k, sizeof *p->start);
+    if (!p->weights || !p->start)
+        return MIX_ENOMEM;
+    rt->weight_bytes += groups * bytes;
+    if (p->depthwise)
+        pack_depthwise(p->weights, codes, channels, taps);
+    for (size_t g = 0; g < groups; g++) {
+        const int8_t *from = codes + g * channels * taps;
+        if (!p->depthwise)
+            mix__gemm_pack(p->weights + g * bytes, from, channels, taps);
+        for (size_t k = 0; k < channels; k++)
+            for (size_t t = 0; t < taps; t++)
+                p->start[g * p->k + k] -= p->zero * from[k * taps + t];
+    }
+    return MIX_OK;
+}
+
+/* Numbers the different sets of taps along one side; gives how many there are, and the last place
+ * that has each in `example` (n). */
+static int classify(const struct mix__net_op *op, int side, int n, uint16_t *class, int *example)
+{
+    int n_classes = 0;
+    for (int i = 0; i < n; i++) {
+        const struct taps t = taps_at(op, side, i);
+        int c = 0;
+        for (; c < n_classes; c++) {
+            const struct taps o = taps_at(op, side, example[c]);
+            if (o.from == t.from && o.to == t.to)
+                break;
+        }
+        n_classes = c < n_classes ? n_classes : n_classes + 1;
+        class[i] = (uint16_t)c;
+        example[c] = i;
+    }
+    return n_classes;
+}
+
+/* The sum of one channel's weight codes, (kernel, kernel, c), over these taps. */
+static int64_t weight_sum(const int8_t *codes, int kernel, int c, struct taps rows,
+                          struct taps cols)
+{
+    int64_t sum = 0;
+    for (int r = rows.from; r < rows.to; r++)
+        for (int i = cols.from * c; i < cols.to * c; i++)
+            sum += codes[r * kernel * c + i];
+    return sum;
+}
+
+enum { CLASSES_MAX = 1 << 24 }; /* times channels */
+
+/* A shifted input's value is step * code - shift for taps inside the picture: offsets for every
+ * set of taps. */
+static mix_status shift_offsets(mix_runtime *rt, struct mix__step_plan *s, const int8_t *codes)
+{
+    struct mix__conv_plan *p = &s->conv;
+    const struct mix__net_op *op = s->op;
+    const double shift = (double)mix__bounds_activation(s->x->bits, s->x->range).shift;
+    const size_t channels = (size_t)s->y->c, taps = mix__net_taps(rt->net, op);
+    const int n = s->y->h > s->y->w ? s->y->h : s->y->w;
+    mix_status status = MIX_ENOMEM;
+    float *offset = NULL;
+    int *rows = mix__alloc(rt->ctx, (size_t)n, sizeof *rows);
+    int *cols = mix__alloc(rt->ctx, (size_t)n, sizeof *cols);
+    p->row_class = mix__alloc(rt->ctx, (size_t)s->y->h, sizeof *p->row_class);
+    p->col_class = mix__alloc(rt->ctx, (size_t)s->y->w, sizeof *p->col_class);
+    if (!rows || !cols || !p->row_class || !p->col_class)
+        goto out;
+    const int n_rows = classify(op, s->x->h, s->y->h, p->row_class, rows);
+    p->n_col_classes = classify(op, s->x->w, s->y->w, p->col_class, cols);
+    p->n_classes = n_rows * p->n_col_classes;
+    if ((size_t)p->n_classes * channels > CLASSES_MAX) {
+        status = mix__fail(rt->ctx, MIX_EUNSUPPORTED,
+                           "layer '%s': %d kinds of border for %zu channels are too many", op->name,
+                           p->n_classes, channels);
+        goto out;
+    }
+    if (!(offset = mix__alloc(rt->ctx, (size_t)p->n_classes * channels, sizeof *offset)))
+        goto out;
+    p->offset = offset;
+    for (int i = 0; i < p->n_classes; i++) {
+        const struct taps r = taps_at(op, s->x->h, rows[i / p->n_col_classes]);
+        const struct taps c = taps_at(op, s->x->w, cols[i % p->n_col_classes]);
+        for (size_t k = 0; k < channels; k++) {
+            const int64_t sum =
+                weight_sum(codes + k * taps, op->kernel, s->x->c / op->groups, r, c);
+            offset[(size_t)i * channels + k] =
+                (float)((double)op->offset[k] -
+                        shift / (double)s->x->step * (double)op->scale[k] * (double)sum);
+        }
+    }
+    status = MIX_OK;
+out:
+    mix__free(rt->ctx, rows);
+    mix__free(rt->ctx, cols);
+    return status;
+}
+
+static void choose(struct mix__step_plan *s, size_t taps)
+{
+    struct mix__conv_plan *p = &s->conv;
+    const struct mix__net_op *op = s->op;
+    const struct mix__bounds x = mix__bounds_activation(s->x->bits, s->x->range);
+    const int w_max = (int)mix__bounds_weight(op->weight_bits).p, x_max = (int)(x.p - x.n);
+    p->depthwise = op->groups > 1 && op->groups == s->x->c && s->x->c == s->y->c;
+    p->direct = !p->depthwise && op->kernel == 1 && op->stride == 1 && op->groups == 1 &&
+                s->x->c % MIX__QUAD == 0;
+    p->depth = p->depthwise ? 0 : mix__round_up(taps, MIX__QUAD);
+    p->k =
+        p->depthwise ? (size_t)s->y->c : mix__round_up((size_t)(s->y->c / op->groups), MIX__PANEL);
+    p->runs = p->depthwise ? mix__depthwise_runs(x_max, w_max) : mix__gemm_runs(x_max, w_max);
+    p->zero = (uint8_t)-x.n;
+    p->offset = op->offset;
+    p->n_classes = 1;
+}
+
+mix_status mix__conv_plan(mix_runtime *rt, struct mix__step_plan *s, const char *path)
+{
+    const size_t n = mix__net_weights(rt->net, s->op);
+    choose(s, mix__net_taps(rt->net, s->op));
+    int8_t *codes = mix__alloc(rt->ctx, n, 1);
+    if (!codes)
+        return MIX_ENOMEM;
+    mix_status status;
+    if (unpack_weights(rt->net, s->op, codes) != 0)
+        status = mix__fail(
+            rt->ctx, MIX_EFORMAT, "%s: layer '%s': a weight code of %d; expected at least %d", path,
+            s->op->name, -(1 << (s->op->weight_bits - 1)), 1 - (1 << (s->op->weight_bits - 1)));
+    else
+        status = pack(rt, s, codes);
+    if (status == MIX_OK && s->x->range == MIX_RANGE_SHIFTED)
+        status = shift_offsets(rt, s, codes);
+    mix__free(rt->ctx, codes);
+    return status;
+}
+
+/* ---- running -------------------------------------------------------------------------------- */
+
+/* One running convolution, in one thread. */
+struct run {
+    const mix_runtime *rt;
+    const struct mix__step_plan *s;
+    const struct mix__scratch *scratch;
+    const uint8_t *x;
+    void *y;
+};
+
+static int class_of(const struct run *r, size_t place)
+{
+    const struct mix__conv_plan *p = &r->s->conv;
+    const size_t w = (size_t)r->s->y->w;
+    return p->n_classes == 1 ? 0
+                             : p->row_class[place / w] * p->n_col_classes + p->col_class[place % w];
+}
+
+/* Sums of places [from, from + n), channels [k, k + n_k), to values or codes: as long as the
+ * offsets are the same, in one go. */
+static void finish(const struct run *r, size_t from, size_t n, size_t k, size_t n_k, size_t stride)
+{
+    const struct mix__step_plan *s = r->s;
+    const size_t channels = (size_t)s->y->c;
+    for (size_t i = 0, end; i < n; i = end) {
+        const int class = class_of(r, from + i);
+        for (end = i + 1; end < n && class_of(r, from + end) == class;)
+            end++;
+        const struct mix__sums sums = { .acc = r->scratch->sums + i * stride,
+                                        .rows = end - i,
+                                        .n = n_k,
+                                        .acc_stride = stride,
+                                        .y_stride = channels,
+                                        .scale = s->op->scale + k,
+                                        .offset = s->conv.offset + (size_t) class * channels + k };
+        r->rt->kernels.sums(mix__element(r->y, s->y, (from + i) * channels + k), &sums, &s->finish);
+    }
+}
+
+/* The codes of one group under the kernel at a place, (r, s, c / groups), in one row. */
+static void gather(const struct run *r, uint8_t *to, size_t place, size_t group)
+{
+    const struct mix__net_op *op = r->s->op;
+    const struct mix__net_tensor *x = r->s->x;
+    const int zero = r->s->conv.zero;
+    const size_t c = (size_t)(x->c / op->groups), row = (size_t)op->kernel * c;
+    const int oh = (int)(place / (size_t)r->s->y->w), ow = (int)(place % (size_t)r->s->y->w);
+    const struct taps rows = taps_at(op, x->h, oh), cols = taps_at(op, x->w, ow);
+    const int top = oh * op->stride - op->pad, left = ow * op->stride - op->pad;
+    memset(to + row * (size_t)op->kernel, 0, r->s->conv.depth - row * (size_t)op->kernel);
+    for (int i = 0; i < op->kernel; i++, to += row) {
+        if (i < rows.from || i >= rows.to) {
+            memset(to, zero, row);
+            continue;
+        }
+        const size_t before = (size_t)cols.from * c, inside = (size_t)(cols.to - cols.from);
+        const uint8_t *from =
+            r->x + ((size_t)(top + i) * (size_t)x->w + (size_t)(left + cols.from)) * (size_t)x->c +
+            group * c;
+        memset(to, zero, before);
+        if (op->groups == 1)
+            memcpy(to + before, from, inside * c);
+        else
+            for (size_t j = 0; j < inside; j++)
+                memcpy(to + before + j * c, from + j * (size_t)x->c, c);
+        memset(to + before + inside * c, zero, row - before - inside * c);
+    }
+}
+
+/* Places [from, from + n), n <= MIX__TILE, channels [k0, k1) of one group. */
+static void dense_tile(const struct run *r, size_t from, size_t n, size_t group, size_t k0,
+                       size_t k1)
+{
+    const struct mix__conv_plan *p = &r->s->conv;
+    const size_t per_group = (size_t)(r->s->y->c / r->s->op->groups);
+    const uint8_t *rows = r->x + from * p->depth;
+    if (!p->direct) {
+        for (size_t i = 0; i < n; i++)
+            gather(r, r->scratch->rows + i * p->depth, from + i, group);
+        rows = r->scratch->rows;
+    }
+    for (size_t k = k0; k < k1; k += MIX__TILE_K) {
+        const size_t left = k1 - k < MIX__TILE_K ? k1 - k : MIX__TILE_K;
+        const struct mix__gemm g = { .rows = n,
+                                     .depth = p->depth,
+                                     .k = mix__round_up(left, MIX__PANEL),
+                                     .x_stride = p->depth,
+                                     .runs = p->runs,
+                                     .start = p->start + group * p->k + k };
+        r->rt->kernels.gemm(r->scratch->sums, rows, p->weights + (group * p->k + k) * p->depth, &g);
+        finish(r, from, n, group * per_group + k, left, g.k);
+    }
+}
+
+/* Threads share the places or, where these are few, the channels. */
+static void run_dense(const struct run *r, int part, int parts)
+{
+    const size_t places = (size_t)r->s->y->h * (size_t)r->s->y->w;
+    const size_t groups = (size_t)r->s->op->groups, channels = (size_t)r->s->y->c / groups;
+    const bool by_channel = places < MIX__TILE * (size_t)parts;
+    size_t from = 0, to = places, k0 = 0, k1 = channels;
+    if (by_channel)
+        mix__part(channels, MIX__PANEL, part, parts, &k0, &k1);
+    else
+        mix__part(places, MIX__TILE, part, parts, &from, &to);
+    for (size_t g = 0; g < groups; g++)
+        for (size_t i = from; i < to; i += MIX__TILE)
+            dense_tile(r, i, to - i < MIX__TILE ? to - i : MIX__TILE, g, k0, k1);
+}
+
+static void point_taps(const struct run *r, const uint8_t **tap, size_t place)
+{
+    const struct mix__net_op *op = r->s->op;
+    const struct mix__net_tensor *x = r->s->x;
+    const int oh = (int)(place / (size_t)r->s->y->w), ow = (int)(place % (size_t)r->s->y->w);
+    const struct taps rows = taps_at(op, x->h, oh), cols = taps_at(op, x->w, ow);
+    const int top = oh * op->stride - op->pad, left = ow * op->stride - op->pad;
+    const uint8_t *zeros = r->rt->zeros + r->s->conv.zero * r->rt->widest;
+    for (int i = 0; i < op->kernel; i++)
+        for (int j = 0; j < op->kernel; j++) {
+            const bool inside = i >= rows.from && i < rows.to && j >= cols.from && j < cols.to;
+            *tap++ = inside ? r->x + ((size_t)(top + i) * (size_t)x->w + (size_t)(left + j)) *
+                                         (size_t)x->c
+                            : zeros;
+        }
+}
+
+static void run_depthwise(const struct run *r, int part, int parts)
+{
+    const struct mix__conv_plan *p = &r->s->conv;
+    const size_t c = (size_t)r->s->y->c, places = (size_t)r->s->y->h * (size_t)r->s->y->w;
+    const size_t fit = MIX__TILE_SUMS / c, tile = fit < 1 ? 1 : fit < MIX__TILE ? fit : MIX__TILE;
+    const struct mix__depthwise d = { (size_t)r->s->op->kernel * (size_t)r->s->op->kernel, c,
+                                      p->runs, p->start };
+    size_t from, to;
+    mix__part(places, tile, part, parts, &from, &to);
+    for (size_t i = from, n; i < to; i += n) {
+        n = to - i < tile ? to - i : tile;
+        for (size_t j = 0; j < n; j++) {
+            point_taps(r, r->scratch->taps, i + j);
+            r->rt->kernels.depthwise(r->scratch->sums + j * c, r->scratch->taps, p->weights, &d);
+        }
+        finish(r, i, n, 0, c, c);
+    }
+}
+
+void mix__conv_run(const mix_runtime *rt, const struct mix__step_plan *s, int part, int parts)
+{
+    const struct run r = { rt, s, &rt->scratch[part], rt->at[s->op->in[0]], rt->at[s->op->out] };
+    if (s->conv.depthwise)
+        run_depthwise(&r, part, parts);
+    else
+        run_dense(&r, part, parts);
+}

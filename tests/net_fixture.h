@@ -1,0 +1,87 @@
+/*
+ * net_fixture.h - a zoo network with random weights, batch norms and steps, lowered to integers.
+ */
+#ifndef METAMIX_TESTS_NET_FIXTURE_H
+#define METAMIX_TESTS_NET_FIXTURE_H
+
+#include "support.h"
+
+#include "base/random.h"
+#include "metamix/zoo.h"
+#include "model/net.h"
+
+struct net_fixture {
+    mix_graph *graph;
+    mix_layer_bits *bits;
+    float *act_step, *weight_step;
+};
+
+/* Batch norms that have seen something: scales and variances around 1, offsets around 0. */
+static inline void random_norms(mix_graph *g, uint64_t seed)
+{
+    for (size_t i = 0; i < g->n_params; i++) {
+        const struct mix__param *p = &g->params[i];
+        for (size_t k = 0; k < p->count; k++) {
+            float *v = &g->values[p->offset + k];
+            const double u = mix__random_uniform(seed, i, k);
+            if (p->kind == MIX__PARAM_GAMMA || p->kind == MIX__PARAM_VAR)
+                *v = (float)(0.5 + u);
+            else if (p->kind != MIX__PARAM_WEIGHT)
+                *v = (float)(0.4 * u - 0.2);
+        }
+    }
+}
+
+static inline void random_steps(struct net_fixture *f)
+{
+    const mix_graph *g = f->graph;
+    size_t at = 0;
+    for (size_t l = 0; l < g->n_layers; l++) {
+        const struct mix__param *p = &g->params[g->nodes[g->layers[l].node].weight];
+        const size_t channels = (size_t)p->dims[0], length = p->count / channels;
+        f->act_step[l] =
+            mix__step_init_activation(0.5 + 0.1 * (double)(l % 3), f->bits[l].activation);
+        for (size_t k = 0; k < channels; k++) {
+            double sum = 0.0;
+            for (size_t i = 0; i < length; i++)
+                sum += fabsf(g->values[p->offset + k * length + i]);
+            f->weight_step[at++] = mix__step_init_weight(sum / (double)length, f->bits[l].weight);
+        }
+    }
+}
+
+static inline void fixture_make(struct net_fixture *f, mix_ctx *ctx, const mix_zoo_options *options,
+                                int weight_bits, int act_bits)
+{
+    CHECK_OK(mix_zoo_new(&f->graph, ctx, options));
+    const mix_graph *g = f->graph;
+    size_t channels = 0;
+    for (size_t l = 0; l < g->n_layers; l++)
+        channels += (size_t)g->layers[l].info.out_channels;
+    f->bits = calloc(g->n_layers, sizeof *f->bits);
+    f->act_step = calloc(g->n_layers, sizeof *f->act_step);
+    f->weight_step = calloc(channels, sizeof *f->weight_step);
+    mix_bits_uniform(g, weight_bits, act_bits, f->bits);
+    random_norms(f->graph, options->seed);
+    random_steps(f);
+}
+
+static inline mix_status fixture_lower(const struct net_fixture *f, struct mix__net **net)
+{
+    static const float mean[3] = { 0.485f, 0.456f, 0.406f };
+    static const float deviation[3] = { 0.229f, 0.224f, 0.225f };
+    const mix_graph *g = f->graph;
+    const struct mix__net_source source = { g,       g->values,   g->values + g->n_trained,
+                                            f->bits, f->act_step, f->weight_step };
+    return mix__net_lower(net, &source, mean, deviation);
+}
+
+static inline void fixture_release(struct net_fixture *f)
+{
+    mix_graph_free(f->graph);
+    free(f->bits);
+    free(f->act_step);
+    free(f->weight_step);
+}
+
+#endif
