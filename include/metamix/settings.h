@@ -47,6 +47,8 @@ enum {
       "(RandomResizedCrop), none")                                                                 \
     X(INT, crop_padding, 4, MIX_GROUP_DATA, "border of the pad crop, pixels")                      \
     X(FLAG, flip, true, MIX_GROUP_DATA, "mirror half of the training images")                      \
+    X(INT, cutout, 0, MIX_GROUP_DATA,                                                              \
+      "training: side of a square that is blanked, pixels; 0: none")                               \
     X(FLAG, skip_bad_images, false, MIX_GROUP_DATA, "leave out files that cannot be decoded")      \
     X(INT, loader_threads, 1, MIX_GROUP_DATA, "threads that prepare batches ahead, 1..64")         \
     X(INT, train_limit, 0, MIX_GROUP_DATA, "use only so many training images; 0: all")             \

@@ -9,7 +9,16 @@
 #include "data/image.h"
 
 /* An image's random numbers; each image has DRAWS of them in its epoch's stream. */
-enum { DRAW_FLIP, DRAW_DY, DRAW_DX, DRAW_BOX, BOX_TRIES = 10, DRAWS = 64 };
+enum { BOX_TRIES = 10 };
+enum {
+    DRAW_FLIP,
+    DRAW_DY,
+    DRAW_DX,
+    DRAW_BOX,
+    DRAW_HOLE_Y = DRAW_BOX + 4 * BOX_TRIES,
+    DRAW_HOLE_X,
+    DRAWS = 64
+};
 
 static double draw(const struct mix__draws *draws, int which)
 {
@@ -31,6 +40,17 @@ void mix__draw_shift(const struct mix__draws *draws, int padding, int *dy, int *
 {
     *dy = draw_int(draws, DRAW_DY, 2 * padding) - padding;
     *dx = draw_int(draws, DRAW_DX, 2 * padding) - padding;
+}
+
+struct mix__box mix__draw_hole(const struct mix__draws *draws, int size, int side)
+{
+    const int cy = draw_int(draws, DRAW_HOLE_Y, size - 1),
+              cx = draw_int(draws, DRAW_HOLE_X, size - 1);
+    const int top = cy - side / 2, left = cx - side / 2;
+    struct mix__box hole = { .top = top > 0 ? top : 0, .left = left > 0 ? left : 0 };
+    hole.height = (top + side < size ? top + side : size) - hole.top;
+    hole.width = (left + side < size ? left + side : size) - hole.left;
+    return hole;
 }
 
 struct mix__box mix__draw_box(const struct mix__draws *draws, int height, int width)
@@ -93,4 +113,11 @@ void mix__image_normalise(float *out, const struct mix__image *image, int dy, in
                 out[((size_t)y * w + x) * c + k] = normaliser->value[k][row[(size_t)from * c + k]];
         }
     }
+}
+
+void mix__erase(float *out, int size, int channels, struct mix__box hole)
+{
+    for (int y = hole.top; y < hole.top + hole.height; y++)
+        memset(out + ((size_t)y * size + hole.left) * channels, 0,
+               sizeof *out * hole.width * channels);
 }

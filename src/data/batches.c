@@ -75,6 +75,9 @@ static mix_status prepare_image(const struct mix__batches *b, const struct slot 
     const bool flip = o->train && o->flip && mix__draw_flip(&draws);
     float *out = slot->images + (size_t)i * size * size * b->data->channels;
     mix__image_normalise(out, &image, dy, dx, flip, &b->normaliser);
+    if (o->train && o->cutout > 0)
+        mix__erase(out, b->data->size, b->data->channels,
+                   mix__draw_hole(&draws, b->data->size, o->cutout));
     mix__image_release(b->data->ctx, &image);
     return MIX_OK;
 }
@@ -152,6 +155,9 @@ static mix_status check_options(const mix_data *data, const struct mix__batches_
     if (o->crop == MIX__CROP_PAD && (o->crop_padding < 0 || o->crop_padding > data->size))
         return mix__fail(ctx, MIX_EINVAL, "crop padding %d, expected 0..%d (the image size)",
                          o->crop_padding, data->size);
+    if (o->cutout < 0 || o->cutout > data->size)
+        return mix__fail(ctx, MIX_EINVAL, "cutout %d, expected 0..%d (the image size)", o->cutout,
+                         data->size);
     if (data->halves[o->split].count > UINT32_MAX)
         return mix__fail(ctx, MIX_EUNSUPPORTED, "%s: more than %lu images", data->path,
                          (unsigned long)UINT32_MAX);

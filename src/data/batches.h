@@ -20,6 +20,7 @@ struct mix__batches_options {
     enum mix__crop crop;
     int crop_padding; /* pixels of MIX__CROP_PAD; the border is 0 after normalising */
     bool flip;
+    int cutout;   /* side of a square set to 0 after normalising, pixels; 0: none */
     size_t limit; /* only the first so many images of a fixed shuffle; 0: all */
     int threads;  /* that prepare ahead, 1..64                                */
     uint64_t seed;

@@ -93,6 +93,9 @@ struct mix__draws {
 bool mix__draw_flip(const struct mix__draws *draws);
 /* Shift in [-padding, padding]. */
 void mix__draw_shift(const struct mix__draws *draws, int padding, int *dy, int *dx);
+/* Cutout (DeVries and Taylor, arXiv 1708.04552): the part inside size x size of a square of this
+ * side, 1..size, around a pixel drawn uniformly. */
+struct mix__box mix__draw_hole(const struct mix__draws *draws, int size, int side);
 /* torchvision's RandomResizedCrop: area 0.08..1, aspect ratio 3/4..4/3, ten tries, then the
  * largest center box with an allowed ratio. */
 struct mix__box mix__draw_box(const struct mix__draws *draws, int height, int width);
@@ -110,5 +113,7 @@ void mix__normaliser_init(struct mix__normaliser *normaliser, mix_normalize how)
 /* out (size,size,c): pixel (y,x) is the image's (y + dy, x + dx), 0 outside; then mirrored. */
 void mix__image_normalise(float *out, const struct mix__image *image, int dy, int dx, bool flip,
                           const struct mix__normaliser *normaliser);
+/* out (size,size,channels): 0 inside the hole. */
+void mix__erase(float *out, int size, int channels, struct mix__box hole);
 
 #endif

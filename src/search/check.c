@@ -22,6 +22,7 @@ static const struct number_rule number_rules[] = {
     { "resize", 0, 4096, false },
     { "batch", 1, 65536, false },
     { "crop_padding", 0, 256, false },
+    { "cutout", 0, 4096, false },
     { "loader_threads", 1, 64, false },
     { "train_limit", 0, INT_MAX, false },
     { "epochs", 1, 100000, false },

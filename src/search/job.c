@@ -86,6 +86,7 @@ mix_status mix__batches_open(struct mix__batches **out, mix_data *data, const mi
                                                   .crop = train ? crop_of(s) : MIX__CROP_NONE,
                                                   .crop_padding = s->crop_padding,
                                                   .flip = train && s->flip,
+                                                  .cutout = train ? s->cutout : 0,
                                                   .limit = train ? (size_t)s->train_limit : 0,
                                                   .threads = s->loader_threads,
                                                   .seed = (uint64_t)s->seed };
