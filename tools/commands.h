@@ -10,6 +10,7 @@ extern const struct command command_select;
 extern const struct command command_finetune;
 extern const struct command command_eval;
 extern const struct command command_info;
+extern const struct command command_export;
 extern const struct command command_pack;
 extern const struct command command_results;
 

@@ -32,6 +32,7 @@ enum {
     KEY_QUIET,
     KEY_DATA,
     KEY_OUT,
+    KEY_FORMAT,
     KEY_PACK_SIZE,
     KEY_QUALITY,
     KEY_SKIP_BAD,
@@ -72,6 +73,8 @@ static const struct {
         0 } },
     { TAKES_PACK,
       { "skip-bad-images", KEY_SKIP_BAD, NULL, 0, "leave out files that cannot be decoded", 0 } },
+    { TAKES_EXPORT, { "format", KEY_FORMAT, "NAME", 0, "what to write: mix (default: mix)", 0 } },
+    { TAKES_EXPORT, { "out", KEY_OUT, "FILE", 0, "the file to write", 0 } },
     { TAKES_FLOAT, { "float", KEY_FLOAT, NULL, 0, "leave all quantizers off", 0 } },
     { TAKES_CPU, { "threads", KEY_THREADS, "N", 0, "1..256; 0: one per core (default: 0)", 0 } },
     { TAKES_CPU,
@@ -257,6 +260,8 @@ static void check_needs(struct argp_state *state)
         argp_error(state, "--data is missing: the folder of the data set");
     if ((needs & TAKES_RUN) && !o->run)
         argp_error(state, "--run is missing: the folder for this run");
+    if ((needs & TAKES_EXPORT) && !o->out)
+        argp_error(state, "--out is missing: the file to write");
     if ((needs & TAKES_PACK) && !o->out)
         argp_error(state, "--out is missing: the folder for the packed data set");
     if (in->command->args && o->n_args == 0)
@@ -309,6 +314,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case KEY_OUT:
         o->out = arg;
+        break;
+    case KEY_FORMAT:
+        if (!mix_export_format_parse(arg, &o->format))
+            argp_error(state, "--format: expected mix, got '%.80s'", arg);
         break;
     case KEY_PACK_SIZE:
         o->pack_size = parse_int(state, "size", arg, 0, 4096);

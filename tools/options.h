@@ -18,14 +18,16 @@ enum {
     TAKES_CPU = 1u << 5,    /* --threads, --cpu-mask                  */
     TAKES_LAYERS = 1u << 6, /* --layers                              */
     TAKES_DATA = 1u << 7,   /* only for command.needs: --data         */
-    TAKES_PACK = 1u << 8    /* --data, --out, --size, --quality, --skip-bad-images */
+    TAKES_PACK = 1u << 8,   /* --data, --out, --size, --quality, --skip-bad-images */
+    TAKES_EXPORT = 1u << 9  /* --format, --out                         */
 };
 
 struct options {
     mix_settings settings;
     const char *run, *from, *bits;         /* NULL: not given  */
     int act_bits, classes, size, channels; /* 0: not given     */
-    const char *out;                       /* of pack; NULL: not given */
+    const char *out;                       /* of pack, export; NULL: not given */
+    mix_export_format format;              /* of export                */
     int pack_size, quality;                /* of pack, with defaults   */
     int threads;
     unsigned cpu_mask;

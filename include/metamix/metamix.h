@@ -11,6 +11,7 @@
 #include "metamix/data.h"
 #include "metamix/settings.h"
 #include "metamix/run.h"
+#include "metamix/export.h"
 #include "metamix/runtime.h"
 
 #endif

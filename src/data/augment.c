@@ -81,7 +81,7 @@ mix_normalize mix__normalize_auto(int channels)
     return channels == 3 ? MIX_NORMALIZE_IMAGENET : MIX_NORMALIZE_SYMMETRIC;
 }
 
-void mix__normaliser_init(struct mix__normaliser *normaliser, mix_normalize how)
+void mix__normalize_values(mix_normalize how, float mean[3], float deviation[3])
 {
     static const struct {
         float mean[3], deviation[3];
@@ -91,9 +91,17 @@ void mix__normaliser_init(struct mix__normaliser *normaliser, mix_normalize how)
         [MIX_NORMALIZE_UNIT] = { { 0, 0, 0 }, { 1, 1, 1 } },
     };
     assert(how > MIX_NORMALIZE_AUTO && how <= MIX_NORMALIZE_UNIT);
+    memcpy(mean, all[how].mean, sizeof all[how].mean);
+    memcpy(deviation, all[how].deviation, sizeof all[how].deviation);
+}
+
+void mix__normaliser_init(struct mix__normaliser *normaliser, mix_normalize how)
+{
+    float mean[3], deviation[3];
+    mix__normalize_values(how, mean, deviation);
     for (int c = 0; c < 3; c++)
         for (int v = 0; v < 256; v++)
-            normaliser->value[c][v] = (v / 255.0f - all[how].mean[c]) / all[how].deviation[c];
+            normaliser->value[c][v] = (v / 255.0f - mean[c]) / deviation[c];
 }
 
 void mix__image_normalise(float *out, const struct mix__image *image, int dy, int dx, bool flip,

@@ -103,6 +103,9 @@ struct mix__box mix__draw_box(const struct mix__draws *draws, int height, int wi
 /* What auto means for images of so many channels. */
 mix_normalize mix__normalize_auto(int channels);
 
+/* The network sees (x - mean) / deviation for x in 0..1. how: not MIX_NORMALIZE_AUTO */
+void mix__normalize_values(mix_normalize how, float mean[3], float deviation[3]);
+
 /* Normalised value of each byte in each channel. */
 struct mix__normaliser {
     float value[3][256];

@@ -42,6 +42,16 @@ check 2 finetune $common --from float --bits W4A1 --run refused
 check 0 eval $common --from both
 check 0 info --from uniform
 has out '^mean activation bits +4.000$'
+check 0 export --from both --out both.mix --json
+json out
+has out '"bytes": '"$(wc -c <both.mix)"'$'
+check 0 export --from both.mix --out again.mix
+cmp -s both.mix again.mix || fail 'a .mix file written from a .mix file differs'
+check 2 export --from float --out float.mix
+has err 'float is a float network'
+check 2 export --from select --out select.mix
+has err 'weights are not quantized yet'
+check 4 export --from both --out missing/both.mix
 check 0 results --layers float both select second uniform
 has out '^uniform +finetune '
 has out '^features.0.0 +- +8/8 +8/8 +8/8 +8/8$'

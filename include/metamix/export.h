@@ -1,0 +1,40 @@
+/*
+ * export.h - what leaves metamix: an integer network for its own runtime or for others'.
+ */
+#ifndef METAMIX_EXPORT_H
+#define METAMIX_EXPORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "metamix/context.h"
+
+/*
+ *   mix     doc/mix-format.md, for runtime.h
+ */
+#define MIX_EXPORT_MAP(X) X(MIX, "mix")
+
+typedef enum mix_export_format {
+#define X(name, text) MIX_EXPORT_##name,
+    MIX_EXPORT_MAP(X)
+#undef X
+} mix_export_format;
+
+MIX_API const char *mix_export_format_name(mix_export_format format);
+/* false: no such name, and *format is untouched */
+MIX_API bool mix_export_format_parse(const char *name, mix_export_format *format);
+
+/*
+ * The network of a run folder or checkpoint whose weights are quantized, or of a .mix file, as a
+ * file that appears at once or not at all. Errors: those of reading; MIX_EINVAL (a float network,
+ * or weights that are not quantized yet); MIX_EUNSUPPORTED (a layer in float, a size beyond the
+ * runtime's); MIX_EIO (writing).
+ */
+MIX_API MIX_CHECKED mix_status mix_export(mix_ctx *ctx, const char *from, mix_export_format format,
+                                          const char *path);
+/* The .mix file in memory, for mix_runtime_open_bytes(); mix_export_free() frees it. */
+MIX_API MIX_CHECKED mix_status mix_export_bytes(mix_ctx *ctx, const char *from, void **bytes,
+                                                size_t *size);
+MIX_API void mix_export_free(mix_ctx *ctx, void *bytes); /* accepts NULL */
+
+#endif

@@ -1,0 +1,167 @@
+/*
+ * search/export.c - from what training left, or a .mix file, to what others run.
+ */
+#include <string.h>
+
+#include "base/file.h"
+#include "data/image.h"
+#include "format/mix_file.h"
+#include "metamix/export.h"
+#include "search/search.h"
+
+static const char *const format_names[] = {
+#define X(name, text) [MIX_EXPORT_##name] = text,
+    MIX_EXPORT_MAP(X)
+#undef X
+};
+
+const char *mix_export_format_name(mix_export_format format)
+{
+    return format_names[format];
+}
+
+bool mix_export_format_parse(const char *name, mix_export_format *format)
+{
+    for (size_t i = 0; i < MIX_COUNT(format_names); i++)
+        if (strcmp(name, format_names[i]) == 0) {
+            *format = (mix_export_format)i;
+            return true;
+        }
+    return false;
+}
+
+/* ---- from a checkpoint ---------------------------------------------------------------------- */
+
+/* Each layer's step for the bits that it has got. */
+static void chosen_steps(const struct mix__state *state, const mix_layer_bits *bits, float *step)
+{
+    for (int l = 0; l < (int)state->graph->n_layers; l++) {
+        const int *candidate;
+        const int n = mix__state_layer_candidates(state, l, &candidate);
+        int at = 0;
+        while (at < n - 1 && candidate[at] != bits[l].activation)
+            at++;
+        step[l] = state->value[state->act_step + (size_t)l * state->n_candidates + at];
+    }
+}
+
+static mix_status lower(struct mix__net **out, const struct mix__state *state,
+                        const mix_layer_bits *bits)
+{
+    float mean[3], deviation[3];
+    const mix_graph *graph = state->graph;
+    float *step = mix__alloc(state->ctx, graph->n_layers, sizeof *step);
+    if (!step)
+        return MIX_ENOMEM;
+    chosen_steps(state, bits, step);
+    mix__normalize_values(graph->normalize, mean, deviation);
+    const struct mix__net_source source = { .graph = graph,
+                                            .trained = state->value,
+                                            .stats = state->stats,
+                                            .bits = bits,
+                                            .act_step = step,
+                                            .weight_step = state->value + state->weight_steps };
+    const mix_status status = mix__net_lower(out, &source, mean, deviation);
+    mix__free(state->ctx, step);
+    return status;
+}
+
+static mix_status lower_checkpoint(struct mix__net **out, const struct mix__checkpoint *c,
+                                   mix_graph *graph, const mix_layer_bits *bits, const char *from)
+{
+    const int *candidate;
+    const int n = mix__checkpoint_candidates(c, &candidate);
+    struct mix__state *state;
+    MIX_TRY(mix__state_new(&state, graph, candidate, n, 0));
+    mix_status status = mix__checkpoint_state(c, state);
+    if (status == MIX_OK)
+        status = mix__bits_check(state, bits);
+    if (status == MIX_OK && !(state->act_steps_ready && state->weight_steps_ready))
+        status = mix__fail(state->ctx, MIX_EINVAL,
+                           "%s has bits, but its weights are not quantized yet; expected a run of "
+                           "quantize or finetune that has reached stage b",
+                           from);
+    if (status == MIX_OK)
+        status = lower(out, state, bits);
+    mix__state_free(state);
+    return status;
+}
+
+static mix_status net_of_run(struct mix__net **out, mix_ctx *ctx, const char *from)
+{
+    struct mix__checkpoint *c;
+    mix_graph *graph = NULL;
+    mix_layer_bits *bits = NULL;
+    MIX_TRY(mix__checkpoint_from(ctx, from, &c));
+    mix_status status = mix__checkpoint_graph(c, &graph);
+    if (status == MIX_OK)
+        status = mix__checkpoint_bits(c, graph, &bits);
+    if (status == MIX_OK && !bits)
+        status = mix__fail(ctx, MIX_EINVAL,
+                           "%s is a float network; expected a run of quantize or finetune", from);
+    if (status == MIX_OK)
+        status = lower_checkpoint(out, c, graph, bits, from);
+    mix_bits_free(ctx, bits);
+    mix_graph_free(graph);
+    mix__checkpoint_close(c);
+    return status;
+}
+
+/* ---- writing -------------------------------------------------------------------------------- */
+
+/* A net and, when it was read from a .mix file, the bytes that it points into. */
+struct source {
+    struct mix__net *net;
+    void *bytes;
+};
+
+static void source_release(mix_ctx *ctx, struct source *source)
+{
+    mix__net_free(source->net);
+    mix__free(ctx, source->bytes);
+}
+
+static mix_status source_open(struct source *source, mix_ctx *ctx, const char *from)
+{
+    const size_t length = strlen(from);
+    *source = (struct source){ 0 };
+    if (length <= 4 || strcmp(from + length - 4, ".mix") != 0)
+        return net_of_run(&source->net, ctx, from);
+    char *bytes;
+    size_t size;
+    MIX_TRY(mix__file_read(ctx, from, SIZE_MAX - 1, &bytes, &size));
+    source->bytes = bytes;
+    const mix_status status = mix__mix_decode(&source->net, ctx, bytes, size, from);
+    if (status != MIX_OK)
+        source_release(ctx, source);
+    return status;
+}
+
+mix_status mix_export(mix_ctx *ctx, const char *from, mix_export_format format, const char *path)
+{
+    static mix_status (*const writers[])(const struct mix__net *, const char *) = {
+        [MIX_EXPORT_MIX] = mix__mix_write,
+    };
+    struct source source;
+    MIX_TRY(source_open(&source, ctx, from));
+    const mix_status status = writers[format](source.net, path);
+    source_release(ctx, &source);
+    return status;
+}
+
+mix_status mix_export_bytes(mix_ctx *ctx, const char *from, void **bytes, size_t *size)
+{
+    struct source source;
+    char *encoded = NULL;
+    *bytes = NULL;
+    MIX_TRY(source_open(&source, ctx, from));
+    const mix_status status = mix__mix_encode(source.net, &encoded, size);
+    source_release(ctx, &source);
+    *bytes = encoded;
+    return status;
+}
+
+void mix_export_free(mix_ctx *ctx, void *bytes)
+{
+    mix__free(ctx, bytes);
+}
