@@ -167,10 +167,19 @@ static const float *conv_input(const struct mix__engine *e, const struct mix__st
     return mix__engine_at(e, off ? s->raw : s->x[0]);
 }
 
+static void show_input(const struct mix__engine *e, const struct mix__step *s)
+{
+    const struct mix__layer_input input = { s->layer, conv_input(e, s),
+                                            mix__rows(e, &s->in) * (size_t)s->in.c };
+    e->watch(e->watch_user, &input);
+}
+
 static mix_status step_forward(struct mix__engine *e, const struct mix__step *s)
 {
     switch (s->kind) {
     case MIX__STEP_CONV:
+        if (e->watch)
+            show_input(e, s);
         return mix__conv_forward(
             e->convs[s->layer], mix__engine_at(e, s->y), conv_input(e, s),
             s->node->bias < 0 ? NULL : e->state->value + e->graph->params[s->node->bias].offset);
@@ -196,6 +205,13 @@ mix_status mix__engine_forward(struct mix__engine *e, const struct mix__pass *pa
         MIX_TRY(step_forward(e, &e->plan.steps[i]));
     *logits = mix__engine_at(e, e->plan.output);
     return MIX_OK;
+}
+
+void mix__engine_watch(struct mix__engine *e,
+                       void (*watch)(void *user, const struct mix__layer_input *input), void *user)
+{
+    e->watch = watch;
+    e->watch_user = user;
 }
 
 static void bias_backward(const struct mix__engine *e, const struct mix__step *s, const float *dy)

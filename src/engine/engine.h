@@ -59,6 +59,17 @@ float *mix__engine_input(struct mix__engine *engine);
 mix_status mix__engine_forward(struct mix__engine *engine, const struct mix__pass *pass,
                                const float **logits) MIX_CHECKED;
 
+/* What a layer is about to read in a forward pass: (batch, h, w, c), on the quantizer's grid unless
+ * it is off. */
+struct mix__layer_input {
+    int layer;
+    const float *value;
+    size_t count;
+};
+/* Called for every layer in running order, in forward passes to come; NULL: no more. */
+void mix__engine_watch(struct mix__engine *engine,
+                       void (*watch)(void *user, const struct mix__layer_input *input), void *user);
+
 /* Gradients of the last forward pass (with batch_stats) from dlogits (batch, classes): added to
  * state->grad and state->alpha_grad as asked. */
 enum { MIX__GRAD_PARAMS = 1, MIX__GRAD_ALPHA = 2 };

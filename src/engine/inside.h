@@ -54,6 +54,8 @@ struct mix__engine {
     double *group_sums;
     struct mix__fake_sums fake_sums[MIX__GROUPS];
     size_t bytes_weights, bytes_scratch;
+    void (*watch)(void *user, const struct mix__layer_input *input); /* NULL: nobody */
+    void *watch_user;
 };
 
 static inline float *mix__engine_at(const struct mix__engine *e, int buffer)

@@ -4,9 +4,9 @@
  * files, failing allocations.
  */
 #include "net_fixture.h"
+#include "slow_value.h"
 
 #include "format/mix_file.h"
-#include "runtime/inside.h"
 #include "tensor/packed.h"
 
 enum { SIZE = 32, CLASSES = 7 };
@@ -50,28 +50,6 @@ struct slow {
     size_t compared;
 };
 
-static double slow_value(const struct slow *s, const struct mix__step_plan *p, const int8_t *w,
-                         int h, int col, int k)
-{
-    const struct mix__net_op *op = p->op;
-    const struct mix__bounds b = mix__bounds_activation(p->x->bits, p->x->range);
-    const uint8_t *x = s->rt->at[op->in[0]];
-    const int c = p->x->c / op->groups, group = k / (p->y->c / op->groups);
-    double sum = 0.0; /* of (step * code - shift) * weight code / step */
-    for (int r = 0; r < op->kernel; r++)
-        for (int q = 0; q < op->kernel; q++) {
-            const int row = h * op->stride - op->pad + r, at = col * op->stride - op->pad + q;
-            if (row < 0 || row >= p->x->h || at < 0 || at >= p->x->w)
-                continue;
-            for (int i = 0; i < c; i++) {
-                const int code = x[(row * p->x->w + at) * p->x->c + group * c + i] + (int)b.n;
-                sum += (code - (double)b.shift / p->x->step) *
-                       w[((k * op->kernel + r) * op->kernel + q) * c + i];
-            }
-        }
-    return sum * op->scale[k] + op->offset[k];
-}
-
 static void compare_slow(void *user, size_t index, void *out)
 {
     struct slow *s = user;
@@ -83,7 +61,7 @@ static void compare_slow(void *user, size_t index, void *out)
     mix__codes_unpack(w, p->op->weights, n, p->op->weight_bits);
     for (int i = 0; i < p->y->h * p->y->w; i++)
         for (int k = 0; k<p->y->c; k += p->y->c> 64 ? 5 : 1, s->compared++) {
-            const double value = slow_value(s, p, w, i / p->y->w, i % p->y->w, k);
+            const double value = slow_conv(s->rt, p, w, i / p->y->w, i % p->y->w, k);
             const float v = mix__activate((float)value, p->op->act);
             const size_t at = (size_t)i * p->y->c + k;
             if (!p->y->bits) {

@@ -1,0 +1,220 @@
+/*
+ * twin.c - the engine's fake-quantized evaluation and the integer runtime, code for code: every
+ * network of the zoo, every bit-width.
+ *
+ * Codes may differ by one where the exact value lies on the edge between two; such places are
+ * counted and bounded. The runtime then goes on with the engine's codes, so that every layer is
+ * judged on its own.
+ */
+#include "net_fixture.h"
+
+#include "engine/engine.h"
+#include "format/mix_file.h"
+#include "slow_value.h"
+
+/* An edge is as near as float sums of a layer may be off, in codes. Of all codes, at most one in
+ * this many may lie on an edge and fall to the other side. */
+enum { SIZE = 32, CLASSES = 10, BATCH = 4, PIXELS = SIZE * SIZE * 3, ONE_IN = 20000 };
+#define EDGE 2e-3
+
+struct twin {
+    struct mix__state *state;
+    struct mix__engine *engine;
+    struct mix__net *net;
+    char *bytes;
+    mix_runtime *rt;
+    uint8_t **codes; /* (layer) of the engine, (batch, elements), stored as the runtime stores */
+    size_t compared, on_edge;
+    int image;
+};
+
+/* ---- the engine's side ---------------------------------------------------------------------- */
+
+static void keep_codes(void *user, const struct mix__layer_input *input)
+{
+    struct twin *w = user;
+    const int l = input->layer;
+    const int *candidate;
+    mix__state_layer_candidates(w->state, l, &candidate);
+    const struct mix__bounds b =
+        mix__bounds_activation(candidate[0], w->state->graph->layers[l].info.range);
+    const float step = w->state->value[w->state->act_step + l];
+    w->codes[l] = malloc(input->count);
+    for (size_t i = 0; i < input->count; i++) {
+        const float code = (input->value[i] + b.shift) / step;
+        assert_true(fabsf(code - mix__round(code)) < 1e-3f);
+        w->codes[l][i] = (uint8_t)(mix__round(code) - b.n);
+    }
+}
+
+/* Random weights, batch norms that fit them, first steps from the batch. */
+static void engine_run(struct twin *w, int bits, const float *images, float *logits)
+{
+    const struct mix__pass train = { .batch_stats = true, .update_stats = true };
+    const struct mix__pass eval = { .batch_stats = false };
+    const float *found;
+    for (int i = 0; i < 30; i++) {
+        memcpy(mix__engine_input(w->engine), images, BATCH * PIXELS * sizeof *images);
+        CHECK_OK(mix__engine_forward(w->engine, &train, &found));
+    }
+    memcpy(mix__engine_input(w->engine), images, BATCH * PIXELS * sizeof *images);
+    CHECK_OK(mix__engine_calibrate(w->engine));
+    mix__engine_mode_all(w->engine, MIX__QUANT_ONE, 0, bits);
+    mix__state_init_weight_steps(w->state, mix__engine_modes(w->engine));
+    memcpy(mix__engine_input(w->engine), images, BATCH * PIXELS * sizeof *images);
+    mix__engine_watch(w->engine, keep_codes, w);
+    CHECK_OK(mix__engine_forward(w->engine, &eval, &found));
+    memcpy(logits, found, BATCH * CLASSES * sizeof *logits);
+}
+
+/* ---- the runtime's side --------------------------------------------------------------------- */
+
+/* The layer that reads a tensor of codes. */
+static int reader_of(const struct mix__net *net, int tensor)
+{
+    int layer = 0;
+    for (size_t i = 0; i < net->n_ops; i++) {
+        if (net->ops[i].kind != MIX__NET_CONV)
+            continue;
+        if (net->ops[i].in[0] == tensor)
+            return layer;
+        layer++;
+    }
+    fail_msg("no layer reads tensor %d", tensor);
+    return -1;
+}
+
+/* The code that the exact value would have before rounding. */
+static double exact_code(const struct twin *w, size_t op, size_t i)
+{
+    const struct mix__step_plan *p = &w->rt->steps[op];
+    const struct mix__bounds b = mix__bounds_activation(p->y->bits, p->y->range);
+    const float value = mix__activate((float)slow_value(w->rt, p, i), p->op->act);
+    return fmin(fmax(((double)value + b.shift) / p->y->step, b.n), b.p) - b.n;
+}
+
+static void compare(void *user, size_t index, void *out)
+{
+    struct twin *w = user;
+    const struct mix__net *net = w->rt->net;
+    const int tensor = net->ops[index].out;
+    const struct mix__net_tensor *t = &net->tensors[tensor];
+    if (!t->bits)
+        return;
+    const size_t n = mix__net_elements(t), first = (size_t)w->image * n;
+    const int layer = reader_of(net, tensor);
+    uint8_t *codes = out;
+    for (size_t i = 0; i < n; i++, w->compared++) {
+        const uint8_t want = w->codes[layer][first + i];
+        if (codes[i] == want)
+            continue;
+        const double exact = exact_code(w, index, i);
+        if (abs(codes[i] - want) > 1 || fabs(exact - floor(exact) - 0.5) > EDGE)
+            fail_msg("%s: code %d at %zu, the engine has %d, exact is %g", net->ops[index].name,
+                     codes[i], i, want, exact);
+        w->on_edge++;
+        codes[i] = want;
+    }
+}
+
+static void lower(struct twin *w, const mix_layer_bits *bits)
+{
+    static const float mean[3] = { 0, 0, 0 }, deviation[3] = { 1, 1, 1 };
+    const struct mix__state *s = w->state;
+    size_t size;
+    const struct mix__net_source source = {
+        s->graph, s->value, s->stats, bits, s->value + s->act_step, s->value + s->weight_steps
+    };
+    CHECK_OK(mix__net_lower(&w->net, &source, mean, deviation));
+    CHECK_OK(mix__mix_encode(w->net, &w->bytes, &size));
+    CHECK_OK(mix_runtime_open_bytes(&w->rt, s->ctx, w->bytes, size));
+}
+
+static int best(const float *logits)
+{
+    int at = 0;
+    for (int c = 1; c < CLASSES; c++)
+        at = logits[c] > logits[at] ? c : at;
+    return at;
+}
+
+/* The largest difference of two images' logits over the largest logit. */
+static float apart(const float *a, const float *b)
+{
+    float most = 0, largest = 0;
+    for (int c = 0; c < CLASSES; c++) {
+        most = fmaxf(most, fabsf(a[c] - b[c]));
+        largest = fmaxf(largest, fabsf(b[c]));
+    }
+    return most / largest;
+}
+
+static void runtime_run(struct twin *w, const float *images, const float *logits)
+{
+    mix__runtime_watch(w->rt, compare, w);
+    for (w->image = 0; w->image < BATCH; w->image++) {
+        float found[CLASSES];
+        const float *want = logits + w->image * CLASSES;
+        mix_runtime_run(w->rt, images + w->image * PIXELS, 1, found);
+        assert_true(apart(found, want) < 1e-4f);
+        assert_int_equal(best(found), best(want));
+    }
+}
+
+/* ---- both ----------------------------------------------------------------------------------- */
+
+static void check(mix_ctx *ctx, const char *arch, int bits, size_t *compared, size_t *on_edge)
+{
+    struct twin w = { 0 };
+    struct net_fixture f;
+    mix_zoo_options options;
+    float logits[BATCH * CLASSES];
+    float *images = malloc(BATCH * PIXELS * sizeof *images);
+    for (size_t i = 0; i < BATCH * PIXELS; i++)
+        images[i] = (float)mix__random_normal(3, (uint64_t)bits, i);
+    mix_zoo_options_init(&options);
+    options.arch = arch;
+    options.width = 0.25;
+    options.size = SIZE;
+    options.classes = CLASSES;
+    fixture_make(&f, ctx, &options, bits, bits);
+    const size_t layers = f.graph->n_layers;
+    w.codes = calloc(layers, sizeof *w.codes);
+    CHECK_OK(mix__state_new(&w.state, f.graph, &bits, 1, 1));
+    CHECK_OK(mix__engine_new(&w.engine, w.state, BATCH, true));
+    engine_run(&w, bits, images, logits);
+    lower(&w, f.bits);
+    runtime_run(&w, images, logits);
+    *compared += w.compared;
+    *on_edge += w.on_edge;
+    for (size_t l = 0; l < layers; l++)
+        free(w.codes[l]);
+    free(w.codes);
+    free(images);
+    mix_runtime_close(w.rt);
+    mix__free(ctx, w.bytes);
+    mix__net_free(w.net);
+    mix__engine_free(w.engine);
+    mix__state_free(w.state);
+    fixture_release(&f);
+}
+
+static void test_zoo(void **unused)
+{
+    (void)unused;
+    mix_ctx *ctx = plain_ctx();
+    for (const char *const *arch = mix_zoo_names(); *arch; arch++) {
+        size_t compared = 0, on_edge = 0;
+        for (int bits = MIX_BITS_MIN; bits <= MIX_BITS_MAX; bits++)
+            check(ctx, *arch, bits, &compared, &on_edge);
+        printf("%-20s %zu codes, %zu on an edge\n", *arch, compared, on_edge);
+        assert_true(compared > 100000 && on_edge * ONE_IN < compared);
+    }
+    mix_ctx_free(ctx);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_zoo) };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
