@@ -10,6 +10,16 @@
 #include "runtime/inside.h"
 #include "tensor/packed.h"
 
+/* The operator that has made a value. */
+static inline const struct mix__step_plan *step_of(const mix_runtime *rt,
+                                                   const mix_runtime_value *value)
+{
+    size_t i = 0;
+    while (rt->net->ops[i].name != value->name)
+        i++;
+    return &rt->steps[i];
+}
+
 /* Element (h, col, k) of a convolution in front of its activation; w: its weight codes. */
 static inline double slow_conv(const mix_runtime *rt, const struct mix__step_plan *p,
                                const int8_t *w, int h, int col, int k)

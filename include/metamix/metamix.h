@@ -13,5 +13,6 @@
 #include "metamix/run.h"
 #include "metamix/export.h"
 #include "metamix/runtime.h"
+#include "metamix/trace.h"
 
 #endif

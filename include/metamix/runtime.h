@@ -46,4 +46,24 @@ MIX_API const char *mix_runtime_class_name(const mix_runtime *rt, int index);
  * logits (n, classes) are written. Allocates nothing and cannot fail. */
 MIX_API void mix_runtime_run(mix_runtime *rt, const float *images, int n, float *logits);
 
+/* What an operator has made, for one image; lives during the call. */
+typedef struct mix_runtime_value {
+    const char *name;   /* the operator's: the graph's layer or node       */
+    const char *kind;   /* conv, add, mul, maxpool, avgpool, identity      */
+    const char *reader; /* the layer that these codes are for; NULL: float */
+    int height, width, channels;
+    int bits; /* 0: float; 2..8: codes */
+    mix_range range;
+    float step;       /* of codes */
+    const void *data; /* (height, width, channels) float; or bytes, each a code less the lowest one:
+                         0 for the lowest, which is -(2^(bits-1) - 1) when signed, else 0 */
+} mix_runtime_value;
+
+/* From now on called behind every operator of a run, in running order; NULL: no more. */
+MIX_API void mix_runtime_watch(mix_runtime *rt,
+                               void (*watch)(void *user, const mix_runtime_value *value),
+                               void *user);
+/* What the codes or floats stand for: step * code - shift, (height, width, channels). */
+MIX_API void mix_runtime_decode(const mix_runtime_value *value, float *out);
+
 #endif

@@ -51,8 +51,6 @@ struct mix__arena {
     size_t bytes, live; /* live: the floor */
 };
 
-typedef void mix__watch(void *user, size_t op, void *out);
-
 struct mix_runtime {
     mix_ctx *ctx;
     char *file; /* NULL: the bytes are the caller's */
@@ -67,12 +65,9 @@ struct mix_runtime {
     struct mix__scratch *scratch; /* (thread) */
     uint8_t *zeros;               /* (256, widest depthwise layer): rows of each stored zero used */
     size_t widest, weight_bytes, scratch_bytes;
-    mix__watch *watch;
+    void (*watch)(void *user, const mix_runtime_value *value); /* NULL: nobody */
     void *watch_user;
 };
-
-/* Called after every operator with its output, which it may change; for tests and comparisons. */
-void mix__runtime_watch(mix_runtime *rt, mix__watch *watch, void *user);
 
 /* [*from, *to): the part of n units that a thread does, in whole grains. */
 static inline void mix__part(size_t n, size_t grain, int part, int parts, size_t *from, size_t *to)

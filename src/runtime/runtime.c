@@ -199,6 +199,35 @@ static void run_part(void *arg, int part, int parts)
         mix__basic_run(job->rt, job->step, part, parts);
 }
 
+static const char *reader_of(const struct mix__net *net, int tensor)
+{
+    for (size_t i = 0; i < net->n_ops; i++)
+        if (net->ops[i].in[0] == tensor)
+            return net->ops[i].name;
+    return NULL;
+}
+
+static void show(const mix_runtime *rt, const struct mix__net_op *op)
+{
+    static const char *const kinds[MIX__NET_KINDS] = {
+        [MIX__NET_IDENTITY] = "identity", [MIX__NET_CONV] = "conv",
+        [MIX__NET_ADD] = "add",           [MIX__NET_MUL] = "mul",
+        [MIX__NET_MAXPOOL] = "maxpool",   [MIX__NET_AVGPOOL] = "avgpool",
+    };
+    const struct mix__net_tensor *y = &rt->net->tensors[op->out];
+    const mix_runtime_value value = { .name = op->name,
+                                      .kind = kinds[op->kind],
+                                      .reader = y->bits ? reader_of(rt->net, op->out) : NULL,
+                                      .height = y->h,
+                                      .width = y->w,
+                                      .channels = y->c,
+                                      .bits = y->bits,
+                                      .range = y->range,
+                                      .step = y->step,
+                                      .data = rt->at[op->out] };
+    rt->watch(rt->watch_user, &value);
+}
+
 static void run_image(mix_runtime *rt, const float *image, float *logits)
 {
     rt->at[0] = (void *)image;
@@ -207,7 +236,7 @@ static void run_image(mix_runtime *rt, const float *image, float *logits)
         struct job job = { rt, &rt->steps[i] };
         mix__team_run(rt->team, run_part, &job);
         if (rt->watch)
-            rt->watch(rt->watch_user, i, rt->at[rt->steps[i].op->out]);
+            show(rt, rt->steps[i].op);
     }
 }
 
@@ -219,10 +248,26 @@ void mix_runtime_run(mix_runtime *rt, const float *images, int n, float *logits)
         run_image(rt, images + (size_t)i * image, logits + (size_t)i * classes);
 }
 
-void mix__runtime_watch(mix_runtime *rt, mix__watch *watch, void *user)
+/* ---- watching ------------------------------------------------------------------------------- */
+
+void mix_runtime_watch(mix_runtime *rt, void (*watch)(void *user, const mix_runtime_value *value),
+                       void *user)
 {
     rt->watch = watch;
     rt->watch_user = user;
+}
+
+void mix_runtime_decode(const mix_runtime_value *value, float *out)
+{
+    const size_t n = (size_t)value->height * (size_t)value->width * (size_t)value->channels;
+    if (value->bits == 0) {
+        memcpy(out, value->data, n * sizeof *out);
+        return;
+    }
+    const struct mix__bounds b = mix__bounds_activation(value->bits, value->range);
+    const uint8_t *stored = value->data;
+    for (size_t i = 0; i < n; i++)
+        out[i] = mix__dequantize(stored[i] + b.n, value->step, &b);
 }
 
 /* ---- what it is ----------------------------------------------------------------------------- */

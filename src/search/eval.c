@@ -18,9 +18,8 @@ mix_status mix_run_graph(mix_ctx *ctx, const char *from, mix_graph **graph, mix_
     return status;
 }
 
-/* A trainer with the parts that judging needs; c NULL: in float, the graph's values. */
-static mix_status judge(struct mix__trainer *t, const struct mix__checkpoint *c, mix_data *data,
-                        const mix_graph *graph, bool as_float)
+mix_status mix__judge_make(struct mix__trainer *t, const struct mix__checkpoint *c, mix_data *data,
+                           const mix_graph *graph, bool as_float)
 {
     const int *candidate = &(int){ 8 };
     const int n = c ? mix__checkpoint_candidates(c, &candidate) : 1;
@@ -75,7 +74,7 @@ mix_status mix_eval(mix_ctx *ctx, const char *from, const mix_settings *settings
         MIX_TRY(mix__checkpoint_from(ctx, from, &c));
     status =
         from ? open_run(ctx, c, settings, &graph, &data) : open_file(ctx, settings, &graph, &data);
-    if (status == MIX_OK && (status = judge(&t, c, data, graph, as_float)) == MIX_OK)
+    if (status == MIX_OK && (status = mix__judge_make(&t, c, data, graph, as_float)) == MIX_OK)
         status = mix__evaluate(t.judge, graph, t.validation, observer, accuracy);
     mix__trainer_release(&t);
     mix_data_free(data);

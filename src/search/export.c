@@ -32,16 +32,12 @@ bool mix_export_format_parse(const char *name, mix_export_format *format)
 
 /* ---- from a checkpoint ---------------------------------------------------------------------- */
 
-/* Each layer's step for the bits that it has got. */
+/* Each layer's step for the bits that it has got; a layer in float has none. */
 static void chosen_steps(const struct mix__state *state, const mix_layer_bits *bits, float *step)
 {
-    for (int l = 0; l < (int)state->graph->n_layers; l++) {
-        const int *candidate;
-        const int n = mix__state_layer_candidates(state, l, &candidate);
-        int at = 0;
-        while (at < n - 1 && candidate[at] != bits[l].activation)
-            at++;
-        step[l] = state->value[state->act_step + (size_t)l * state->n_candidates + at];
+    for (size_t l = 0; l < state->graph->n_layers; l++) {
+        const int choice = mix__state_choice(state, l, bits[l].activation);
+        step[l] = choice < 0 ? 0 : state->value[state->act_step + l * state->n_candidates + choice];
     }
 }
 

@@ -109,6 +109,13 @@ mix_status mix__network_recentre(struct mix__job *job) MIX_CHECKED;
  * float network, or has no classifier; MIX_ESHAPE: other images or classes than the student's. */
 mix_status mix__teacher_make(struct mix__job *job) MIX_CHECKED;
 
+/* ---- evaluation (eval.c) ---- */
+
+/* The parts of a trainer (its ctx and settings are set) that judging needs; c NULL: in float, the
+ * graph's values. */
+mix_status mix__judge_make(struct mix__trainer *t, const struct mix__checkpoint *c, mix_data *data,
+                           const mix_graph *graph, bool as_float) MIX_CHECKED;
+
 /* ---- parts shared by the jobs (job.c) ---- */
 
 /* Images as the graph takes them (MIX_ESHAPE: they are not); graph NULL: as settings say, which may

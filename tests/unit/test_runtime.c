@@ -50,10 +50,11 @@ struct slow {
     size_t compared;
 };
 
-static void compare_slow(void *user, size_t index, void *out)
+static void compare_slow(void *user, const mix_runtime_value *value)
 {
     struct slow *s = user;
-    const struct mix__step_plan *p = &s->rt->steps[index];
+    const struct mix__step_plan *p = step_of(s->rt, value);
+    const void *out = value->data;
     if (p->op->kind != MIX__NET_CONV)
         return;
     const size_t n = mix__net_weights(s->rt->net, p->op);
@@ -61,16 +62,17 @@ static void compare_slow(void *user, size_t index, void *out)
     mix__codes_unpack(w, p->op->weights, n, p->op->weight_bits);
     for (int i = 0; i < p->y->h * p->y->w; i++)
         for (int k = 0; k<p->y->c; k += p->y->c> 64 ? 5 : 1, s->compared++) {
-            const double value = slow_conv(s->rt, p, w, i / p->y->w, i % p->y->w, k);
-            const float v = mix__activate((float)value, p->op->act);
+            const double exact_sum = slow_conv(s->rt, p, w, i / p->y->w, i % p->y->w, k);
+            const float v = mix__activate((float)exact_sum, p->op->act);
             const size_t at = (size_t)i * p->y->c + k;
             if (!p->y->bits) {
-                assert_true(fabs(((float *)out)[at] - (double)v) <= 1e-4 * (1.0 + fabs(value)));
+                assert_true(fabs(((const float *)out)[at] - (double)v) <=
+                            1e-4 * (1.0 + fabs(exact_sum)));
                 continue;
             }
             const struct mix__bounds b = p->finish.bounds;
             const double exact = fmin(fmax((v + b.shift) / p->y->step, b.n), b.p);
-            assert_true(fabs(((uint8_t *)out)[at] + b.n - exact) <= 0.5 + 1e-3);
+            assert_true(fabs(((const uint8_t *)out)[at] + b.n - exact) <= 0.5 + 1e-3);
         }
     free(w);
 }
@@ -84,7 +86,7 @@ static void check_slow(mix_ctx *ctx, const char *arch, int weight_bits, int act_
     float image[SIZE * SIZE * 3], logits[CLASSES];
     random_images(image, MIX_COUNT(image));
     CHECK_OK(mix_runtime_open_bytes(&s.rt, ctx, bytes, size));
-    mix__runtime_watch(s.rt, compare_slow, &s);
+    mix_runtime_watch(s.rt, compare_slow, &s);
     mix_runtime_run(s.rt, image, 1, logits);
     assert_true(s.compared > 1000);
     mix_runtime_close(s.rt);
@@ -109,11 +111,11 @@ struct trace {
     uint64_t sum;
 };
 
-static void add_to_trace(void *user, size_t index, void *out)
+static void add_to_trace(void *user, const mix_runtime_value *value)
 {
     struct trace *t = user;
-    const unsigned char *bytes = out;
-    const size_t n = mix__tensor_bytes(t->rt->steps[index].y);
+    const unsigned char *bytes = value->data;
+    const size_t n = mix__tensor_bytes(step_of(t->rt, value)->y);
     for (size_t i = 0; i < n; i++)
         t->sum = (t->sum ^ bytes[i]) * 0x100000001b3u;
 }
@@ -123,7 +125,7 @@ static uint64_t traced(mix_ctx *ctx, const char *bytes, size_t size, const float
     struct trace t = { NULL, 1 };
     float logits[CLASSES];
     CHECK_OK(mix_runtime_open_bytes(&t.rt, ctx, bytes, size));
-    mix__runtime_watch(t.rt, add_to_trace, &t);
+    mix_runtime_watch(t.rt, add_to_trace, &t);
     mix_runtime_run(t.rt, image, 1, logits);
     mix_runtime_close(t.rt);
     return t.sum;
