@@ -13,5 +13,6 @@ extern const struct command command_info;
 extern const struct command command_export;
 extern const struct command command_pack;
 extern const struct command command_results;
+extern const struct command command_verify;
 
 #endif

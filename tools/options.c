@@ -33,6 +33,8 @@ enum {
     KEY_DATA,
     KEY_OUT,
     KEY_FORMAT,
+    KEY_AGAINST,
+    KEY_IMAGES,
     KEY_PACK_SIZE,
     KEY_QUALITY,
     KEY_SKIP_BAD,
@@ -75,6 +77,11 @@ static const struct {
       { "skip-bad-images", KEY_SKIP_BAD, NULL, 0, "leave out files that cannot be decoded", 0 } },
     { TAKES_EXPORT, { "format", KEY_FORMAT, "NAME", 0, "what to write: mix (default: mix)", 0 } },
     { TAKES_EXPORT, { "out", KEY_OUT, "FILE", 0, "the file to write", 0 } },
+    { TAKES_AGAINST,
+      { "against", KEY_AGAINST, "PATH", 0, "run, checkpoint or .safetensors file to compare with",
+        0 } },
+    { TAKES_AGAINST,
+      { "images", KEY_IMAGES, "N", 0, "how many images at most (default: 100)", 0 } },
     { TAKES_FLOAT, { "float", KEY_FLOAT, NULL, 0, "leave all quantizers off", 0 } },
     { TAKES_CPU, { "threads", KEY_THREADS, "N", 0, "1..256; 0: one per core (default: 0)", 0 } },
     { TAKES_CPU,
@@ -260,6 +267,8 @@ static void check_needs(struct argp_state *state)
         argp_error(state, "--data is missing: the folder of the data set");
     if ((needs & TAKES_RUN) && !o->run)
         argp_error(state, "--run is missing: the folder for this run");
+    if ((needs & TAKES_AGAINST) && !o->against)
+        argp_error(state, "--against is missing: the run or file to compare with");
     if ((needs & TAKES_EXPORT) && !o->out)
         argp_error(state, "--out is missing: the file to write");
     if ((needs & TAKES_PACK) && !o->out)
@@ -319,6 +328,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (!mix_export_format_parse(arg, &o->format))
             argp_error(state, "--format: expected mix, got '%.80s'", arg);
         break;
+    case KEY_AGAINST:
+        o->against = arg;
+        break;
+    case KEY_IMAGES:
+        o->images = parse_int(state, "images", arg, 1, INT_MAX);
+        break;
     case KEY_PACK_SIZE:
         o->pack_size = parse_int(state, "size", arg, 0, 4096);
         break;
@@ -361,9 +376,12 @@ void options_parse(struct options *options, const struct command *command, int a
     struct input in = { .options = options, .command = command };
     char doc[1024];
     snprintf(doc, sizeof doc, "%s\v%s\n", command->summary, command->more ? command->more : "");
-    *options = (struct options){
-        .cpu_mask = MIX_CPU_ALL, .argc = argc, .argv = argv, .pack_size = 256, .quality = 95
-    };
+    *options = (struct options){ .cpu_mask = MIX_CPU_ALL,
+                                 .argc = argc,
+                                 .argv = argv,
+                                 .pack_size = 256,
+                                 .quality = 95,
+                                 .images = 100 };
     mix_settings_init(&options->settings);
     argp_err_exit_status = MIX_EINVAL;
     const mix_status status = mix_ctx_new(&in.ctx, NULL);

@@ -10,16 +10,17 @@
 
 /* The tool's own options, as a command takes them; --json and --quiet come with every command. */
 enum {
-    TAKES_RUN = 1u << 0,    /* --run                                  */
-    TAKES_FROM = 1u << 1,   /* --from                                 */
-    TAKES_BITS = 1u << 2,   /* --bits                                 */
-    TAKES_SHAPE = 1u << 3,  /* --act-bits, --classes, --size, --channels */
-    TAKES_FLOAT = 1u << 4,  /* --float                                */
-    TAKES_CPU = 1u << 5,    /* --threads, --cpu-mask                  */
-    TAKES_LAYERS = 1u << 6, /* --layers                              */
-    TAKES_DATA = 1u << 7,   /* only for command.needs: --data         */
-    TAKES_PACK = 1u << 8,   /* --data, --out, --size, --quality, --skip-bad-images */
-    TAKES_EXPORT = 1u << 9  /* --format, --out                         */
+    TAKES_RUN = 1u << 0,     /* --run                                  */
+    TAKES_FROM = 1u << 1,    /* --from                                 */
+    TAKES_BITS = 1u << 2,    /* --bits                                 */
+    TAKES_SHAPE = 1u << 3,   /* --act-bits, --classes, --size, --channels */
+    TAKES_FLOAT = 1u << 4,   /* --float                                */
+    TAKES_CPU = 1u << 5,     /* --threads, --cpu-mask                  */
+    TAKES_LAYERS = 1u << 6,  /* --layers                              */
+    TAKES_DATA = 1u << 7,    /* only for command.needs: --data         */
+    TAKES_PACK = 1u << 8,    /* --data, --out, --size, --quality, --skip-bad-images */
+    TAKES_EXPORT = 1u << 9,  /* --format, --out                         */
+    TAKES_AGAINST = 1u << 10 /* --against, --images                     */
 };
 
 struct options {
@@ -27,6 +28,8 @@ struct options {
     const char *run, *from, *bits;         /* NULL: not given  */
     int act_bits, classes, size, channels; /* 0: not given     */
     const char *out;                       /* of pack, export; NULL: not given */
+    const char *against;                   /* of verify                */
+    int images;                            /* of verify, with default  */
     mix_export_format format;              /* of export                */
     int pack_size, quality;                /* of pack, with defaults   */
     int threads;

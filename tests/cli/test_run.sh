@@ -47,6 +47,17 @@ json out
 has out '"bytes": '"$(wc -c <both.mix)"'$'
 check 0 export --from both.mix --out again.mix
 cmp -s both.mix again.mix || fail 'a .mix file written from a .mix file differs'
+check 0 verify both.mix --against both --data data
+has out '^16 images, 16 with the same top-1, logits differ by [0-9.]+e-0[5-9] '
+check 0 verify both.mix --against both --data data --json --quiet --images 3
+json out
+has out '^  "agree": true'
+has out '^  "images": 3,'
+check 0 export --from uniform --out uniform.mix
+check 9 verify uniform.mix --against both --data data
+has out '^uniform.mix and both are NOT the same network$'
+check 2 verify both.mix --against float --data data
+has err 'float has no quantized weights'
 check 2 export --from float --out float.mix
 has err 'float is a float network'
 check 2 export --from select --out select.mix

@@ -1,0 +1,289 @@
+/* cmd_verify.c - where a .mix file and another evaluation of the same network part. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands.h"
+#include "job.h"
+#include "table.h"
+
+/* The codes that one layer reads, over all images. */
+struct layer {
+    const char *name; /* the runtime's */
+    int bits;
+    uint64_t codes, different;
+    uint64_t first; /* images that part here, and nowhere before */
+    int most;       /* largest difference, codes                 */
+};
+
+struct verify {
+    struct job job;
+    const mix_trace *trace;
+    mix_runtime *rt;
+    mix_trace_image image;
+    float *decoded; /* one value of the runtime */
+    size_t room;
+    struct layer *layers;
+    int n_layers, at; /* at: the next one of this image */
+    bool parted;
+    mix_status status;
+    const char *unlike; /* the layer whose number of values differs, NULL */
+    uint64_t images, same_top1;
+    double logits; /* largest difference over the largest logit of its image */
+};
+
+/* A rounding may fall to the other side: one code, rarely. Beyond this the two are not the same
+ * network. */
+static const double rare = 1e-3;
+
+static bool decode(struct verify *v, const mix_runtime_value *value, size_t count)
+{
+    if (count > v->room) {
+        float *more = realloc(v->decoded, count * sizeof *more);
+        if (!more) {
+            v->status = MIX_ENOMEM;
+            return false;
+        }
+        v->decoded = more;
+        v->room = count;
+    }
+    mix_runtime_decode(value, v->decoded);
+    return true;
+}
+
+static void compare(struct verify *v, struct layer *layer, const mix_runtime_value *value,
+                    const float *reference, size_t count)
+{
+    uint64_t different = 0;
+    for (size_t i = 0; i < count; i++) {
+        const float apart = fabsf(v->decoded[i] - reference[i]) / value->step;
+        const int codes = apart < 256 ? (int)(apart + 0.5f) : 256; /* also for not a number */
+        different += codes > 0;
+        layer->most = codes > layer->most ? codes : layer->most;
+    }
+    layer->codes += count;
+    layer->different += different;
+    layer->first += different && !v->parted;
+    v->parted = v->parted || different;
+}
+
+/* Behind each operator; the layers come in the same order for every image. */
+static void on_value(void *user, const mix_runtime_value *value)
+{
+    struct verify *v = user;
+    size_t count, own = (size_t)value->height * value->width * value->channels;
+    if (!value->reader || v->unlike || v->status != MIX_OK)
+        return;
+    struct layer *layer = &v->layers[v->at++];
+    layer->name = value->reader;
+    layer->bits = value->bits;
+    const float *reference = mix_trace_layer(v->trace, value->reader, &count);
+    if (!reference)
+        return;
+    if (count != own)
+        v->unlike = value->reader;
+    else if (decode(v, value, count))
+        compare(v, layer, value, reference, count);
+}
+
+static int best(const float *logits, int classes)
+{
+    int at = 0;
+    for (int c = 1; c < classes; c++)
+        at = logits[c] > logits[at] ? c : at;
+    return at;
+}
+
+static void compare_logits(struct verify *v, const float *logits)
+{
+    const int classes = v->image.classes;
+    double most = 0, largest = 0;
+    for (int c = 0; c < classes; c++) {
+        most = fmax(most, fabs((double)logits[c] - v->image.logits[c]));
+        largest = fmax(largest, fabs(v->image.logits[c]));
+    }
+    v->logits = fmax(v->logits, largest > 0 ? most / largest : most);
+    v->same_top1 += best(logits, classes) == best(v->image.logits, classes);
+    v->images++;
+}
+
+static void report(struct verify *v, uint64_t images)
+{
+    const mix_progress progress = { .phase = "verify",
+                                    .epochs = 1,
+                                    .step = (int64_t)v->images,
+                                    .steps = (int64_t)images,
+                                    .loss = NAN,
+                                    .top1 = NAN,
+                                    .gbops = NAN,
+                                    .images_per_second = NAN,
+                                    .seconds_left = NAN,
+                                    .data_wait = NAN,
+                                    .val_top1 = NAN,
+                                    .val_top5 = NAN,
+                                    .val_loss = NAN };
+    v->job.observer.progress(v->job.observer.user, &progress);
+}
+
+static int check_shape(const struct verify *v)
+{
+    mix_runtime_info rt;
+    const mix_trace_image *i = &v->image;
+    const struct options *o = v->job.options;
+    mix_runtime_info_get(v->rt, &rt);
+    if (rt.height == i->height && rt.width == i->width && rt.channels == i->channels &&
+        rt.classes == i->classes)
+        return 0;
+    return job_fail(o, MIX_ESHAPE,
+                    "%s takes %d x %d x %d and gives %d classes; %s has %d x %d x %d and %d",
+                    o->args[0], rt.height, rt.width, rt.channels, rt.classes, o->against, i->height,
+                    i->width, i->channels, i->classes);
+}
+
+static mix_status run_images(struct verify *v, mix_trace *trace, float *logits, int *code)
+{
+    const uint64_t most = (uint64_t)v->job.options->images;
+    while (v->images < most) {
+        const mix_status status = mix_trace_next(trace, &v->image);
+        if (status != MIX_OK || !v->image.pixels)
+            return status;
+        if (v->images == 0 && (*code = check_shape(v)) != 0)
+            return MIX_OK;
+        v->at = 0;
+        v->parted = false;
+        mix_runtime_run(v->rt, v->image.pixels, 1, logits);
+        if (v->status != MIX_OK || v->unlike)
+            return v->status;
+        compare_logits(v, logits);
+        report(v, most);
+    }
+    return MIX_OK;
+}
+
+/* The first layer where an image parts from its twin, NULL: nowhere. */
+static const struct layer *first_parting(const struct verify *v)
+{
+    for (int i = 0; i < v->n_layers; i++)
+        if (v->layers[i].first)
+            return &v->layers[i];
+    return NULL;
+}
+
+/* No layer is where images part by more than a rare rounding. */
+static bool agree(const struct verify *v)
+{
+    const struct layer *first = first_parting(v);
+    return !first || (first->most <= 1 && (double)first->different <= rare * (double)first->codes);
+}
+
+static int print_json(const struct verify *v)
+{
+    const struct options *o = v->job.options;
+    const struct layer *first = first_parting(v);
+    json_t *layers = json_array();
+    for (int i = 0; i < v->n_layers; i++) {
+        const struct layer *l = &v->layers[i];
+        json_array_append_new(layers,
+                              json_pack("{s:s, s:i, s:I, s:I, s:i, s:I}", "layer", l->name, "bits",
+                                        l->bits, "codes", (json_int_t)l->codes, "different",
+                                        (json_int_t)l->different, "largest_difference", l->most,
+                                        "images_parting", (json_int_t)l->first));
+    }
+    return job_print_json(
+        o, json_pack("{s:s, s:s, s:s, s:I, s:I, s:o, s:s?, s:b, s:o}", "job", "verify", "model",
+                     o->args[0], "against", o->against, "images", (json_int_t)v->images,
+                     "same_top1", (json_int_t)v->same_top1, "logits_difference",
+                     job_real(v->logits), "first_parting", first ? first->name : NULL, "agree",
+                     agree(v), "layers", layers));
+}
+
+static void print(const struct verify *v)
+{
+    const struct options *o = v->job.options;
+    const struct layer *first = first_parting(v);
+    struct table t;
+    table_begin(&t, "lrrrrr");
+    table_row(&t, "layer\tA\tcodes\tdifferent\tlargest\timages that part here");
+    for (int i = 0; i < v->n_layers; i++) {
+        const struct layer *l = &v->layers[i];
+        if (l->codes)
+            table_row(&t, "%s\t%d\t%" PRIu64 "\t%" PRIu64 "\t%d\t%" PRIu64, l->name, l->bits,
+                      l->codes, l->different, l->most, l->first);
+        else
+            table_row(&t, "%s\t%d\t-\t-\t-\t-", l->name, l->bits);
+    }
+    table_end(&t, stdout);
+    printf("\n%" PRIu64 " images, %" PRIu64 " with the same top-1, logits differ by %.2e of the "
+           "largest\n",
+           v->images, v->same_top1, v->logits);
+    if (!first)
+        puts("every code is the same");
+    else
+        printf("the first layer where images part: %s%s\n", first->name,
+               agree(v) ? ", where a rounding falls to the other side" : "");
+    if (!agree(v))
+        printf("%s and %s are NOT the same network\n", o->args[0], o->against);
+}
+
+static int finish(struct verify *v)
+{
+    const struct options *o = v->job.options;
+    if (v->unlike)
+        return job_fail(o, MIX_ESHAPE, "%s: layer %s has another number of values than in %s",
+                        o->against, v->unlike, o->args[0]);
+    if (v->images == 0)
+        return job_fail(o, MIX_EINVAL, "%s: no image to compare", o->against);
+    int code = 0;
+    if (o->json)
+        code = print_json(v);
+    else
+        print(v);
+    return code ? code : agree(v) ? 0 : MIX_EMISMATCH;
+}
+
+static int run(const struct options *o)
+{
+    struct verify v = { 0 };
+    mix_trace *trace = NULL;
+    mix_runtime_info info;
+    float *logits = NULL;
+    int code = 0;
+    mix_status status = job_open(&v.job, o);
+    if (status != MIX_OK)
+        return status;
+    if ((status = mix_runtime_open(&v.rt, v.job.ctx, o->args[0])) == MIX_OK &&
+        (status = mix_trace_open(&trace, v.job.ctx, o->against, &o->settings)) == MIX_OK) {
+        mix_runtime_info_get(v.rt, &info);
+        v.trace = trace;
+        v.n_layers = info.layers;
+        v.layers = calloc((size_t)info.layers, sizeof *v.layers);
+        logits = calloc((size_t)info.classes, sizeof *logits);
+        mix_runtime_watch(v.rt, on_value, &v);
+        status = v.layers && logits ? run_images(&v, trace, logits, &code) : MIX_ENOMEM;
+        progress_clear(&v.job.progress);
+        if (status == MIX_OK && code == 0)
+            code = finish(&v);
+    }
+    free(v.layers);
+    free(v.decoded);
+    free(logits);
+    mix_runtime_close(v.rt);
+    mix_trace_free(trace);
+    status = job_close(&v.job, status);
+    return status ? (int)status : code;
+}
+
+const struct command command_verify = {
+    .name = "verify",
+    .summary = "Compare a .mix file with the run that it comes from, code for code.",
+    .args = "MODEL.mix",
+    .groups = MIX_GROUP_DATA,
+    .takes = TAKES_AGAINST | TAKES_CPU,
+    .needs = TAKES_AGAINST,
+    .run = run,
+    .more = "--against is a run or checkpoint, evaluated on the validation images of --data, or a "
+            ".safetensors file of another program with F32 tensors \"image\" (n, h, w, c), "
+            "\"logits\" (n, classes) and, named as layers, what layers read (n, h, w, c). The exit "
+            "code is 0 when they part by roundings alone.",
+};
