@@ -252,6 +252,59 @@ static void test_augment(void **state)
     mix__batches_free(f->batches);
 }
 
+/* The blanked part of the ramp, which has no other zero, is a square around a pixel, cut off at the
+ * borders: rows and columns from top, left up to bottom, right. */
+static void check_hole(const float *image, int side, int *centres)
+{
+    int top = SIDE, left = SIDE, bottom = 0, right = 0, area = 0;
+    for (int i = 0; i < AREA; i++) {
+        if (image[i] != 0.0f) {
+            assert_int_equal(byte_of(image[i]), 100 + i);
+            continue;
+        }
+        area++;
+        top = i / SIDE < top ? i / SIDE : top;
+        left = i % SIDE < left ? i % SIDE : left;
+        bottom = i / SIDE + 1 > bottom ? i / SIDE + 1 : bottom;
+        right = i % SIDE + 1 > right ? i % SIDE + 1 : right;
+    }
+    assert_int_equal(area, (bottom - top) * (right - left));
+    assert_true(bottom - top == side || top == 0 || bottom == SIDE);
+    assert_true(right - left == side || left == 0 || right == SIDE);
+    assert_true(bottom - top >= side / 2 && bottom - top <= side);
+    centres[top > 0 ? top + side / 2 : bottom - (side - side / 2)]++;
+}
+
+static void test_cutout(void **state)
+{
+    struct fixture *f = *state;
+    int centres[SIDE] = { 0 }, total = 0;
+    f->options.split = MIX_VAL; /* the ramp */
+    f->options.batch = N_VAL;
+    f->options.flip = false;
+    f->options.crop = MIX__CROP_NONE;
+    f->options.cutout = 4;
+    start(f);
+    for (int i = 0; i < 90; i++) {
+        struct mix__batch batch;
+        CHECK_OK(mix__batches_next(f->batches, &batch));
+        for (int j = 0; j < N_VAL; j++, total++)
+            check_hole(batch.images + j * AREA, 4, centres);
+    }
+    mix__batches_free(f->batches);
+    /* 810 draws: five standard deviations are 47 for an eighth. */
+    for (int i = 0; i < SIDE; i++)
+        assert_in_range(centres[i], total / SIDE - 47, total / SIDE + 47);
+
+    f->options.train = false;
+    start(f);
+    struct mix__batch batch;
+    CHECK_OK(mix__batches_next(f->batches, &batch));
+    for (int i = 0; i < AREA; i++)
+        assert_true(batch.images[i] != 0.0f);
+    mix__batches_free(f->batches);
+}
+
 /* The box lies in the image; its area and ratio are in range, give or take the rounding. */
 static void test_boxes(void **state)
 {
@@ -362,6 +415,10 @@ static void test_options(void **state)
     f->options.threads = 1;
     f->options.crop_padding = SIDE + 1;
     CHECK_FAILS(f->ctx, mix__batches_new(&f->batches, f->data, &f->options), MIX_EINVAL, "0..8");
+    f->options.crop_padding = 0;
+    f->options.cutout = SIDE + 1;
+    CHECK_FAILS(f->ctx, mix__batches_new(&f->batches, f->data, &f->options), MIX_EINVAL,
+                "cutout 9, expected 0..8");
     mix__batches_free(NULL);
 }
 
@@ -405,6 +462,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_epochs, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_evaluation, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_augment, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_cutout, set_up, tear_down),
         cmocka_unit_test(test_boxes),
         cmocka_unit_test_setup_teardown(test_limit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_normalisations, set_up, tear_down),
