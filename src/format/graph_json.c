@@ -74,18 +74,34 @@ static json_t *node_json(const mix_graph *g, const struct mix__node *n)
     return NULL;
 }
 
+/* NULL: not known, or out of memory. */
+static json_t *classes_json(const mix_graph *g)
+{
+    json_t *classes = g->class_names ? json_array() : NULL;
+    const char *name = g->class_names, *end = name + g->class_names_bytes;
+    for (; classes && name < end; name += strlen(name) + 1) {
+        if (json_array_append_new(classes, json_string(name)) != 0) {
+            json_decref(classes);
+            classes = NULL;
+        }
+    }
+    return classes;
+}
+
 static json_t *graph_json(const mix_graph *g)
 {
-    json_t *nodes = json_array();
+    json_t *classes = classes_json(g);
+    json_t *nodes = classes || !g->class_names ? json_array() : NULL;
     for (size_t i = 0; i < g->n_nodes; i++) {
         if (json_array_append_new(nodes, node_json(g, &g->nodes[i])) != 0) {
             json_decref(nodes);
+            json_decref(classes);
             return NULL;
         }
     }
-    return json_pack("{s:i, s:s, s:i, s:i, s:b, s:o}", "version", VERSION, "name", g->name, "size",
-                     g->tensors[0].h, "channels", g->tensors[0].c, "recentre", g->recentre, "nodes",
-                     nodes);
+    return json_pack("{s:i, s:s, s:i, s:i, s:b, s:o*, s:o}", "version", VERSION, "name", g->name,
+                     "size", g->tensors[0].h, "channels", g->tensors[0].c, "recentre", g->recentre,
+                     "classes", classes, "nodes", nodes);
 }
 
 mix_status mix__graph_json_write(const mix_graph *g, char **text)
@@ -264,6 +280,24 @@ static mix_status check_params(const mix_graph *g)
     return MIX_OK;
 }
 
+static const char *class_of(const void *classes, int index)
+{
+    return json_string_value(json_array_get(classes, (size_t)index));
+}
+
+static mix_status read_classes(mix_graph *g, const json_t *classes)
+{
+    const size_t n = (size_t)g->tensors[g->output].c;
+    size_t texts = 0;
+    if (!classes)
+        return MIX_OK;
+    for (size_t i = 0; i < json_array_size(classes); i++)
+        texts += json_is_string(json_array_get(classes, i));
+    if (texts != n || json_array_size(classes) != n)
+        return mix__fail(g->ctx, MIX_EFORMAT, "'classes': expected the names of %zu classes", n);
+    return mix__graph_name_classes(g, class_of, classes);
+}
+
 static mix_status read_graph(mix_graph *g, const json_t *root)
 {
     const json_t *nodes = json_object_get(root, "nodes");
@@ -279,7 +313,8 @@ static mix_status read_graph(mix_graph *g, const json_t *root)
                          "the last node's output is %dx%dx%d; expected classes", logits->h,
                          logits->w, logits->c);
     g->recentre = json_is_true(json_object_get(root, "recentre"));
-    return mix__graph_finish(g, (int)g->n_tensors - 1);
+    MIX_TRY(mix__graph_finish(g, (int)g->n_tensors - 1));
+    return read_classes(g, json_object_get(root, "classes"));
 }
 
 static mix_status read_root(mix_graph **out, mix_ctx *ctx, json_t *root)

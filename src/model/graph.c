@@ -133,6 +133,7 @@ void mix_graph_free(mix_graph *g)
     mix__free(g->ctx, g->nodes);
     mix__free(g->ctx, g->params);
     mix__free(g->ctx, g->layers);
+    mix__free(g->ctx, g->class_names);
     mix__free(g->ctx, g->values);
     mix__free(g->ctx, g);
 }

@@ -93,7 +93,9 @@ struct mix_graph {
     struct mix__layer *layers;
     size_t n_tensors, n_nodes, n_params, n_layers;
     size_t cap_tensors, cap_nodes, cap_params, cap_layers;
-    int output; /* tensor: logits */
+    int output;        /* tensor: logits */
+    char *class_names; /* one after another, each with its zero byte; NULL: not known */
+    size_t class_names_bytes;
     float *values;
     size_t n_trained, n_values;
     mix_status failed; /* first failure while building; reported by finish */
@@ -122,6 +124,11 @@ int mix__graph_linear(mix_graph *g, const char *name, int in, int out_features);
 
 /* Closes the graph: lays out values, lists layers, costs them, marks first and last as fixed. */
 mix_status mix__graph_finish(mix_graph *g, int output) MIX_CHECKED;
+
+/* Of a finished graph: takes over the name of every class, UTF-8 text; what is none, and control
+ * characters, become '?'. Error: MIX_ENOMEM, and the names are as before. */
+typedef const char *mix__class_name(const void *of, int index);
+mix_status mix__graph_name_classes(mix_graph *g, mix__class_name *name, const void *of) MIX_CHECKED;
 
 enum mix__act mix__op_act(enum mix__op op); /* NONE: no activation */
 

@@ -292,6 +292,19 @@ static mix_status copy_normalisation(struct mix__net *net, const float *mean,
     return MIX_OK;
 }
 
+static mix_status copy_class_names(struct mix__net *net, const mix_graph *g)
+{
+    if (!g->class_names)
+        return MIX_OK;
+    char *names = mix__net_block(net, g->class_names_bytes, 1);
+    if (!names)
+        return MIX_ENOMEM;
+    memcpy(names, g->class_names, g->class_names_bytes);
+    net->class_names = names;
+    net->class_names_bytes = g->class_names_bytes;
+    return MIX_OK;
+}
+
 static mix_status lower(struct lowering *l, const float *mean, const float *deviation)
 {
     const mix_graph *g = l->graph;
@@ -305,6 +318,7 @@ static mix_status lower(struct lowering *l, const float *mean, const float *devi
             l->reader[g->nodes[i].in[k]] = (int)i;
     MIX_TRY(add_tensor(l, 0, -1, &l->value[0]));
     MIX_TRY(copy_normalisation(l->net, mean, deviation));
+    MIX_TRY(copy_class_names(l->net, g));
     for (size_t i = 0; i < g->n_nodes; i++)
         if (!l->taken[i])
             MIX_TRY(lower_node(l, &g->nodes[i]));

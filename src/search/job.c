@@ -112,16 +112,24 @@ static void tell_data(const mix_observer *observer)
     observer->progress(observer->user, &progress);
 }
 
+static const char *class_of(const void *data, int index)
+{
+    return mix_data_class_name(data, index);
+}
+
+/* The graph's classes are those of the images that it is trained on. */
 static mix_status open_graph_and_data(struct mix__job *job, const struct mix__checkpoint *c)
 {
+    mix_weights_info info;
     tell_data(job->t.observer);
     if (c) {
         MIX_TRY(mix__checkpoint_graph(c, &job->graph));
-        return mix__data_for(job->ctx, job->settings, job->graph, &job->data);
+        MIX_TRY(mix__data_for(job->ctx, job->settings, job->graph, &job->data));
+    } else {
+        MIX_TRY(mix__data_for(job->ctx, job->settings, NULL, &job->data));
+        MIX_TRY(mix__network_for(job->settings, job->ctx, job->data, &job->graph, &info));
     }
-    MIX_TRY(mix__data_for(job->ctx, job->settings, NULL, &job->data));
-    mix_weights_info info;
-    return mix__network_for(job->settings, job->ctx, job->data, &job->graph, &info);
+    return mix__graph_name_classes(job->graph, class_of, job->data);
 }
 
 static void take_candidates(struct mix__job *job, const int *candidate, int n)

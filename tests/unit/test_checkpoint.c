@@ -8,6 +8,16 @@
 static mix_ctx *ctx;
 static const int candidates[] = { 2, 4 };
 
+/* Good and bad UTF-8: overlong, a surrogate, cut, a control character. */
+static const char *class_name(const void *unused, int index)
+{
+    static const char *const names[RUN_CLASSES] = { "cat", "h\xc3\xbchner \xf0\x9f\x90\x94",
+                                                    "\xc0\xaf \xed\xa0\x80 \xe2\x82", "a\tb\x7f" };
+    (void)unused;
+    return names[index];
+}
+static const char class_names[] = "cat\0h\xc3\xbchner \xf0\x9f\x90\x94\0?? ??? ??\0a?b?";
+
 /* A state with a value of its own everywhere. */
 static struct mix__state *make_state(mix_graph **graph)
 {
@@ -18,6 +28,7 @@ static struct mix__state *make_state(mix_graph **graph)
     options.size = RUN_SIZE;
     options.classes = RUN_CLASSES;
     CHECK_OK(mix_zoo_new(graph, ctx, &options));
+    CHECK_OK(mix__graph_name_classes(*graph, class_name, NULL));
     CHECK_OK(mix__state_new(&s, *graph, candidates, 2, 1));
     for (size_t i = 0; i < s->n; i++)
         s->value[i] = 1.0f + 1e-6f * (float)i;
@@ -69,6 +80,8 @@ static void round_trip(void **state)
                              &(struct mix__checkpoint_content){ "stage a", bits, &point, &o, &a }));
     CHECK_OK(mix__checkpoint_open(&c, ctx, "all.safetensors"));
     CHECK_OK(mix__checkpoint_graph(c, &read_graph));
+    assert_int_equal(read_graph->class_names_bytes, sizeof class_names);
+    assert_memory_equal(read_graph->class_names, class_names, sizeof class_names);
     assert_int_equal(mix__checkpoint_candidates(c, &candidate), 2);
     assert_memory_equal(candidate, candidates, sizeof candidates);
     assert_memory_equal(read_graph->values, s->value, graph->n_trained * sizeof *s->value);
@@ -153,7 +166,11 @@ static void bad_headers(void **state)
         { "\\\"op\\\":\\\"relu6", "\\\"op\\\":\\\"relu9", "operator 'relu9'" },
         { "\\\"groups\\\":1", "\\\"groups\\\":0", "'groups' is missing or out of range" },
         { "\\\"groups\\\":1", "\\\"groups\\\":2", "2 groups does not fit" },
-        { "\\\"out_features\\\":4", "\\\"out_features\\\":5", "classifier" },
+        { "\\\"out_features\\\":4", "\\\"out_features\\\":5", "names of 5 classes" },
+        { "\\\"kernel\\\":3", "\\\"kernel\\\":5", "'features.0.0.weight'" },
+        { "\\\"classes\\\":[\\\"cat\\\",", "\\\"classes\\\":[      3,", "names of 4 classes" },
+        { "\\\"classes\\\":[\\\"cat\\\",", "\\\"classes\\\":[        ", "names of 4 classes" },
+        { "\\\"classes\\\":[", "\\\"klasses\\\":[", "" }, /* not known: older files */
         { "\\\"size\\\":16", "\\\"size\\\":-6", "'size'" },
         { "\\\"in\\\":[0]", "\\\"in\\\":[9]", "'in'" },
         { "\\\"nodes\\\":[", "\\\"nodes\\\":{", "graph" },

@@ -54,6 +54,33 @@ static void test_zoo(void **unused)
     mix_ctx_free(ctx);
 }
 
+static const char *class_name(const void *names, int index)
+{
+    return ((const char *const *)names)[index];
+}
+
+static void test_class_names(void **unused)
+{
+    static const char *const names[] = { "a", "bc", "", "d", "e", "f", "gh" };
+    static const char text[] = "a\0bc\0\0d\0e\0f\0gh";
+    struct net_fixture f;
+    struct mix__net *net;
+    (void)unused;
+    mix_ctx *ctx = plain_ctx();
+    const mix_zoo_options options = small("mobilenet_v2");
+    fixture_make(&f, ctx, &options, 4, 3);
+    CHECK_OK(fixture_lower(&f, &net));
+    assert_null(net->class_names);
+    mix__net_free(net);
+    CHECK_OK(mix__graph_name_classes(f.graph, class_name, names));
+    CHECK_OK(fixture_lower(&f, &net));
+    fixture_release(&f); /* the net has names of its own */
+    assert_int_equal(net->class_names_bytes, sizeof text);
+    assert_memory_equal(net->class_names, text, sizeof text);
+    mix__net_free(net);
+    mix_ctx_free(ctx);
+}
+
 /* MobileNet v2: one operator for each layer, addition and pool, and the image's codes; the
  * tensors that additions read have codes made of them besides. */
 static void test_fusion(void **unused)
@@ -162,9 +189,9 @@ static void test_no_memory(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_zoo),       cmocka_unit_test(test_fusion),
-        cmocka_unit_test(test_numbers),   cmocka_unit_test(test_refuses),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_zoo),     cmocka_unit_test(test_class_names),
+        cmocka_unit_test(test_fusion),  cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_refuses), cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
