@@ -54,7 +54,11 @@ typedef struct mix_data_options {
      * (antialiased bilinear). 0 is by rule: an image of size x size stays as it is; else
      * round(size * 256 / 224) when size > 64 and size otherwise. */
     int resize;
+    int channels; /* that the images must have, 1 or 3; 0 (default): whatever they have */
     mix_normalize normalize;
+    /* NULL, or (channels) each, not 0 then: the network sees (x / 255 - mean) / deviation, in place
+     * of normalize, which is auto. Copied. */
+    const float *mean, *deviation;
     bool skip_bad_images; /* count and leave out files that cannot be decoded; default false: the
                              first such file (by name) fails the open                     */
     size_t memory_limit;  /* bytes of decoded images of a folder kept in memory, default 4 GiB; one
@@ -64,7 +68,7 @@ typedef struct mix_data_options {
 typedef struct mix_data_info {
     const char *path;
     int classes, channels, size; /* channels 1 or 3 */
-    mix_normalize normalize;     /* never auto      */
+    mix_normalize normalize;     /* auto only when mean and deviation were given */
     size_t images[MIX_SPLITS];
     size_t skipped[MIX_SPLITS]; /* bad images left out */
 } mix_data_info;
@@ -73,14 +77,32 @@ MIX_API void mix_data_options_init(mix_data_options *options);
 
 /* Finds and, but for a pack, checks every image (in parallel). Errors: MIX_EIO (missing folder or
  * file, named), MIX_EFORMAT (file, what was expected, byte offset where known), MIX_ESHAPE (size 0,
- * and images that are not square or differ: the first two are named), MIX_EINVAL (options),
- * MIX_ENOMEM. */
+ * and images that are not square or differ: the first two are named; other channels), MIX_EINVAL
+ * (options), MIX_ENOMEM. */
 MIX_API MIX_CHECKED mix_status mix_data_open(mix_data **out, mix_ctx *ctx, const char *path,
                                              const mix_data_options *options);
 MIX_API void mix_data_free(mix_data *data);
 MIX_API void mix_data_info_get(const mix_data *data, mix_data_info *info);
 /* The name of class 0 <= index < classes; lives with the data. */
 MIX_API const char *mix_data_class_name(const mix_data *data, int index);
+
+/*
+ * Images [first, first + n) of a half in the data set's order, as evaluation sees them: images (n,
+ * size, size, channels), normalised, and labels (n) are written. In parallel. Errors: those of
+ * reading and decoding, for the first bad image; MIX_EINVAL (no such images), MIX_ENOMEM.
+ */
+MIX_API MIX_CHECKED mix_status mix_data_read(const mix_data *data, mix_split split, size_t first,
+                                             int n, float *images, int *labels);
+
+/*
+ * One JPEG or PNG file, brought to size x size and normalised as an image of a data set with these
+ * options would be for evaluation; size is not 0, channels 0 is 3. With one channel a color image
+ * becomes gray after it is resized, (19595 r + 38470 g + 7471 b) / 65536, ITU-R 601's luma as
+ * Pillow computes it. image (size, size, channels) is written. Errors: MIX_EIO, MIX_EFORMAT (file,
+ * what was expected), MIX_EINVAL (options), MIX_ENOMEM.
+ */
+MIX_API MIX_CHECKED mix_status mix_image_read(mix_ctx *ctx, const char *path,
+                                              const mix_data_options *options, float *image);
 
 typedef struct mix_pack_options {
     int size;             /* shorter side, 0..4096 pixels, default 256; images that are no larger,

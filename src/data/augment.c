@@ -95,13 +95,56 @@ void mix__normalize_values(mix_normalize how, float mean[3], float deviation[3])
     memcpy(deviation, all[how].deviation, sizeof all[how].deviation);
 }
 
-void mix__normaliser_init(struct mix__normaliser *normaliser, mix_normalize how)
+static void fill(struct mix__normaliser *normaliser, const float *mean, const float *deviation,
+                 int channels)
 {
-    float mean[3], deviation[3];
-    mix__normalize_values(how, mean, deviation);
-    for (int c = 0; c < 3; c++)
+    for (int c = 0; c < channels; c++)
         for (int v = 0; v < 256; v++)
             normaliser->value[c][v] = (v / 255.0f - mean[c]) / deviation[c];
+}
+
+static bool is_given_well(const mix_data_options *o)
+{
+    bool well = o->mean && o->deviation && o->channels > 0 && o->normalize == MIX_NORMALIZE_AUTO;
+    for (int c = 0; well && c < o->channels; c++)
+        well = isfinite(o->mean[c]) && isfinite(o->deviation[c]) && o->deviation[c] > 0;
+    return well;
+}
+
+mix_status mix__normaliser_init(struct mix__normaliser *normaliser, mix_ctx *ctx, const char *what,
+                                const mix_data_options *o, int channels)
+{
+    float mean[3], deviation[3];
+    normaliser->how = o->normalize;
+    if (o->mean || o->deviation) {
+        if (!is_given_well(o))
+            return mix__fail(ctx, MIX_EINVAL,
+                             "%s: expected finite means and deviations above 0 together, with the "
+                             "number of channels and no other normalisation",
+                             what);
+        fill(normaliser, o->mean, o->deviation, channels);
+        return MIX_OK;
+    }
+    if (o->normalize == MIX_NORMALIZE_IMAGENET && channels != 3)
+        return mix__fail(ctx, MIX_EINVAL,
+                         "%s: imagenet normalisation is for three channels, the images have %d",
+                         what, channels);
+    if (o->normalize == MIX_NORMALIZE_AUTO)
+        normaliser->how = mix__normalize_auto(channels);
+    mix__normalize_values(normaliser->how, mean, deviation);
+    fill(normaliser, mean, deviation, channels);
+    return MIX_OK;
+}
+
+void mix__image_gray(struct mix__image *image)
+{
+    const size_t n = (size_t)image->height * image->width;
+    uint8_t *p = image->owned;
+    assert(image->channels == 3 && p && p == image->pixels);
+    for (size_t i = 0; i < n; i++)
+        p[i] = (uint8_t)((19595 * p[3 * i] + 38470 * p[3 * i + 1] + 7471 * p[3 * i + 2] + 0x8000) >>
+                         16);
+    image->channels = 1;
 }
 
 void mix__image_normalise(float *out, const struct mix__image *image, int dy, int dx, bool flip,

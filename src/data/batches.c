@@ -41,7 +41,6 @@ struct slot {
 struct mix__batches {
     mix_data *data;
     struct mix__batches_options options;
-    struct mix__normaliser normaliser;
     int64_t per_epoch;
     size_t images;    /* in an epoch, before a short last batch is left out */
     uint32_t *subset; /* (images) ascending; NULL: all of the split */
@@ -74,7 +73,7 @@ static mix_status prepare_image(const struct mix__batches *b, const struct slot 
         mix__draw_shift(&draws, o->crop_padding, &dy, &dx);
     const bool flip = o->train && o->flip && mix__draw_flip(&draws);
     float *out = slot->images + (size_t)i * size * size * b->data->channels;
-    mix__image_normalise(out, &image, dy, dx, flip, &b->normaliser);
+    mix__image_normalise(out, &image, dy, dx, flip, &b->data->normaliser);
     if (o->train && o->cutout > 0)
         mix__erase(out, b->data->size, b->data->channels,
                    mix__draw_hole(&draws, b->data->size, o->cutout));
@@ -252,7 +251,6 @@ mix_status mix__batches_new(struct mix__batches **out, mix_data *data,
     b->data = data;
     b->options = *options;
     b->order_epoch = -1;
-    mix__normaliser_init(&b->normaliser, data->normalize);
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->work, NULL);
     pthread_cond_init(&b->done, NULL);

@@ -57,7 +57,7 @@ static mix_status read_layout(mix_data *data)
                      data->path);
 }
 
-static mix_status check_options(mix_ctx *ctx, const mix_data_options *o)
+mix_status mix__data_check(mix_ctx *ctx, const mix_data_options *o)
 {
     if (o->size < 0 || o->size > SIZE_LIMIT)
         return mix__fail(ctx, MIX_EINVAL, "image size %d, expected 0..%d pixels", o->size,
@@ -67,25 +67,27 @@ static mix_status check_options(mix_ctx *ctx, const mix_data_options *o)
                          "images resized to %d and cropped to %d, expected 0 or %d..%d pixels and "
                          "an image size",
                          o->resize, o->size, o->size, SIZE_LIMIT);
+    if (o->channels != 0 && o->channels != 1 && o->channels != 3)
+        return mix__fail(ctx, MIX_EINVAL, "images of %d channels, expected 1 or 3, or 0 for any",
+                         o->channels);
     return MIX_OK;
 }
 
 static mix_status choose_normalisation(mix_data *data)
 {
-    const mix_normalize how = data->options.normalize;
-    if (how == MIX_NORMALIZE_IMAGENET && data->channels != 3)
-        return mix__fail(data->ctx, MIX_EINVAL,
-                         "%s: imagenet normalisation is for three channels, the images have %d",
-                         data->path, data->channels);
-    data->normalize = how == MIX_NORMALIZE_AUTO ? mix__normalize_auto(data->channels) : how;
-    return MIX_OK;
+    const int wanted = data->options.channels;
+    if (wanted && wanted != data->channels)
+        return mix__fail(data->ctx, MIX_ESHAPE, "%s: the images have %d channels, expected %d",
+                         data->path, data->channels, wanted);
+    return mix__normaliser_init(&data->normaliser, data->ctx, data->path, &data->options,
+                                data->channels);
 }
 
 static mix_status open_data(mix_data **out, mix_ctx *ctx, const char *path,
                             const mix_data_options *options, bool unchecked)
 {
     *out = NULL;
-    MIX_TRY(check_options(ctx, options));
+    MIX_TRY(mix__data_check(ctx, options));
     mix_data *data = mix__zalloc(ctx, 1, sizeof *data);
     if (!data)
         return MIX_ENOMEM;
@@ -96,6 +98,7 @@ static mix_status open_data(mix_data **out, mix_ctx *ctx, const char *path,
     mix_status status = data->path ? read_layout(data) : MIX_ENOMEM;
     if (status == MIX_OK)
         status = choose_normalisation(data);
+    data->options.mean = data->options.deviation = NULL; /* the caller's */
     if (status != MIX_OK) {
         mix_data_free(data);
         return status;
@@ -143,7 +146,7 @@ void mix_data_info_get(const mix_data *data, mix_data_info *info)
         .classes = data->classes,
         .channels = data->channels,
         .size = data->size,
-        .normalize = data->normalize,
+        .normalize = data->normaliser.how,
     };
     for (int split = 0; split < MIX_SPLITS; split++) {
         info->images[split] = data->halves[split].count;

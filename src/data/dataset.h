@@ -9,6 +9,8 @@
 
 /* Longest path of an image, with its zero byte. */
 enum { MIX__PATH_MAX = 4096 };
+/* Largest file of an image, bytes. */
+#define MIX__FILE_MAX ((size_t)1 << 30)
 
 struct mix__half {
     size_t count, skipped;
@@ -26,10 +28,13 @@ struct mix_data {
     mix_data_options options;
     bool unchecked; /* a folder's images are listed only: to be packed */
     int classes, channels, size;
-    mix_normalize normalize; /* never auto */
-    char **class_names;      /* (classes) */
+    struct mix__normaliser normaliser;
+    char **class_names; /* (classes) */
     struct mix__half halves[MIX_SPLITS];
 };
+
+/* Sizes and channels. MIX_EINVAL. */
+MIX_CHECKED mix_status mix__data_check(mix_ctx *ctx, const mix_data_options *options);
 
 /* mix_data_open() without its checks of the images of a folder. */
 MIX_CHECKED mix_status mix__data_list(mix_data **out, mix_ctx *ctx, const char *path,

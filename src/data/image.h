@@ -46,6 +46,9 @@ MIX_CHECKED mix_status mix__image_decode(mix_ctx *ctx, const struct mix__source 
 MIX_CHECKED mix_status mix__image_encode(mix_ctx *ctx, const struct mix__image *image, int quality,
                                          uint8_t **bytes, size_t *size);
 
+/* RGB becomes gray, see mix_image_read(). The pixels are the image's own. */
+void mix__image_gray(struct mix__image *image);
+
 /* Pixels of the file at full size. */
 struct mix__box {
     int top, left, height, width;
@@ -85,6 +88,10 @@ int mix__view_shrink(const struct mix__view *view);
  */
 MIX_CHECKED mix_status mix__image_view(mix_ctx *ctx, struct mix__image *image,
                                        const struct mix__view *view);
+/* Decodes the source, shrunk as far as the view allows, to its view; release it with
+ * mix__image_release(). Any thread. */
+MIX_CHECKED mix_status mix__source_view(mix_ctx *ctx, const struct mix__source *source,
+                                        const struct mix__view *view, struct mix__image *image);
 
 /* Where an image's random numbers begin: MIX__RANDOM_AUGMENT's stream, position in the epoch. */
 struct mix__draws {
@@ -108,10 +115,14 @@ void mix__normalize_values(mix_normalize how, float mean[3], float deviation[3])
 
 /* Normalised value of each byte in each channel. */
 struct mix__normaliser {
+    mix_normalize how; /* auto: by mean and deviation of the options */
     float value[3][256];
 };
-/* how: not MIX_NORMALIZE_AUTO */
-void mix__normaliser_init(struct mix__normaliser *normaliser, mix_normalize how);
+/* As the options say for images of so many channels, which are options->channels unless that is 0;
+ * what (a path) opens the sentence. MIX_EINVAL. */
+MIX_CHECKED mix_status mix__normaliser_init(struct mix__normaliser *normaliser, mix_ctx *ctx,
+                                            const char *what, const mix_data_options *options,
+                                            int channels);
 
 /* out (size,size,c): pixel (y,x) is the image's (y + dy, x + dx), 0 outside; then mirrored. */
 void mix__image_normalise(float *out, const struct mix__image *image, int dy, int dx, bool flip,

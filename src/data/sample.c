@@ -7,8 +7,6 @@
 #include "base/file.h"
 #include "data/dataset.h"
 
-#define FILE_MAX ((size_t)1 << 30)
-
 mix_status mix__data_file(const mix_data *data, mix_split split, size_t index,
                           struct mix__file *file)
 {
@@ -22,7 +20,7 @@ mix_status mix__data_file(const mix_data *data, mix_split split, size_t index,
         return mix__pack_image(half->pack, index, &source->bytes, &source->size);
     }
     mix__folder_path(data, split, index, file->name);
-    MIX_TRY(mix__file_read(data->ctx, file->name, FILE_MAX, &file->owned, &source->size));
+    MIX_TRY(mix__file_read(data->ctx, file->name, MIX__FILE_MAX, &file->owned, &source->size));
     source->bytes = (const uint8_t *)file->owned;
     return MIX_OK;
 }
@@ -41,17 +39,23 @@ static struct mix__view choose_view(const mix_data *data, int height, int width,
     return mix__view_fit(height, width, data->size, data->options.resize);
 }
 
+mix_status mix__source_view(mix_ctx *ctx, const struct mix__source *source,
+                            const struct mix__view *view, struct mix__image *image)
+{
+    MIX_TRY(mix__image_decode(ctx, source, mix__view_shrink(view), image));
+    const mix_status status = mix__image_view(ctx, image, view);
+    if (status != MIX_OK)
+        mix__image_release(ctx, image);
+    return status;
+}
+
 static mix_status decode_view(const mix_data *data, const struct mix__source *source,
                               const struct mix__draws *draws, struct mix__image *image)
 {
     int height, width;
     MIX_TRY(mix__source_size(data->ctx, source, &height, &width));
     const struct mix__view view = choose_view(data, height, width, draws);
-    MIX_TRY(mix__image_decode(data->ctx, source, mix__view_shrink(&view), image));
-    const mix_status status = mix__image_view(data->ctx, image, &view);
-    if (status != MIX_OK)
-        mix__image_release(data->ctx, image);
-    return status;
+    return mix__source_view(data->ctx, source, &view, image);
 }
 
 mix_status mix__data_image(const mix_data *data, mix_split split, size_t index,
