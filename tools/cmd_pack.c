@@ -1,7 +1,5 @@
 /* cmd_pack.c - a data set written once, resized, for fast epochs. */
 #include <inttypes.h>
-#include <math.h>
-#include <time.h>
 
 #include "commands.h"
 #include "job.h"
@@ -13,29 +11,13 @@ struct packing {
     double began; /* seconds */
 };
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static void on_progress(void *user, size_t done, size_t images)
 {
     struct packing *p = user;
-    const double seconds = now() - p->began;
-    const mix_progress progress = { .phase = "pack",
-                                    .step = (int64_t)done,
-                                    .steps = (int64_t)images,
-                                    .loss = NAN,
-                                    .top1 = NAN,
-                                    .gbops = NAN,
-                                    .images_per_second = (double)done / seconds,
-                                    .seconds_left =
-                                        seconds * (double)(images - done) / (double)done,
-                                    .val_top1 = NAN,
-                                    .val_top5 = NAN,
-                                    .val_loss = NAN };
+    const double seconds = clock_seconds() - p->began;
+    mix_progress progress = progress_at("pack", (int64_t)done, (int64_t)images);
+    progress.images_per_second = (double)done / seconds;
+    progress.seconds_left = seconds * (double)(images - done) / (double)done;
     p->job.observer.progress(p->job.observer.user, &progress);
 }
 
@@ -74,7 +56,7 @@ static void print(const struct options *o, const mix_pack_info *info)
 
 static int run(const struct options *options)
 {
-    struct packing p = { .began = now() };
+    struct packing p = { .began = clock_seconds() };
     mix_pack_info info;
     mix_pack_options o;
     mix_status status = job_open(&p.job, options);

@@ -110,19 +110,7 @@ static void compare_logits(struct verify *v, const float *logits)
 
 static void report(struct verify *v, uint64_t images)
 {
-    const mix_progress progress = { .phase = "verify",
-                                    .epochs = 1,
-                                    .step = (int64_t)v->images,
-                                    .steps = (int64_t)images,
-                                    .loss = NAN,
-                                    .top1 = NAN,
-                                    .gbops = NAN,
-                                    .images_per_second = NAN,
-                                    .seconds_left = NAN,
-                                    .data_wait = NAN,
-                                    .val_top1 = NAN,
-                                    .val_top5 = NAN,
-                                    .val_loss = NAN };
+    const mix_progress progress = progress_at("verify", (int64_t)v->images, (int64_t)images);
     v->job.observer.progress(v->job.observer.user, &progress);
 }
 

@@ -89,15 +89,22 @@ static void say_how_to_go_on(const struct options *o)
     fputc('\n', stderr);
 }
 
+int job_tell(struct job *job, mix_status status)
+{
+    const char *sentence = mix_ctx_error(job->ctx);
+    if (status == MIX_OK)
+        return 0;
+    progress_clear(&job->progress);
+    return job_fail(job->options, status, "%s", *sentence ? sentence : mix_status_text(status));
+}
+
 int job_close(struct job *job, mix_status status)
 {
     progress_clear(&job->progress);
-    if (status == MIX_ESTOPPED && job->options->run) {
+    if (status == MIX_ESTOPPED && job->options->run)
         say_how_to_go_on(job->options);
-    } else if (status != MIX_OK) {
-        const char *sentence = mix_ctx_error(job->ctx);
-        job_fail(job->options, status, "%s", *sentence ? sentence : mix_status_text(status));
-    }
+    else
+        job_tell(job, status);
     mix_ctx_free(job->ctx);
     return status;
 }
@@ -105,6 +112,12 @@ int job_close(struct job *job, mix_status status)
 json_t *job_real(double x)
 {
     return isfinite(x) ? json_real(x) : json_null();
+}
+
+json_t *job_text(const char *text)
+{
+    json_t *t = text ? json_string(text) : NULL;
+    return t ? t : json_null();
 }
 
 int job_print_json(const struct options *options, json_t *object)

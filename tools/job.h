@@ -28,10 +28,15 @@ int job_run(const struct options *options, job_work *work);
 /* "metamix info: SENTENCE" to standard error; gives the code back. */
 int job_fail(const struct options *options, int code, const char *format, ...) MIX_PRINTF(3, 4);
 
+/* The context's sentence, in the same way, unless status is MIX_OK; gives it back. */
+int job_tell(struct job *job, mix_status status);
+
 /* Takes object (NULL: out of memory) and prints it; gives the exit code. */
 int job_print_json(const struct options *options, json_t *object);
 /* x, or null when it is not finite, in a new reference. */
 json_t *job_real(double x);
+/* text, or null when it is NULL or no UTF-8, in a new reference. */
+json_t *job_text(const char *text);
 /* The file result.json of a run, in a new reference; NULL with *code set once it is told why. */
 json_t *job_load_result(const struct options *options, const char *run, int *code);
 

@@ -25,6 +25,7 @@ enum {
     KEY_SIZE,
     KEY_CHANNELS,
     KEY_FLOAT,
+    KEY_INTEGER,
     KEY_THREADS,
     KEY_CPU_MASK,
     KEY_LAYERS,
@@ -35,6 +36,9 @@ enum {
     KEY_FORMAT,
     KEY_AGAINST,
     KEY_IMAGES,
+    KEY_RESIZE,
+    KEY_SECONDS,
+    KEY_RUNS,
     KEY_PACK_SIZE,
     KEY_QUALITY,
     KEY_SKIP_BAD,
@@ -83,6 +87,18 @@ static const struct {
     { TAKES_AGAINST,
       { "images", KEY_IMAGES, "N", 0, "how many images at most (default: 100)", 0 } },
     { TAKES_FLOAT, { "float", KEY_FLOAT, NULL, 0, "leave all quantizers off", 0 } },
+    { TAKES_FLOAT,
+      { "integer", KEY_INTEGER, NULL, 0, "with the integer runtime, as a .mix file always is",
+        0 } },
+    { TAKES_RESIZE,
+      { "resize", KEY_RESIZE, "N", 0,
+        "the shorter side before the center is cropped, pixels; 0: as in evaluation (default: 0)",
+        0 } },
+    { TAKES_BENCH,
+      { "seconds", KEY_SECONDS, "X", 0, "how long each row is measured (default: 1)", 0 } },
+    { TAKES_BENCH,
+      { "runs", KEY_RUNS, "N", 0, "how often instead of how long each row is measured", 0 } },
+    { TAKES_BENCH, { "layers", KEY_LAYERS, NULL, 0, "also the time of every operator", 0 } },
     { TAKES_CPU, { "threads", KEY_THREADS, "N", 0, "1..256; 0: one per core (default: 0)", 0 } },
     { TAKES_CPU,
       { "cpu-mask", KEY_CPU_MASK, "NAME", 0,
@@ -190,6 +206,17 @@ static int parse_int(struct argp_state *state, const char *name, const char *tex
         argp_error(state, "--%s: expected a whole number from %d to %d, got '%.80s'", name, min,
                    max, text);
     return (int)v;
+}
+
+static double parse_real(struct argp_state *state, const char *name, const char *text, double min,
+                         double max)
+{
+    char *end;
+    const double v = strtod(text, &end);
+    if (end == text || *end || !(v >= min && v <= max))
+        argp_error(state, "--%s: expected a number from %g to %g, got '%.80s'", name, min, max,
+                   text);
+    return v;
 }
 
 static unsigned parse_cpu(struct argp_state *state, const char *text)
@@ -311,6 +338,18 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_FLOAT:
         o->as_float = true;
         break;
+    case KEY_INTEGER:
+        o->integer = true;
+        break;
+    case KEY_RESIZE:
+        o->settings.resize = parse_int(state, "resize", arg, 0, 4096);
+        break;
+    case KEY_SECONDS:
+        o->seconds = parse_real(state, "seconds", arg, 0, 3600);
+        break;
+    case KEY_RUNS:
+        o->runs = parse_int(state, "runs", arg, 1, 1000000);
+        break;
     case KEY_THREADS:
         o->threads = parse_int(state, "threads", arg, 0, 256);
         break;
@@ -381,7 +420,8 @@ void options_parse(struct options *options, const struct command *command, int a
                                  .argv = argv,
                                  .pack_size = 256,
                                  .quality = 95,
-                                 .images = 100 };
+                                 .images = 100,
+                                 .seconds = 1 };
     mix_settings_init(&options->settings);
     argp_err_exit_status = MIX_EINVAL;
     const mix_status status = mix_ctx_new(&in.ctx, NULL);

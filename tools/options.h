@@ -10,17 +10,19 @@
 
 /* The tool's own options, as a command takes them; --json and --quiet come with every command. */
 enum {
-    TAKES_RUN = 1u << 0,     /* --run                                  */
-    TAKES_FROM = 1u << 1,    /* --from                                 */
-    TAKES_BITS = 1u << 2,    /* --bits                                 */
-    TAKES_SHAPE = 1u << 3,   /* --act-bits, --classes, --size, --channels */
-    TAKES_FLOAT = 1u << 4,   /* --float                                */
-    TAKES_CPU = 1u << 5,     /* --threads, --cpu-mask                  */
-    TAKES_LAYERS = 1u << 6,  /* --layers                              */
-    TAKES_DATA = 1u << 7,    /* only for command.needs: --data         */
-    TAKES_PACK = 1u << 8,    /* --data, --out, --size, --quality, --skip-bad-images */
-    TAKES_EXPORT = 1u << 9,  /* --format, --out                         */
-    TAKES_AGAINST = 1u << 10 /* --against, --images                     */
+    TAKES_RUN = 1u << 0,      /* --run                                  */
+    TAKES_FROM = 1u << 1,     /* --from                                 */
+    TAKES_BITS = 1u << 2,     /* --bits                                 */
+    TAKES_SHAPE = 1u << 3,    /* --act-bits, --classes, --size, --channels */
+    TAKES_FLOAT = 1u << 4,    /* --float, --integer                     */
+    TAKES_CPU = 1u << 5,      /* --threads, --cpu-mask                  */
+    TAKES_LAYERS = 1u << 6,   /* --layers                              */
+    TAKES_DATA = 1u << 7,     /* only for command.needs: --data         */
+    TAKES_PACK = 1u << 8,     /* --data, --out, --size, --quality, --skip-bad-images */
+    TAKES_EXPORT = 1u << 9,   /* --format, --out                         */
+    TAKES_AGAINST = 1u << 10, /* --against, --images                     */
+    TAKES_RESIZE = 1u << 11,  /* --resize                               */
+    TAKES_BENCH = 1u << 12    /* --seconds, --runs, --layers             */
 };
 
 struct options {
@@ -32,9 +34,11 @@ struct options {
     int images;                            /* of verify, with default  */
     mix_export_format format;              /* of export                */
     int pack_size, quality;                /* of pack, with defaults   */
+    double seconds;                        /* of bench, with default   */
+    int runs;                              /* of bench; 0: not given   */
     int threads;
     unsigned cpu_mask;
-    bool as_float, layers, json, quiet;
+    bool as_float, integer, layers, json, quiet;
     int n_args; /* the arguments that are no options: folders      */
     char **args;
     int argc; /* the whole line, argv[0] being "metamix SUBCOMMAND" */

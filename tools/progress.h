@@ -20,10 +20,15 @@ struct progress {
 
 void progress_begin(struct progress *p, bool quiet);
 void progress_show(struct progress *p, const mix_progress *now);
+/* How far a job is, and nothing else. */
+mix_progress progress_at(const char *phase, int64_t step, int64_t steps);
 /* Takes the bar away so that other text can be written. */
 void progress_clear(struct progress *p);
 
 /* The terminal's line in at most width characters; text holds size bytes, size > width. */
 void progress_line(char *text, size_t size, int width, const mix_progress *now);
+
+/* Of a clock that only goes forward. */
+double clock_seconds(void);
 
 #endif

@@ -45,6 +45,12 @@ typedef struct mix_accuracy {
     int64_t images;
 } mix_accuracy;
 
+/* Takes n more images into *accuracy, which begins as zeros: logits (n, classes), labels (n) in [0,
+ * classes). Among equal logits the first class is the better one; no logit that is not a number is
+ * a hit. */
+MIX_API void mix_accuracy_add(mix_accuracy *accuracy, const float *logits, const int *labels, int n,
+                              int classes);
+
 typedef struct mix_phase_time {
     char phase[16];
     int epochs;

@@ -54,7 +54,9 @@ typedef struct mix_runtime_value {
     int height, width, channels;
     int bits; /* 0: float; 2..8: codes */
     mix_range range;
-    float step;       /* of codes */
+    float step;               /* of codes */
+    int in_bits, weight_bits; /* of a conv: of the codes that it reads; else 0      */
+    uint64_t macs;            /* of a conv: multiply-accumulates for an image; else 0 */
     const void *data; /* (height, width, channels) float; or bytes, each a code less the lowest one:
                          0 for the lowest, which is -(2^(bits-1) - 1) when signed, else 0 */
 } mix_runtime_value;

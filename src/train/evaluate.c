@@ -82,6 +82,19 @@ mix_status mix__evaluate(struct mix__engine *engine, const mix_graph *graph,
     return MIX_OK;
 }
 
+void mix_accuracy_add(mix_accuracy *a, const float *logits, const int *labels, int n, int classes)
+{
+    if (n == 0)
+        return;
+    const struct mix__loss sums = mix__loss_eval(logits, NULL, labels, n, classes, 1.0f, NULL);
+    const double before = (double)a->images, now = before + n;
+    /* Rounded, hits are whole numbers again. */
+    a->top1 = 100.0 * (round(a->top1 * before / 100.0) + (double)sums.top1) / now;
+    a->top5 = 100.0 * (round(a->top5 * before / 100.0) + (double)sums.top5) / now;
+    a->loss = (a->loss * before + sums.loss * n) / now;
+    a->images += n;
+}
+
 /* One batch's statistics: a pass from cleared running statistics leaves momentum * statistic. */
 static void add_batch_stats(const struct mix__state *state, double *sum)
 {
