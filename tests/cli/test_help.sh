@@ -18,7 +18,7 @@ has err '--quality: expected a whole number from 1 to 100'
 check 4 pack --data missing --out o
 has err '^metamix pack: missing: No such file or directory'
 check 0 --help
-for command in train quantize select finetune eval info results; do
+for command in train quantize select finetune eval info verify predict bench results; do
     has out "^  $command "
     check 0 $command --help
     has out "^Usage: metamix $command \[OPTION"
