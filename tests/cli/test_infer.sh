@@ -9,10 +9,10 @@ common='--data data --threads 1 --quiet'
 stages='--stage-a-epochs 1 --stage-b-epochs 1'
 
 # Two runs: gray images of IDX files, whose classes are 0 and 1; a folder of cats and dogs.
-check 0 train $common --batch 32 --width 0.1 --epochs 1 --run float
-check 0 quantize $common --batch 32 --from float --run gray --candidates 2,4 $stages
+check 0 train $common --batch 8 --width 0.1 --epochs 16 --run float
+check 0 quantize $common --batch 8 --from float --run gray --candidates 2,4 $stages
 check 0 export --from gray --out gray.mix
-check 0 finetune $common --batch 32 --from float --run wide --bits W8A8 $stages
+check 0 finetune $common --batch 8 --from float --run wide --bits W8A8 $stages
 for half in train val; do
     for class in cat dog; do
         mkdir -p set/$half/$class

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "base/random.h"
+#include "metamix/run.h"
 #include "train/train.h"
 
 enum { N = 6, CLASSES = 11 };
@@ -152,12 +153,28 @@ static void test_not_finite(void **state)
     assert_true(isnan(mix__loss_eval(logits, logits, (int[]){ 0 }, 1, 4, 1.0f, NULL).loss));
 }
 
+/* Images taken in parts give what all of them give at once. */
+static void test_accuracy(void **state)
+{
+    (void)state;
+    const struct sample s = sample(9);
+    const struct mix__loss all = mix__loss_eval(s.logits, NULL, s.labels, N, CLASSES, 1.0f, NULL);
+    mix_accuracy a = { 0 };
+    mix_accuracy_add(&a, s.logits, s.labels, 0, CLASSES);
+    for (int i = 0, n = 1; i < N; i += n++) /* 1 + 2 + 3 */
+        mix_accuracy_add(&a, s.logits + i * CLASSES, s.labels + i, n, CLASSES);
+    assert_int_equal(a.images, N);
+    assert_true(fabs(a.loss - all.loss) < 1e-12);
+    assert_true(a.top1 == 100.0 * all.top1 / N && a.top5 == 100.0 * all.top5 / N);
+    assert_in_range(all.top5, 1, N - 1); /* something was told apart */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_formulas),   cmocka_unit_test(test_own_teacher),
         cmocka_unit_test(test_known),      cmocka_unit_test(test_ranks),
-        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_accuracy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
