@@ -324,17 +324,7 @@ static void find_tables(void)
 
 int main(int argc, char **argv)
 {
-    bool benching = false;
-    for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--bench")) {
-            benching = true;
-        } else if (!strcmp(argv[i], "--seed") && i + 1 < argc) {
-            seed = strtoull(argv[++i], NULL, 10);
-        } else {
-            fputs("usage: check_kernels [--seed N] [--bench]\n", stderr);
-            return 2;
-        }
-    }
+    const bool benching = take_arguments(argc, argv, "check_kernels");
     find_tables();
     if (benching) {
         bench_gemm(196, 96, 24);

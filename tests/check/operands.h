@@ -88,4 +88,21 @@ static inline void give_back(const char *what)
     }
 }
 
+/* [--seed N] [--bench]; gives whether to bench, and ends the program after anything else. */
+static inline bool take_arguments(int argc, char **argv, const char *program)
+{
+    bool benching = false;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--bench")) {
+            benching = true;
+        } else if (!strcmp(argv[i], "--seed") && i + 1 < argc) {
+            seed = strtoull(argv[++i], NULL, 10);
+        } else {
+            fprintf(stderr, "usage: %s [--seed N] [--bench]\n", program);
+            exit(2);
+        }
+    }
+    return benching;
+}
+
 #endif

@@ -13,12 +13,7 @@ check 0 train $common --batch 8 --width 0.1 --epochs 16 --run float
 check 0 quantize $common --batch 8 --from float --run gray --candidates 2,4 $stages
 check 0 export --from gray --out gray.mix
 check 0 finetune $common --batch 8 --from float --run wide --bits W8A8 $stages
-for half in train val; do
-    for class in cat dog; do
-        mkdir -p set/$half/$class
-        image >set/$half/$class/1.png
-    done
-done
+pets set
 check 0 train --data set --threads 1 --quiet --batch 2 --width 0.1 --image-size 8 --epochs 1 \
     --run pets-float
 check 0 finetune --data set --threads 1 --quiet --batch 2 --from pets-float --bits W4A4 --run pets \

@@ -3,12 +3,7 @@
 . "$(dirname "$0")/check.sh"
 . "$(dirname "$0")/image.sh"
 
-for half in train val; do
-    for class in cat dog; do
-        mkdir -p set/$half/$class
-        image >set/$half/$class/1.png
-    done
-done
+pets set
 
 check 0 pack --data set --out packed --quiet
 has out '^packed: 2 classes$'

@@ -3,9 +3,9 @@
  */
 #include "runs.h"
 
+#include "in_folder.h"
 #include "train/checkpoint.h"
 
-static mix_ctx *ctx;
 static const int candidates[] = { 2, 4 };
 
 /* Good and bad UTF-8: overlong, a surrogate, cut, a control character. */
@@ -212,22 +212,6 @@ static void bad_headers(void **state)
     mix__free(ctx, bytes);
     mix__state_free(s);
     mix_graph_free(graph);
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    enter_folder();
-    ctx = plain_ctx();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    mix_ctx_free(ctx);
-    leave_folder();
-    return 0;
 }
 
 int main(void)

@@ -1,26 +1,8 @@
-#include "support.h"
+#include "in_folder.h"
 
 #include <sys/stat.h>
 
 #include "base/file.h"
-
-static mix_ctx *ctx;
-
-static int set_up(void **state)
-{
-    (void)state;
-    ctx = plain_ctx();
-    enter_folder();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    leave_folder();
-    mix_ctx_free(ctx);
-    return 0;
-}
 
 static void test_read(void **state)
 {

@@ -5,7 +5,7 @@
 
 #include <jansson.h>
 
-static mix_ctx *ctx;
+#include "in_folder.h"
 
 static json_t *load_json(const char *path)
 {
@@ -331,21 +331,13 @@ static void result_file(void **state)
     json_decref(json);
 }
 
-static int set_up(void **state)
+static int run_set_up(void **state)
 {
     (void)state;
     enter_folder();
     write_tiny_data("data");
     ctx = run_ctx();
     train_tiny(ctx, "float");
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    mix_ctx_free(ctx);
-    leave_folder();
     return 0;
 }
 
@@ -364,5 +356,5 @@ int main(void)
         cmocka_unit_test(budgets),
         cmocka_unit_test(result_file),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, run_set_up, tear_down);
 }

@@ -2,7 +2,7 @@
  * ONNX files: what ONNX Runtime computes with small models of several tools and opsets, names, what
  * has to be refused and why, damaged files. Made by tests/onnx/make_onnx.py.
  */
-#include "support.h"
+#include "in_folder.h"
 
 #include <math.h>
 
@@ -15,8 +15,6 @@
 #define FOLDER MIX_TESTS_DIR "/onnx/"
 /* Development data beside the project; the tests that want them are skipped without. */
 #define SHARED MIX_TESTS_DIR "/../../shared/data/"
-
-static mix_ctx *ctx;
 
 static mix_graph *read_model(const char *name, const mix_onnx_options *options)
 {
@@ -435,22 +433,6 @@ static void json_round_trip(void **state)
         mix_graph_free(g);
         mix_graph_free(again);
     }
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    enter_folder();
-    ctx = plain_ctx();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    mix_ctx_free(ctx);
-    leave_folder();
-    return 0;
 }
 
 int main(void)

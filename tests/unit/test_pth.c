@@ -2,7 +2,7 @@
  * Files that PyTorch wrote (make_pth.py): the values that it was given come back, and files that
  * are cut, damaged or hostile are refused or read, never worse.
  */
-#include "support.h"
+#include "in_folder.h"
 
 #include <math.h>
 
@@ -10,7 +10,6 @@
 
 #define FOLDER MIX_TESTS_DIR "/unit/pth/"
 
-static mix_ctx *ctx;
 static char log_text[1024];
 
 static void keep_log(void *user, mix_log_level level, const char *line)
@@ -20,7 +19,7 @@ static void keep_log(void *user, mix_log_level level, const char *line)
     snprintf(log_text, sizeof log_text, "%s", line);
 }
 
-static int set_up(void **state)
+static int logged_set_up(void **state)
 {
     (void)state;
     mix_ctx_options options;
@@ -29,14 +28,6 @@ static int set_up(void **state)
     CHECK_OK(mix_ctx_new(&ctx, &options));
     enter_folder();
     log_text[0] = '\0';
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    leave_folder();
-    mix_ctx_free(ctx);
     return 0;
 }
 
@@ -424,7 +415,7 @@ static void test_by_hand(void **state)
     }
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, logged_set_up, tear_down)
 
 int main(void)
 {

@@ -1,26 +1,8 @@
-#include "support.h"
+#include "in_folder.h"
 
 #include <jansson.h>
 
 #include "format/safetensors.h"
-
-static mix_ctx *ctx;
-
-static int set_up(void **state)
-{
-    (void)state;
-    ctx = plain_ctx();
-    enter_folder();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    leave_folder();
-    mix_ctx_free(ctx);
-    return 0;
-}
 
 /* A file of any header and so many bytes of data: 0, 1, 2, ... */
 static void write_file(const char *path, const char *header, size_t data)

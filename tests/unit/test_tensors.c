@@ -1,27 +1,9 @@
 /* test_tensors.c - which kind of file it is, names, and values as floats. */
-#include "support.h"
+#include "in_folder.h"
 
 #include <math.h>
 
 #include "format/tensors.h"
-
-static mix_ctx *ctx;
-
-static int set_up(void **state)
-{
-    (void)state;
-    ctx = plain_ctx();
-    enter_folder();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    leave_folder();
-    mix_ctx_free(ctx);
-    return 0;
-}
 
 static const float floats[6] = { 0.5f, -1.0f, 2.0f, 3.0f, 4.0f, 5.0f };
 

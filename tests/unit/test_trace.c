@@ -3,11 +3,11 @@
  */
 #include "runs.h"
 
+#include "in_folder.h"
 #include "metamix/trace.h"
 
 enum { IMAGES = 3, PIXELS = RUN_SIZE * RUN_SIZE };
 
-static mix_ctx *ctx;
 static mix_settings settings;
 
 static int make_run(void **unused)
@@ -21,14 +21,6 @@ static int make_run(void **unused)
     tiny_settings(&settings);
     CHECK_OK(mix_finetune(ctx, "run", "float", "W4A4", &settings, NULL, &result));
     mix_result_release(&result);
-    return 0;
-}
-
-static int remove_run(void **unused)
-{
-    (void)unused;
-    leave_folder();
-    mix_ctx_free(ctx);
     return 0;
 }
 
@@ -162,5 +154,5 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(run_is_its_mix_file),
                                         cmocka_unit_test(files) };
-    return cmocka_run_group_tests(tests, make_run, remove_run);
+    return cmocka_run_group_tests(tests, make_run, tear_down);
 }
