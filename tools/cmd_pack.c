@@ -15,7 +15,7 @@ static void on_progress(void *user, size_t done, size_t images)
 {
     struct packing *p = user;
     const double seconds = clock_seconds() - p->began;
-    mix_progress progress = progress_at("pack", (int64_t)done, (int64_t)images);
+    mix_progress progress = mix_progress_at("pack", (int64_t)done, (int64_t)images);
     progress.images_per_second = (double)done / seconds;
     progress.seconds_left = seconds * (double)(images - done) / (double)done;
     p->job.observer.progress(p->job.observer.user, &progress);

@@ -19,10 +19,11 @@ struct layer {
 
 struct verify {
     struct job job;
-    const mix_trace *trace;
+    mix_trace *trace;
     mix_runtime *rt;
     mix_trace_image image;
-    float *decoded; /* one value of the runtime */
+    float *found;   /* logits of the runtime       */
+    float *decoded; /* one of its values           */
     size_t room;
     struct layer *layers;
     int n_layers, at; /* at: the next one of this image */
@@ -95,8 +96,9 @@ static int best(const float *logits, int classes)
     return at;
 }
 
-static void compare_logits(struct verify *v, const float *logits)
+static void compare_logits(struct verify *v)
 {
+    const float *logits = v->found;
     const int classes = v->image.classes;
     double most = 0, largest = 0;
     for (int c = 0; c < classes; c++) {
@@ -110,7 +112,7 @@ static void compare_logits(struct verify *v, const float *logits)
 
 static void report(struct verify *v, uint64_t images)
 {
-    const mix_progress progress = progress_at("verify", (int64_t)v->images, (int64_t)images);
+    const mix_progress progress = mix_progress_at("verify", (int64_t)v->images, (int64_t)images);
     v->job.observer.progress(v->job.observer.user, &progress);
 }
 
@@ -129,24 +131,25 @@ static int check_shape(const struct verify *v)
                     i->width, i->channels, i->classes);
 }
 
-static mix_status run_images(struct verify *v, mix_trace *trace, float *logits, int *code)
+/* Gives the exit code, and tells why, like all below. */
+static int run_images(struct verify *v)
 {
     const uint64_t most = (uint64_t)v->job.options->images;
     while (v->images < most) {
-        const mix_status status = mix_trace_next(trace, &v->image);
-        if (status != MIX_OK || !v->image.pixels)
-            return status;
-        if (v->images == 0 && (*code = check_shape(v)) != 0)
-            return MIX_OK;
+        int code = job_tell(&v->job, mix_trace_next(v->trace, &v->image));
+        if (code || !v->image.pixels)
+            return code;
+        if (v->images == 0 && (code = check_shape(v)) != 0)
+            return code;
         v->at = 0;
         v->parted = false;
-        mix_runtime_run(v->rt, v->image.pixels, 1, logits);
+        mix_runtime_run(v->rt, v->image.pixels, 1, v->found);
         if (v->status != MIX_OK || v->unlike)
-            return v->status;
-        compare_logits(v, logits);
+            return job_tell(&v->job, v->status);
+        compare_logits(v);
         report(v, most);
     }
-    return MIX_OK;
+    return 0;
 }
 
 /* The first layer where an image parts from its twin, NULL: nowhere. */
@@ -230,36 +233,47 @@ static int finish(struct verify *v)
     return code ? code : agree(v) ? 0 : MIX_EMISMATCH;
 }
 
+static int open_both(struct verify *v)
+{
+    const struct options *o = v->job.options;
+    mix_runtime_info info;
+    int code = job_tell(&v->job, mix_runtime_open(&v->rt, v->job.ctx, o->args[0]));
+    if (!code)
+        code = job_tell(&v->job, mix_trace_open(&v->trace, v->job.ctx, o->against, &o->settings));
+    if (code)
+        return code;
+    mix_runtime_info_get(v->rt, &info);
+    v->n_layers = info.layers;
+    v->layers = calloc((size_t)info.layers, sizeof *v->layers);
+    v->found = calloc((size_t)info.classes, sizeof *v->found);
+    return job_tell(&v->job, v->layers && v->found ? MIX_OK : MIX_ENOMEM);
+}
+
+static int compare_both(struct verify *v)
+{
+    int code = open_both(v);
+    if (code)
+        return code;
+    mix_runtime_watch(v->rt, on_value, v);
+    code = run_images(v);
+    progress_clear(&v->job.progress);
+    return code ? code : finish(v);
+}
+
 static int run(const struct options *o)
 {
     struct verify v = { 0 };
-    mix_trace *trace = NULL;
-    mix_runtime_info info;
-    float *logits = NULL;
-    int code = 0;
-    mix_status status = job_open(&v.job, o);
+    const mix_status status = job_open(&v.job, o);
     if (status != MIX_OK)
         return status;
-    if ((status = mix_runtime_open(&v.rt, v.job.ctx, o->args[0])) == MIX_OK &&
-        (status = mix_trace_open(&trace, v.job.ctx, o->against, &o->settings)) == MIX_OK) {
-        mix_runtime_info_get(v.rt, &info);
-        v.trace = trace;
-        v.n_layers = info.layers;
-        v.layers = calloc((size_t)info.layers, sizeof *v.layers);
-        logits = calloc((size_t)info.classes, sizeof *logits);
-        mix_runtime_watch(v.rt, on_value, &v);
-        status = v.layers && logits ? run_images(&v, trace, logits, &code) : MIX_ENOMEM;
-        progress_clear(&v.job.progress);
-        if (status == MIX_OK && code == 0)
-            code = finish(&v);
-    }
+    const int code = compare_both(&v);
     free(v.layers);
+    free(v.found);
     free(v.decoded);
-    free(logits);
     mix_runtime_close(v.rt);
-    mix_trace_free(trace);
-    status = job_close(&v.job, status);
-    return status ? (int)status : code;
+    mix_trace_free(v.trace);
+    job_close(&v.job, MIX_OK);
+    return code;
 }
 
 const struct command command_verify = {

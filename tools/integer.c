@@ -20,7 +20,7 @@ struct evaluation {
 static void report(const struct evaluation *e, const mix_accuracy *a)
 {
     const double seconds = clock_seconds() - e->began;
-    mix_progress now = progress_at("evaluate", a->images, (int64_t)e->count);
+    mix_progress now = mix_progress_at("evaluate", a->images, (int64_t)e->count);
     now.loss = a->loss;
     now.top1 = a->top1;
     now.images_per_second = (double)a->images / seconds;

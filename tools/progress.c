@@ -124,22 +124,6 @@ static int terminal_width(void)
     return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
 }
 
-mix_progress progress_at(const char *phase, int64_t step, int64_t steps)
-{
-    return (mix_progress){ .phase = phase,
-                           .step = step,
-                           .steps = steps,
-                           .loss = NAN,
-                           .top1 = NAN,
-                           .gbops = NAN,
-                           .images_per_second = NAN,
-                           .seconds_left = NAN,
-                           .data_wait = NAN,
-                           .val_top1 = NAN,
-                           .val_top5 = NAN,
-                           .val_loss = NAN };
-}
-
 void progress_begin(struct progress *p, bool quiet)
 {
     *p = (struct progress){ .quiet = quiet, .last = clock_seconds() };

@@ -20,8 +20,6 @@ struct progress {
 
 void progress_begin(struct progress *p, bool quiet);
 void progress_show(struct progress *p, const mix_progress *now);
-/* How far a job is, and nothing else. */
-mix_progress progress_at(const char *phase, int64_t step, int64_t steps);
 /* Takes the bar away so that other text can be written. */
 void progress_clear(struct progress *p);
 

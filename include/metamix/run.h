@@ -33,6 +33,9 @@ typedef struct mix_progress {
     double val_top1, val_top5, val_loss;
 } mix_progress;
 
+/* How far a job is, and nothing else: NAN where a number is not known. */
+MIX_API mix_progress mix_progress_at(const char *phase, int64_t step, int64_t steps);
+
 typedef struct mix_observer {
     void (*progress)(void *user, const mix_progress *progress);
     bool (*stop)(void *user); /* asked after every step; true: save, return MIX_ESTOPPED */

@@ -208,6 +208,12 @@ bool mix__path_exists(const char *path)
     return stat(path, &st) == 0;
 }
 
+bool mix__path_ends(const char *path, const char *ending)
+{
+    const size_t n = strlen(path), tail = strlen(ending);
+    return n > tail && strcmp(path + n - tail, ending) == 0;
+}
+
 char *mix__path_join(mix_ctx *ctx, const char *folder, const char *name)
 {
     const size_t n = strlen(folder);

@@ -33,6 +33,8 @@ void mix__file_abandon(struct mix__file_writer *w); /* after begin, when commit 
 /* Makes the folder and its parents; an existing folder is fine. */
 MIX_CHECKED mix_status mix__make_folder(mix_ctx *ctx, const char *path);
 bool mix__path_exists(const char *path);
+/* A name in front of the ending, ".mix". */
+bool mix__path_ends(const char *path, const char *ending);
 /* "folder/name" in a new string for mix__free(); NULL when out of memory. */
 char *mix__path_join(mix_ctx *ctx, const char *folder, const char *name);
 

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/file.h"
+
 enum { SIZE_DEFAULT = 224, SIZE_MAX_PIXELS = 4096, CHANNELS_MAX = 64, CLASSES_MAX = 1000000 };
 
 static const struct {
@@ -389,8 +391,7 @@ static mix_status build(struct mix__onnx_walk *w)
 
 bool mix_onnx_is_path(const char *name)
 {
-    const size_t n = strlen(name);
-    return n > 5 && strcmp(name + n - 5, ".onnx") == 0;
+    return mix__path_ends(name, ".onnx");
 }
 
 void mix_onnx_options_init(mix_onnx_options *options)

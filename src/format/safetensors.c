@@ -7,6 +7,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,6 +82,20 @@ void mix__st_shape_text(char *text, size_t size, int rank, const int64_t *dims)
             (size_t)snprintf(text + used, size - used, i ? ",%lld" : "%lld", (long long)dims[i]);
     if (used < size)
         snprintf(text + used, size - used, ")");
+}
+
+mix_status mix__st_check_values(mix_ctx *ctx, const char *path, const char *name,
+                                const float *values, size_t n, float lowest)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(values[i]) || values[i] < lowest)
+            return mix__fail(ctx, MIX_EFORMAT,
+                             "%s: tensor '%s' holds %g at index %zu; expected finite values%s",
+                             path, name, (double)values[i], i,
+                             lowest == 0.0f  ? " of at least 0"
+                             : lowest > 0.0f ? " above 0"
+                                             : "");
+    return MIX_OK;
 }
 
 /* Bytes of a tensor; false when they overflow or do not fill the last one. */

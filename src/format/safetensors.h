@@ -32,6 +32,11 @@ size_t mix__st_dtype_size(enum mix__st_dtype dtype);
 /* "(32,3,3,3)" */
 void mix__st_shape_text(char *text, size_t size, int rank, const int64_t *dims);
 
+/* All values are finite and at least lowest (-INFINITY, 0 or above). MIX_EFORMAT names the first
+ * that is not; path and name are for the sentence. */
+mix_status mix__st_check_values(mix_ctx *ctx, const char *path, const char *name,
+                                const float *values, size_t n, float lowest) MIX_CHECKED;
+
 struct mix__st_tensor {
     const char *name;
     enum mix__st_dtype dtype;

@@ -119,9 +119,8 @@ static void source_release(mix_ctx *ctx, struct source *source)
 
 static mix_status source_open(struct source *source, mix_ctx *ctx, const char *from)
 {
-    const size_t length = strlen(from);
     *source = (struct source){ 0 };
-    if (length <= 4 || strcmp(from + length - 4, ".mix") != 0)
+    if (!mix__path_ends(from, ".mix"))
         return net_of_run(&source->net, ctx, from);
     char *bytes;
     size_t size;

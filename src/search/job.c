@@ -99,16 +99,7 @@ static void tell_data(const mix_observer *observer)
 {
     if (!observer || !observer->progress)
         return;
-    const mix_progress progress = { .phase = "data",
-                                    .loss = NAN,
-                                    .top1 = NAN,
-                                    .gbops = NAN,
-                                    .images_per_second = NAN,
-                                    .seconds_left = NAN,
-                                    .data_wait = NAN,
-                                    .val_top1 = NAN,
-                                    .val_top5 = NAN,
-                                    .val_loss = NAN };
+    const mix_progress progress = mix_progress_at("data", 0, 0);
     observer->progress(observer->user, &progress);
 }
 

@@ -37,11 +37,10 @@ mix_status mix__start_check(mix_ctx *ctx, const char *from, const mix_settings *
 static mix_status find_checkpoint(mix_ctx *ctx, const char *from, char **path)
 {
     static const char *const names[] = { "best.safetensors", "last.safetensors" };
-    const size_t length = strlen(from);
     *path = NULL;
     if (!mix__path_exists(from))
         return mix__fail(ctx, MIX_EIO, "%s: no such checkpoint or run folder", from);
-    if (length > 12 && strcmp(from + length - 12, ".safetensors") == 0) {
+    if (mix__path_ends(from, ".safetensors")) {
         *path = mix__strdup(ctx, from);
         return *path ? MIX_OK : MIX_ENOMEM;
     }

@@ -11,19 +11,14 @@
 /* A run or checkpoint of metamix. */
 static mix_status from_run(struct mix__job *job, const char *path)
 {
-    struct mix__checkpoint *c;
-    mix_layer_bits *bits = NULL;
-    MIX_TRY(mix__checkpoint_from(job->ctx, path, &c));
-    mix_status status = mix__checkpoint_graph(c, &job->teacher_graph);
-    if (status == MIX_OK)
-        status = mix__checkpoint_bits(c, job->teacher_graph, &bits);
-    if (status == MIX_OK && bits)
-        status =
-            mix__fail(job->ctx, MIX_EINVAL,
-                      "teacher: %s is quantized; expected a float network, or no teacher", path);
-    mix__free(job->ctx, bits);
-    mix__checkpoint_close(c);
-    return status;
+    mix_layer_bits *bits;
+    MIX_TRY(mix_run_graph(job->ctx, path, &job->teacher_graph, &bits));
+    const bool quantized = bits != NULL;
+    mix_bits_free(job->ctx, bits);
+    if (!quantized)
+        return MIX_OK;
+    return mix__fail(job->ctx, MIX_EINVAL,
+                     "teacher: %s is quantized; expected a float network, or no teacher", path);
 }
 
 /* The network that the settings name, from another tool's file, the classifier among its weights.

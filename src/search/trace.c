@@ -137,10 +137,9 @@ static mix_status find(const mix_trace *trace, const char *name, int rank, const
     return trace->images ? check_tensor(trace, *out, rank, from) : MIX_OK;
 }
 
-static mix_status open_file(mix_trace *trace, const char *from)
+static mix_status read_file(mix_trace *trace, const char *from)
 {
     const struct mix__st_tensor *image, *logits;
-    MIX_TRY(mix__st_open(&trace->file, trace->ctx, from));
     MIX_TRY(find(trace, "image", 4, from, &image));
     trace->images = image->rank ? image->dims[0] : 0;
     MIX_TRY(check_tensor(trace, image, 4, from));
@@ -174,17 +173,15 @@ static void next_of_file(mix_trace *trace)
 
 /* ---- both ----------------------------------------------------------------------------------- */
 
-/* A run's checkpoint holds batch norms or biases, never a tensor of this name. */
-static bool is_trace_file(mix_ctx *ctx, const char *from)
+/* Of another program; a checkpoint, which has no tensor of this name, is not kept. */
+static void find_file(mix_trace *trace, const char *from)
 {
-    struct mix__st_file *file;
-    const size_t length = strlen(from);
-    if (length <= 12 || strcmp(from + length - 12, ".safetensors") != 0 ||
-        mix__st_open(&file, ctx, from) != MIX_OK)
-        return false;
-    const bool is = mix__st_find(file, "image") != NULL;
-    mix__st_close(file);
-    return is;
+    if (!mix__path_ends(from, ".safetensors") ||
+        mix__st_open(&trace->file, trace->ctx, from) != MIX_OK ||
+        mix__st_find(trace->file, "image"))
+        return;
+    mix__st_close(trace->file);
+    trace->file = NULL;
 }
 
 mix_status mix_trace_open(mix_trace **out, mix_ctx *ctx, const char *from,
@@ -196,8 +193,8 @@ mix_status mix_trace_open(mix_trace **out, mix_ctx *ctx, const char *from,
         return MIX_ENOMEM;
     trace->ctx = ctx;
     trace->settings = *settings;
-    const mix_status status =
-        is_trace_file(ctx, from) ? open_file(trace, from) : open_run(trace, from);
+    find_file(trace, from);
+    const mix_status status = trace->file ? read_file(trace, from) : open_run(trace, from);
     if (status != MIX_OK) {
         mix_trace_free(trace);
         return status;

@@ -316,16 +316,7 @@ static mix_status get_floats(const struct mix__checkpoint *c, const char *name, 
     size_t n = 1;
     for (int i = 0; i < rank; i++)
         n *= (size_t)dims[i];
-    for (size_t i = 0; i < n; i++) {
-        if (!isfinite(to[i]) || to[i] < lowest)
-            return mix__fail(c->ctx, MIX_EFORMAT,
-                             "%s: tensor '%s' holds %g at index %zu; expected finite values%s",
-                             c->path, name, (double)to[i], i,
-                             lowest == 0.0f  ? " of at least 0"
-                             : lowest > 0.0f ? " above 0"
-                                             : "");
-    }
-    return MIX_OK;
+    return mix__st_check_values(c->ctx, c->path, name, to, n, lowest);
 }
 
 static mix_status get_param(const struct mix__checkpoint *c, const struct mix__param *p, float *to)

@@ -25,25 +25,34 @@ void mix__engine_feed(struct mix__engine *engine, const mix_graph *graph,
     memset(input + used, 0, (row * (size_t)mix__engine_batch(engine) - used) * sizeof *input);
 }
 
+mix_progress mix_progress_at(const char *phase, int64_t step, int64_t steps)
+{
+    return (mix_progress){ .phase = phase,
+                           .step = step,
+                           .steps = steps,
+                           .loss = NAN,
+                           .top1 = NAN,
+                           .gbops = NAN,
+                           .images_per_second = NAN,
+                           .seconds_left = NAN,
+                           .data_wait = NAN,
+                           .val_top1 = NAN,
+                           .val_top5 = NAN,
+                           .val_loss = NAN };
+}
+
 static void report(const mix_observer *observer, int64_t step, int64_t steps,
                    const mix_accuracy *sums, double seconds)
 {
     if (!observer || !observer->progress)
         return;
     const double images = (double)sums->images;
-    const mix_progress progress = { .phase = "evaluate",
-                                    .epochs = 1,
-                                    .step = step,
-                                    .steps = steps,
-                                    .loss = sums->loss / images,
-                                    .top1 = 100.0 * sums->top1 / images,
-                                    .gbops = NAN,
-                                    .images_per_second = images / seconds,
-                                    .seconds_left = seconds / (double)step * (double)(steps - step),
-                                    .data_wait = NAN,
-                                    .val_top1 = NAN,
-                                    .val_top5 = NAN,
-                                    .val_loss = NAN };
+    mix_progress progress = mix_progress_at("evaluate", step, steps);
+    progress.epochs = 1;
+    progress.loss = sums->loss / images;
+    progress.top1 = 100.0 * sums->top1 / images;
+    progress.images_per_second = images / seconds;
+    progress.seconds_left = seconds / (double)step * (double)(steps - step);
     observer->progress(observer->user, &progress);
 }
 

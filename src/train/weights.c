@@ -86,13 +86,7 @@ static mix_status copy_values(mix_graph *g, const char *path, const struct mix__
         return mix__fail(g->ctx, MIX_EFORMAT,
                          "%s: tensor '%s' has type %s; expected F32, F16, BF16 or F64", path,
                          p->name, mix__st_dtype_name(t->dtype));
-    for (size_t i = 0; i < p->count; i++)
-        if (!isfinite(to[i]) || to[i] < lowest)
-            return mix__fail(g->ctx, MIX_EFORMAT,
-                             "%s: tensor '%s' holds %g at index %zu; expected finite values%s",
-                             path, p->name, (double)to[i], i,
-                             lowest == 0.0f ? " of at least 0" : "");
-    return MIX_OK;
+    return mix__st_check_values(g->ctx, path, p->name, to, p->count, lowest);
 }
 
 /* The file's classifier is missing, or differs in its first dimension, the classes. */
