@@ -89,6 +89,9 @@ enum {
       "soft targets of a float network: none, self (what the run starts from), a run or "          \
       "checkpoint of metamix, FILE.onnx, or NETWORK:FILE, e.g. resnet101:weights.pth")             \
     X(REAL, clip_norm, 10.0, MIX_GROUP_RUN, "largest gradient norm; 0: no clipping")               \
+    X(REAL, ema_decay, 0.0, MIX_GROUP_FLOAT | MIX_GROUP_FINETUNE,                                  \
+      "evaluate and keep an exponential moving average of the weights with this decay per step, "  \
+      "such as 0.999; 0: the weights themselves")                                                  \
     X(INT, bn_batches, 0, MIX_GROUP_RUN,                                                           \
       "training batches that re-estimate batch norm's statistics before each evaluation")          \
     X(REAL, checkpoint_minutes, 5.0, MIX_GROUP_RUN, "also save inside an epoch, this often")       \

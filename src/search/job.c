@@ -218,7 +218,8 @@ static mix_status make_optimizers(struct mix__job *job)
         .kind = MIX__ADAM, .beta1 = 0.5, .beta2 = 0.999, .eps = 1e-8
     };
     MIX_TRY(mix__optimizer_init(&t->optimizer, job->ctx, t->state->n, &options));
-    return mix__optimizer_init(&t->alpha_optimizer, job->ctx, t->state->n_alpha, &alpha);
+    MIX_TRY(mix__optimizer_init(&t->alpha_optimizer, job->ctx, t->state->n_alpha, &alpha));
+    return mix__average_init(&t->average, t->state, job->settings->ema_decay);
 }
 
 static mix_status make_loaders(struct mix__job *job)
@@ -291,7 +292,7 @@ static mix_status go_on(struct mix__job *job, const struct mix__checkpoint *c)
 {
     struct mix__trainer *t = &job->t;
     MIX_TRY(mix__checkpoint_state(c, t->state));
-    MIX_TRY(mix__checkpoint_run(c, &t->point, &t->optimizer, &t->alpha_optimizer));
+    MIX_TRY(mix__checkpoint_run(c, &t->point, &t->optimizer, &t->alpha_optimizer, &t->average));
     mix__log(job->ctx, MIX_LOG_INFO, "%s: going on in phase %lld, epoch %lld, step %lld",
              t->folder.path, (long long)t->point.phase + 1, (long long)t->point.epoch + 1,
              (long long)t->point.step);

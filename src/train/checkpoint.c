@@ -24,6 +24,8 @@
 #define TIMES      "metamix.times"
 #define OPTIMIZER  "metamix.optimizer"
 #define ALPHA_OPT  "metamix.alpha_optimizer"
+#define AVERAGE    "metamix.average.value"
+#define AVG_STATS  "metamix.average.stats"
 #define WEIGHT_FMT "metamix.weight_step.%s"
 
 enum { TENSOR_NAME_MAX = MIX__NAME_MAX + 32, N_POSITION = 8, N_SUMS = 13 };
@@ -140,6 +142,14 @@ static void put_optimizer(struct writer *w, const struct mix__optimizer *o, cons
         put_vector(w, MIX__ST_F32, o->v, o->n, "%s.v", name);
 }
 
+static void put_average(struct writer *w, const struct mix__average *a)
+{
+    if (a->decay == 0.0)
+        return;
+    put_vector(w, MIX__ST_F32, a->value, a->n, "%s", AVERAGE);
+    put_vector(w, MIX__ST_F32, a->stats, a->n_stats, "%s", AVG_STATS);
+}
+
 /* "2,3,4,8" */
 static void candidates_text(const struct mix__state *state, char *text, size_t size)
 {
@@ -167,6 +177,7 @@ static mix_status write_file(struct writer *w, const struct mix__state *state, c
             (int64_t[]){ (int64_t)g->n_layers, state->n_candidates }, "%s", ALPHA);
         put_optimizer(w, c->optimizer, OPTIMIZER);
         put_optimizer(w, c->alpha_optimizer, ALPHA_OPT);
+        put_average(w, c->average);
         put_vector(w, MIX__ST_I64, position, MIX_COUNT(position), "%s", POSITION);
         put_vector(w, MIX__ST_F64, sums, MIX_COUNT(sums), "%s", SUMS);
         put_vector(w, MIX__ST_F64, times, MIX_COUNT(times), "%s", TIMES);
@@ -460,9 +471,17 @@ static mix_status read_optimizer(const struct mix__checkpoint *c, const char *pr
     return o->options.kind == MIX__ADAM ? get_floats(c, name, 1, &n, 0.0f, o->v) : MIX_OK;
 }
 
+static mix_status read_average(const struct mix__checkpoint *c, struct mix__average *a)
+{
+    if (a->decay == 0.0)
+        return MIX_OK;
+    MIX_TRY(get_floats(c, AVERAGE, 1, &(int64_t){ (int64_t)a->n }, -INFINITY, a->value));
+    return get_floats(c, AVG_STATS, 1, &(int64_t){ (int64_t)a->n_stats }, -INFINITY, a->stats);
+}
+
 mix_status mix__checkpoint_run(const struct mix__checkpoint *c, struct mix__point *point,
                                struct mix__optimizer *optimizer,
-                               struct mix__optimizer *alpha_optimizer)
+                               struct mix__optimizer *alpha_optimizer, struct mix__average *average)
 {
     int64_t position[N_POSITION];
     double sums[N_SUMS], times[MIX__PHASES_MAX + 1];
@@ -475,6 +494,7 @@ mix_status mix__checkpoint_run(const struct mix__checkpoint *c, struct mix__poin
                          c->path);
     MIX_TRY(read_optimizer(c, OPTIMIZER, optimizer));
     MIX_TRY(read_optimizer(c, ALPHA_OPT, alpha_optimizer));
+    MIX_TRY(read_average(c, average));
     optimizer->steps = position[6];
     alpha_optimizer->steps = position[7];
     return MIX_OK;

@@ -8,12 +8,13 @@
  *   metamix.bits                     I32  (layers, 2) weight, activation; only once chosen
  *   metamix.optimizer.{m,v}          F32  (n) moments in the order of state->value
  *   metamix.alpha_optimizer.{m,v}    F32  (n_alpha)
+ *   metamix.average.{value,stats}    F32  (n), (n_stats) of the moving average; only with one
  *   metamix.position                 I64  struct mix__point's counters
  *   metamix.sums                     F64  its running loss and accuracies
  *   metamix.times                    F64  seconds, the only values that differ between equal runs
  *
  * The metadata describes the network (format/graph_json.h), so that a checkpoint alone gives its
- * graph. A file for evaluation leaves out alphas, moments, position, sums and times.
+ * graph. A file for evaluation leaves out alphas, moments, average, position, sums and times.
  */
 #ifndef METAMIX_TRAIN_CHECKPOINT_H
 #define METAMIX_TRAIN_CHECKPOINT_H
@@ -39,6 +40,7 @@ struct mix__checkpoint_content {
     const mix_layer_bits *bits;
     const struct mix__point *point;
     const struct mix__optimizer *optimizer, *alpha_optimizer;
+    const struct mix__average *average;
 };
 
 /* Errors: MIX_EIO, MIX_ENOMEM. */
@@ -64,9 +66,10 @@ mix_status mix__checkpoint_bits(const struct mix__checkpoint *file, const mix_gr
  * candidates are the file's. */
 mix_status mix__checkpoint_state(const struct mix__checkpoint *file,
                                  struct mix__state *state) MIX_CHECKED;
-/* The rest; the optimizers have been made with the same options as the saved ones. */
+/* The rest; optimizers and average have been made with the same options as the saved ones. */
 mix_status mix__checkpoint_run(const struct mix__checkpoint *file, struct mix__point *point,
                                struct mix__optimizer *optimizer,
-                               struct mix__optimizer *alpha_optimizer) MIX_CHECKED;
+                               struct mix__optimizer *alpha_optimizer,
+                               struct mix__average *average) MIX_CHECKED;
 
 #endif

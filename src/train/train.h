@@ -52,6 +52,24 @@ void mix__optimizer_step(struct mix__optimizer *o, float *value, const float *gr
 double mix__clip_gradients(float *grad, const struct mix__range *ranges, size_t n_ranges,
                            double max_norm);
 
+/*
+ * An exponential moving average of what a network learns and of its batch norm's statistics. The
+ * decay of step k, counted from 0, is min(decay, k / (k + 9)): the first step is taken whole, so
+ * that the start does not linger.
+ */
+struct mix__average {
+    mix_ctx *ctx;
+    double decay; /* 0: no average is kept, and the calls below do nothing */
+    size_t n, n_stats;
+    float *value, *stats; /* as in struct mix__state */
+};
+mix_status mix__average_init(struct mix__average *a, const struct mix__state *state,
+                             double decay) MIX_CHECKED;
+void mix__average_release(struct mix__average *a);
+void mix__average_add(struct mix__average *a, const struct mix__state *state, int64_t step);
+/* The state has the average's values and the average those of the state, until the next call. */
+void mix__average_swap(struct mix__average *a, struct mix__state *state);
+
 /* Linear from 0 over warmup steps (step 0 gives peak / warmup), then cosine to 0 at steps. */
 double mix__schedule_cosine(double peak, int64_t step, int64_t warmup, int64_t steps);
 

@@ -91,7 +91,8 @@ static mix_status save(struct mix__trainer *t, const char *phase)
                                                      .bits = t->bits,
                                                      .point = &t->point,
                                                      .optimizer = &t->optimizer,
-                                                     .alpha_optimizer = &t->alpha_optimizer };
+                                                     .alpha_optimizer = &t->alpha_optimizer,
+                                                     .average = &t->average };
     MIX_TRY(mix__checkpoint_save(t->state, t->folder.last, &content));
     t->saved = mix__clock();
     return MIX_OK;
@@ -151,6 +152,8 @@ static mix_status make_step(struct mix__trainer *t, const struct mix__phase *p)
     t->lr = rate(t, p, t->point.step);
     t->counter = (p->first_epoch + t->point.epoch) * per_epoch + t->point.step;
     MIX_TRY(p->step(t, p, batch.labels, &loss));
+    if (p->evaluate)
+        mix__average_add(&t->average, t->state, t->point.epoch * per_epoch + t->point.step);
     t->point.loss += loss.loss * batch.count;
     t->point.top1 += loss.top1;
     t->point.images += batch.count;
@@ -189,16 +192,24 @@ mix_status mix__trainer_judge(struct mix__trainer *t, const struct mix__phase *p
     return MIX_OK;
 }
 
-static mix_status judge_epoch(struct mix__trainer *t, const struct mix__phase *p)
+static mix_status judge_and_keep(struct mix__trainer *t, const struct mix__phase *p)
 {
     struct mix__point *at = &t->point;
-    const mix_status status = mix__trainer_judge(t, p, &at->last);
-    if (status != MIX_OK)
-        return status == MIX_ESTOPPED ? stop(t, p) : locate(t, p, status);
+    MIX_TRY(mix__trainer_judge(t, p, &at->last));
     if (at->best.images > 0 && at->last.top1 <= at->best.top1)
         return MIX_OK;
     at->best = at->last;
     return mix__trainer_save_best(t, p->name);
+}
+
+/* What is evaluated and kept is the average, and the phase ends with it. */
+static mix_status judge_epoch(struct mix__trainer *t, const struct mix__phase *p)
+{
+    mix__average_swap(&t->average, t->state);
+    const mix_status status = judge_and_keep(t, p);
+    if (status != MIX_OK || t->point.epoch < p->epochs - 1)
+        mix__average_swap(&t->average, t->state);
+    return status == MIX_ESTOPPED ? stop(t, p) : locate(t, p, status);
 }
 
 static mix_status finish_epoch(struct mix__trainer *t, const struct mix__phase *p, double began)
@@ -295,6 +306,7 @@ void mix__trainer_release(struct mix__trainer *t)
     mix__state_free(t->state);
     mix__optimizer_release(&t->optimizer);
     mix__optimizer_release(&t->alpha_optimizer);
+    mix__average_release(&t->average);
     mix__free(t->ctx, t->ranges);
     mix__free(t->ctx, t->bits);
     mix__free(t->ctx, t->dlogits);

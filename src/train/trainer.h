@@ -44,7 +44,8 @@ struct mix__trainer {
     struct mix__engine *engine, *judge; /* training, evaluation */
     struct mix__batches *batches, *validation;
     struct mix__optimizer optimizer, alpha_optimizer;
-    struct mix__range *ranges; /* that the current phase trains */
+    struct mix__average average; /* evaluated and kept in phases that evaluate */
+    struct mix__range *ranges;   /* that the current phase trains */
     size_t n_ranges;
     mix_layer_bits *bits; /* NULL until there are */
     float *dlogits;       /* (batch, classes)     */

@@ -59,6 +59,7 @@ static void round_trip(void **state)
     struct mix__state *s = make_state(&graph), *read_state;
     struct mix__optimizer o = make_optimizer(s->n, 0.5f), a = make_optimizer(s->n_alpha, 0.25f);
     struct mix__optimizer ro = make_optimizer(s->n, 0.0f), ra = make_optimizer(s->n_alpha, 0.0f);
+    struct mix__average average, read_average;
     const struct mix__point point = { .phase = 1,
                                       .epoch = 2,
                                       .step = 3,
@@ -75,9 +76,13 @@ static void round_trip(void **state)
     const int *candidate;
     (void)state;
     mix_bits_uniform(graph, 4, 4, bits);
-    CHECK_OK(
-        mix__checkpoint_save(s, "all.safetensors",
-                             &(struct mix__checkpoint_content){ "stage a", bits, &point, &o, &a }));
+    CHECK_OK(mix__average_init(&average, s, 0.5));
+    CHECK_OK(mix__average_init(&read_average, s, 0.5));
+    mix__average_add(&average, s, 0);
+    average.value[1] = 0.75f;
+    CHECK_OK(mix__checkpoint_save(
+        s, "all.safetensors",
+        &(struct mix__checkpoint_content){ "stage a", bits, &point, &o, &a, &average }));
     CHECK_OK(mix__checkpoint_open(&c, ctx, "all.safetensors"));
     CHECK_OK(mix__checkpoint_graph(c, &read_graph));
     assert_int_equal(read_graph->class_names_bytes, sizeof class_names);
@@ -93,7 +98,9 @@ static void round_trip(void **state)
     assert_true(read_state->act_steps_ready && read_state->weight_steps_ready);
     CHECK_OK(mix__checkpoint_bits(c, read_graph, &read_bits));
     assert_memory_equal(read_bits, bits, graph->n_layers * sizeof *bits);
-    CHECK_OK(mix__checkpoint_run(c, &read_point, &ro, &ra));
+    CHECK_OK(mix__checkpoint_run(c, &read_point, &ro, &ra, &read_average));
+    assert_memory_equal(read_average.value, average.value, s->n * sizeof *s->value);
+    assert_memory_equal(read_average.stats, s->stats, s->n_stats * sizeof *s->stats);
     assert_memory_equal(&read_point, &point, sizeof point);
     assert_memory_equal(ro.m, o.m, o.n * sizeof *o.m);
     assert_memory_equal(ro.v, o.v, o.n * sizeof *o.v);
@@ -105,6 +112,8 @@ static void round_trip(void **state)
     mix__optimizer_release(&a);
     mix__optimizer_release(&ro);
     mix__optimizer_release(&ra);
+    mix__average_release(&average);
+    mix__average_release(&read_average);
     mix__state_free(read_state);
     mix__state_free(s);
     mix_graph_free(read_graph);

@@ -68,6 +68,26 @@ static void train_learns(void **state)
     mix_result_release(&again);
 }
 
+/* What is judged, kept as best and left as last is the moving average. */
+static void average_is_kept(void **state)
+{
+    mix_settings s;
+    mix_result plain, result;
+    mix_accuracy accuracy;
+    (void)state;
+    tiny_settings(&s);
+    CHECK_OK(mix_train(ctx, "plain", &s, NULL, &plain));
+    s.ema_decay = 0.9;
+    CHECK_OK(mix_train(ctx, "averaged", &s, NULL, &result));
+    assert_true(result.last.loss != plain.last.loss);
+    CHECK_OK(mix_eval(ctx, "averaged", &s, NULL, false, &accuracy));
+    check_accuracy(&result.best, &accuracy);
+    CHECK_OK(mix_eval(ctx, "averaged/last.safetensors", &s, NULL, false, &accuracy));
+    check_accuracy(&result.last, &accuracy);
+    mix_result_release(&plain);
+    mix_result_release(&result);
+}
+
 static void quantize_runs_phases(void **state)
 {
     mix_settings s;
@@ -345,6 +365,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(train_learns),
+        cmocka_unit_test(average_is_kept),
         cmocka_unit_test(quantize_runs_phases),
         cmocka_unit_test(select_then_finetune),
         cmocka_unit_test(finetune_from_float),

@@ -288,6 +288,38 @@ static void test_threads(void **state)
     free(value[1]);
 }
 
+/* Against the definition in double: the first value whole, then k / (k + 9) until 0.5. */
+static void test_average(void **state)
+{
+    (void)state;
+    mix_ctx *ctx;
+    float value[] = { 1.0f, -2.0f }, stats[] = { 4.0f };
+    struct mix__state s = { .n = 2, .value = value, .n_stats = 1, .stats = stats };
+    struct mix__average a, none;
+    double expected = 0.0;
+    CHECK_OK(mix_ctx_new(&ctx, NULL));
+    s.ctx = ctx;
+    CHECK_OK(mix__average_init(&a, &s, 0.5));
+    for (int k = 0; k < 20; k++) {
+        const double early = k / (k + 9.0), decay = early < 0.5 ? early : 0.5;
+        value[0] = (float)(1 + k % 3);
+        expected = decay * expected + (1.0 - decay) * value[0];
+        mix__average_add(&a, &s, k);
+        assert_float_equal(a.value[0], expected, 1e-6);
+    }
+    const float was = value[0], average = a.value[0];
+    mix__average_swap(&a, &s);
+    assert_true(value[0] == average && a.value[0] == was && value[1] == -2.0f);
+    assert_true(stats[0] == 4.0f && s.version == 1);
+    CHECK_OK(mix__average_init(&none, &s, 0.0));
+    mix__average_add(&none, &s, 0);
+    mix__average_swap(&none, &s);
+    assert_true(value[0] == average && s.version == 1);
+    mix__average_release(&none);
+    mix__average_release(&a);
+    mix_ctx_free(ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -299,6 +331,7 @@ int main(void)
         cmocka_unit_test(test_clip),
         cmocka_unit_test(test_clip_not_finite),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_average),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,6 +41,7 @@ static mix_status run_job(mix_ctx *ctx, enum job job, const char *run, struct ki
     s.checkpoint_minutes = 0.0; /* save after every step */
     if (k && k->left % 2)
         s.checkpoint_minutes = 60.0; /* only after epochs */
+    s.ema_decay = job == TRAIN ? 0.0 : 0.9;
     if (job == FROM_WEIGHTS) {
         strcpy(s.weights, "float/best.safetensors");
         strcpy(s.teacher, "self");
