@@ -105,7 +105,7 @@ mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, i
     if ((status = mix__plan_make(&e->plan, e->graph, batch, backward)) != MIX_OK ||
         (status = mix__backend_new(&e->backend, e->ctx)) != MIX_OK ||
         (status = make_convs(e, backward)) != MIX_OK || (status = make_norms(e)) != MIX_OK ||
-        (status = make_blocks(e)) != MIX_OK) {
+        (status = make_blocks(e)) != MIX_OK || (status = mix__exact_make(e)) != MIX_OK) {
         mix__engine_free(e);
         return status;
     }
@@ -121,6 +121,7 @@ void mix__engine_free(struct mix__engine *e)
     for (size_t l = 0; e->convs && l < e->graph->n_layers; l++)
         mix__conv_free(e->convs[l]);
     mix__backend_free(e->backend);
+    mix__exact_free(e);
     mix__plan_release(&e->plan);
     void *const blocks[] = { e->convs,    e->arena,      e->modes,      e->packed,
                              e->fakes,    e->norms,      e->norm_block, e->weights,
@@ -169,20 +170,39 @@ static const float *conv_input(const struct mix__engine *e, const struct mix__st
 
 static void show_input(const struct mix__engine *e, const struct mix__step *s)
 {
+    const struct mix__fake *fake = &e->fakes[s->layer];
+    const bool codes = e->exacts[s->layer].on;
     const struct mix__layer_input input = { s->layer, conv_input(e, s),
-                                            mix__rows(e, &s->in) * (size_t)s->in.c };
+                                            mix__rows(e, &s->in) * (size_t)s->in.c,
+                                            codes ? fake->step[0] : 1.0f,
+                                            codes ? fake->bounds[0].shift : 0.0f };
     e->watch(e->watch_user, &input);
+}
+
+static const float *bias_of(const struct mix__engine *e, const struct mix__step *s)
+{
+    if (s->node->bias < 0)
+        return NULL;
+    return e->exacts[s->layer].on ? e->zeros
+                                  : e->state->value + e->graph->params[s->node->bias].offset;
+}
+
+static mix_status conv_forward(struct mix__engine *e, const struct mix__step *s)
+{
+    if (e->watch)
+        show_input(e, s);
+    MIX_TRY(mix__conv_forward(e->convs[s->layer], mix__engine_at(e, s->y), conv_input(e, s),
+                              bias_of(e, s)));
+    if (e->exacts[s->layer].on)
+        mix__exact_finish(e, s);
+    return MIX_OK;
 }
 
 static mix_status step_forward(struct mix__engine *e, const struct mix__step *s)
 {
     switch (s->kind) {
     case MIX__STEP_CONV:
-        if (e->watch)
-            show_input(e, s);
-        return mix__conv_forward(
-            e->convs[s->layer], mix__engine_at(e, s->y), conv_input(e, s),
-            s->node->bias < 0 ? NULL : e->state->value + e->graph->params[s->node->bias].offset);
+        return conv_forward(e, s);
     case MIX__STEP_NORM:
         mix__norm_forward(e, s);
         return MIX_OK;
@@ -200,6 +220,7 @@ mix_status mix__engine_forward(struct mix__engine *e, const struct mix__pass *pa
 {
     e->pass = *pass;
     mix__fakes_prepare(e);
+    mix__exact_choose(e);
     MIX_TRY(mix__weights_prepare(e));
     for (size_t i = 0; i < e->plan.n_steps; i++)
         MIX_TRY(step_forward(e, &e->plan.steps[i]));

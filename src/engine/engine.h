@@ -59,12 +59,14 @@ float *mix__engine_input(struct mix__engine *engine);
 mix_status mix__engine_forward(struct mix__engine *engine, const struct mix__pass *pass,
                                const float **logits) MIX_CHECKED;
 
-/* What a layer is about to read in a forward pass: (batch, h, w, c), on the quantizer's grid unless
- * it is off. */
+/* What a layer is about to read in a forward pass: numbers (batch, h, w, c) that stand for
+ * step * number - shift. They are codes where an evaluation quantizes the weights too; else values,
+ * on the quantizer's grid unless it is off, and step 1. */
 struct mix__layer_input {
     int layer;
-    const float *value;
+    const float *number;
     size_t count;
+    float step, shift;
 };
 /* Called for every layer in running order, in forward passes to come; NULL: no more. */
 void mix__engine_watch(struct mix__engine *engine,

@@ -120,6 +120,7 @@ static struct mix__fake channel_fake(const struct mix__engine *e, int layer, siz
         .n_branch = 1,
         .bounds = { mix__bounds_weight(e->modes[layer].weight_bits) },
         .step = { e->state->value[e->state->weight_step[layer] + channel] },
+        .codes = e->exacts[layer].on,
     };
 }
 
@@ -138,15 +139,32 @@ static const float *quantized_weights(struct mix__engine *e, int layer)
     return e->weights;
 }
 
+static bool same_packed(const struct mix__packed *a, const struct mix__packed *b)
+{
+    return a->version == b->version && a->bits == b->bits && a->codes == b->codes &&
+           (a->choice == b->choice || !a->codes);
+}
+
+static mix_status prepare_layer(struct mix__engine *e, const struct mix__step *s)
+{
+    const int l = s->layer;
+    const struct mix__packed now = { e->state->version, e->modes[l].weight_bits, e->modes[l].choice,
+                                     e->exacts[l].on };
+    if (same_packed(&e->packed[l], &now))
+        return MIX_OK;
+    const float *weights = quantized_weights(e, l);
+    MIX_TRY(mix__conv_pack(e->convs[l], weights));
+    if (now.codes)
+        mix__exact_prepare(e, s, weights);
+    e->packed[l] = now;
+    return MIX_OK;
+}
+
 mix_status mix__weights_prepare(struct mix__engine *e)
 {
-    for (int l = 0; l < (int)e->graph->n_layers; l++) {
-        const struct mix__packed now = { e->state->version, e->modes[l].weight_bits };
-        if (e->packed[l].version == now.version && e->packed[l].bits == now.bits)
-            continue;
-        MIX_TRY(mix__conv_pack(e->convs[l], quantized_weights(e, l)));
-        e->packed[l] = now;
-    }
+    for (size_t i = 0; i < e->plan.n_steps; i++)
+        if (e->plan.steps[i].kind == MIX__STEP_CONV)
+            MIX_TRY(prepare_layer(e, &e->plan.steps[i]));
     return MIX_OK;
 }
 

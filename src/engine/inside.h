@@ -3,7 +3,8 @@
  *
  *   plan.c    what runs when, and where it lies       conv.c    convolutions
  *   norm.c    batch norm + activation + quantizer     fake.c    quantizers and quantized weights
- *   basic.c   add, gate, dropout, activation          pool.c    pools
+ *   exact.c   evaluation on codes                     pool.c    pools
+ *   basic.c   add, gate, dropout, activation
  *   engine.c  the walk over the steps
  *
  * Sums over a tensor are taken in MIX__GROUPS equal parts of its rows, each part by one thread, in
@@ -17,6 +18,8 @@
 #include "engine/conv.h"
 #include "engine/engine.h"
 #include "engine/plan.h"
+#include "model/border.h"
+#include "model/net.h"
 
 enum { MIX__GROUPS = 16, MIX__PIECE_BYTES = 64 * 1024 };
 
@@ -28,7 +31,18 @@ struct mix__norm {
 /* What a layer's weights were last packed from. */
 struct mix__packed {
     uint64_t version; /* of the state; 0: never */
-    int bits;
+    int bits, choice; /* choice: of the input's bits, which the folded factors hold */
+    bool codes;
+};
+
+/* A layer on codes: how its sums become values. */
+struct mix__exact {
+    bool on;               /* in the running pass */
+    float *scale, *offset; /* (k), as mix__net_fold() */
+    /* Shifted inputs only. */
+    struct mix__border border;
+    float *border_offset; /* (border.n, k)     */
+    int32_t *tap_sum;     /* (k, kernel, kernel) */
 };
 
 struct mix__engine {
@@ -44,6 +58,8 @@ struct mix__engine {
     struct mix__layer_mode *modes; /* (layer) */
     struct mix__fake *fakes;       /* (layer): as the running pass applies them */
     struct mix__norm *norms;       /* (batch norm) */
+    struct mix__exact *exacts;     /* (layer) */
+    float *zeros;                  /* (widest): the bias of a layer on codes */
     float *norm_block;
     float *weights;        /* fake-quantized weights, as long as the widest layer's */
     float *dweights;       /* and the gradient there */
@@ -94,6 +110,14 @@ void mix__fake_collect(struct mix__engine *e, const struct mix__step *s, unsigne
 mix_status mix__weights_prepare(struct mix__engine *e) MIX_CHECKED;
 /* e->dweights, the gradient at the (quantized) weights, is added to state->grad. */
 void mix__weights_backward(struct mix__engine *e, int layer);
+
+/* exact.c */
+mix_status mix__exact_make(struct mix__engine *e) MIX_CHECKED;
+void mix__exact_free(struct mix__engine *e);
+void mix__exact_choose(struct mix__engine *e); /* layers, from pass, modes and fakes */
+/* weights: the layer's codes, (k, c / groups, r, s), which have changed. */
+void mix__exact_prepare(struct mix__engine *e, const struct mix__step *s, const float *weights);
+void mix__exact_finish(const struct mix__engine *e, const struct mix__step *s);
 
 /* pool.c */
 void mix__maxpool_forward(const struct mix__engine *e, const struct mix__step *s);

@@ -115,11 +115,12 @@ MIX__TEMPLATE void strip_forward(enum mix__act act, int branches, float *y, cons
     }
     if (branches == 1) {
         const struct mix__bounds b = fake->bounds[0];
-        const float step = fake->step[0];
+        const struct mix__bounds out = { .shift = fake->codes ? 0.0f : b.shift };
+        const float step = fake->step[0], unit = fake->codes ? 1.0f : step;
         SIMD for (size_t i = 0; i < n; i++)
         {
             const float x = mix__activate(affine_at(p, i, z[i]), act);
-            y[i] = mix__dequantize(mix__quantize(x, step, &b), step, &b);
+            y[i] = mix__dequantize(mix__quantize(x, step, &b), unit, &out);
         }
         return;
     }

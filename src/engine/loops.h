@@ -19,7 +19,7 @@ enum { MIX__BRANCH_MAX = 7 }; /* bit-widths 2..8 */
 /*
  * A fake quantizer as it is applied now:
  *   n_branch 0   off: y = x
- *   n_branch 1   y = Q(x), weight[0] is not looked at
+ *   n_branch 1   y = Q(x), or its code; weight[0] is not looked at
  *   n_branch m   y = sum over b of weight[b] * Q_b(x)
  */
 struct mix__fake {
@@ -27,6 +27,7 @@ struct mix__fake {
     struct mix__bounds bounds[MIX__BRANCH_MAX];
     float step[MIX__BRANCH_MAX];
     float weight[MIX__BRANCH_MAX]; /* softmax(alpha) */
+    bool codes;                    /* forward, one branch: y is the code, not its value */
 };
 
 /*

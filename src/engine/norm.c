@@ -131,9 +131,10 @@ void mix__norm_forward(struct mix__engine *e, const struct mix__step *s)
         use_batch_statistics(e, s, z);
     else
         use_running_statistics(e, s);
+    const bool folded = s->source >= 0 && e->exacts[s->source].on;
     for (size_t i = 0; i < c; i++) {
-        norm->scale[i] = gamma[i] * norm->rstd[i];
-        norm->offset[i] = beta[i] - norm->mean[i] * norm->scale[i];
+        norm->scale[i] = folded ? 1.0f : gamma[i] * norm->rstd[i];
+        norm->offset[i] = folded ? 0.0f : beta[i] - norm->mean[i] * norm->scale[i];
     }
     const struct mix__affine affine = { norm->scale, norm->offset, s->act };
     const struct mix__fake *fake = mix__step_fake(e, s);

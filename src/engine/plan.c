@@ -64,6 +64,19 @@ static const struct mix__node *single_reader(const struct maker *m, int tensor)
 
 /* ---- forward: steps and value buffers ------------------------------------------------------- */
 
+/* Tells the convolution in front of a batch norm, which alone reads it, of that; its layer. */
+static int tell_conv(struct maker *m, const struct mix__node *bn)
+{
+    for (size_t i = 0; i < m->plan->n_steps; i++) {
+        struct mix__step *s = &m->plan->steps[i];
+        if (s->kind == MIX__STEP_CONV && s->node->out == bn->in[0]) {
+            s->bn = bn;
+            return s->layer;
+        }
+    }
+    return -1;
+}
+
 static void plan_norm(struct maker *m, const struct mix__node *node)
 {
     int out = node->out;
@@ -83,6 +96,7 @@ static void plan_norm(struct maker *m, const struct mix__node *node)
     struct mix__step *s = new_step(m, MIX__STEP_NORM, node, node->in[0], out);
     s->act = act;
     s->norm = m->plan->n_norms++;
+    s->source = tell_conv(m, node);
     s->layer = next ? next->layer : -1;
     s->y = m->plan->backward ? new_buffer(m, &m->graph->tensors[out]) : s->x[0];
     m->value[out] = s->y;

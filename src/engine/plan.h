@@ -46,6 +46,8 @@ struct mix__step {
     bool accumulate[2];         /* dx is added to, not written */
     enum mix__act act;          /* NORM, ACT */
     int norm;                   /* NORM: number among the batch norms */
+    int source;                 /* NORM: the layer whose output it reads, -1: none          */
+    const struct mix__node *bn; /* CONV: the batch norm that reads its output; NULL: none   */
     struct mix__tensor in, out; /* shapes */
 };
 

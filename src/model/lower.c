@@ -24,11 +24,11 @@ struct lowering {
     size_t weight_step; /* of the next layer, in source->weight_step */
 };
 
-static const float *value_of(const struct lowering *l, int param)
+static const float *value_of(const struct mix__net_source *source, int param)
 {
-    const mix_graph *g = l->graph;
+    const mix_graph *g = source->graph;
     const size_t at = g->params[param].offset;
-    return at < g->n_trained ? l->source->trained + at : l->source->stats + (at - g->n_trained);
+    return at < g->n_trained ? source->trained + at : source->stats + (at - g->n_trained);
 }
 
 static const struct mix__node *single_reader(const struct lowering *l, int tensor)
@@ -139,8 +139,8 @@ static mix_status pack_weights(struct lowering *l, struct mix__net_op *op,
     uint8_t *packed = mix__net_block(l->net, mix__packed_bytes(p->count, op->weight_bits), 1);
     int8_t *codes = mix__alloc(l->net->ctx, p->count, 1);
     if (packed && codes) {
-        quantize_weights(codes, value_of(l, node->weight), l->source->weight_step + l->weight_step,
-                         p, op->weight_bits);
+        quantize_weights(codes, value_of(l->source, node->weight),
+                         l->source->weight_step + l->weight_step, p, op->weight_bits);
         mix__codes_pack(packed, codes, p->count, op->weight_bits);
     }
     mix__free(l->net->ctx, codes);
@@ -148,40 +148,47 @@ static mix_status pack_weights(struct lowering *l, struct mix__net_op *op,
     return packed && codes ? MIX_OK : MIX_ENOMEM;
 }
 
-/* The affine map behind the sum of products, as the training engine folds it: float where it is
- * float there. bn NULL: none. */
-static void fold(const struct lowering *l, const struct mix__node *node, const struct mix__node *bn,
-                 int k, float *scale, float *offset)
+/* Of one channel, behind a sum of values. */
+static void fold_channel(const struct mix__net_source *source, const struct mix__node *conv,
+                         const struct mix__node *bn, int k, float *scale, float *offset)
 {
-    const float bias = node->bias < 0 ? 0.0f : value_of(l, node->bias)[k];
+    const float bias = conv->bias < 0 ? 0.0f : value_of(source, conv->bias)[k];
     *scale = 1.0f;
     *offset = bias;
     if (!bn)
         return;
-    const float mean = value_of(l, bn->mean)[k], var = value_of(l, bn->var)[k];
+    const float mean = value_of(source, bn->mean)[k], var = value_of(source, bn->var)[k];
     const float rstd = (float)(1.0 / sqrt((double)var + bn->eps));
-    *scale = value_of(l, bn->gamma)[k] * rstd;
-    *offset = value_of(l, bn->beta)[k] - mean * *scale + bias * *scale;
+    *scale = value_of(source, bn->gamma)[k] * rstd;
+    *offset = value_of(source, bn->beta)[k] - mean * *scale + bias * *scale;
+}
+
+void mix__net_fold(float *scale, float *offset, const struct mix__net_source *source,
+                   const struct mix__node *conv, const struct mix__node *bn, float act_step,
+                   const float *weight_step)
+{
+    for (int k = 0; k < source->graph->tensors[conv->out].c; k++) {
+        float s;
+        fold_channel(source, conv, bn, k, &s, &offset[k]);
+        scale[k] = (float)((double)s * act_step * weight_step[k]);
+    }
 }
 
 static mix_status scale_codes(struct lowering *l, struct mix__net_op *op,
                               const struct mix__node *node, const struct mix__node *bn)
 {
     const int channels = l->graph->tensors[node->out].c;
-    const float *step = l->source->weight_step + l->weight_step;
     float *scale = mix__net_block(l->net, (size_t)channels, sizeof *scale);
     float *offset = mix__net_block(l->net, (size_t)channels, sizeof *offset);
     if (!scale || !offset)
         return MIX_ENOMEM;
-    for (int k = 0; k < channels; k++) {
-        float s;
-        fold(l, node, bn, k, &s, &offset[k]);
-        scale[k] = (float)((double)s * l->source->act_step[node->layer] * step[k]);
+    mix__net_fold(scale, offset, l->source, node, bn, l->source->act_step[node->layer],
+                  l->source->weight_step + l->weight_step);
+    for (int k = 0; k < channels; k++)
         if (!isfinite(scale[k]) || !isfinite(offset[k]))
             return mix__fail(l->net->ctx, MIX_ENUMERIC,
                              "%s: channel %d: the folded factor %g or offset %g is not finite",
                              node->name, k, (double)scale[k], (double)offset[k]);
-    }
     op->scale = scale;
     op->offset = offset;
     return MIX_OK;

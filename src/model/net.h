@@ -93,6 +93,16 @@ mix_status mix__net_lower(struct mix__net **out, const struct mix__net_source *s
                           const float *mean, const float *deviation) MIX_CHECKED;
 void mix__net_free(struct mix__net *net); /* accepts NULL */
 
+/*
+ * scale and offset (k) of the affine map behind a layer's sums of codes, the batch norm bn (NULL:
+ * none) folded in: float where training is, and
+ *   scale[k] = folded factor * act_step * weight_step[k], in double, rounded once.
+ * Of the source only graph, trained and stats are looked at.
+ */
+void mix__net_fold(float *scale, float *offset, const struct mix__net_source *source,
+                   const struct mix__node *conv, const struct mix__node *bn, float act_step,
+                   const float *weight_step);
+
 /* Whether everything fits together; what (a path) opens the sentence. Errors: MIX_EFORMAT,
  * MIX_EUNSUPPORTED (above the limits). Weight codes and pointers are not looked at. */
 mix_status mix__net_check(const struct mix__net *net, const char *what) MIX_CHECKED;

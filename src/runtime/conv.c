@@ -14,16 +14,9 @@
 
 /* ---- planning ------------------------------------------------------------------------------- */
 
-/* The taps [from, to) of a kernel row or column that lie inside a picture's side. */
-struct taps {
-    int from, to;
-};
-
-static struct taps taps_at(const struct mix__net_op *op, int side, int place)
+static struct mix__taps taps_at(const struct mix__net_op *op, int side, int place)
 {
-    const int first = place * op->stride - op->pad;
-    const int from = first < 0 ? -first : 0;
-    return (struct taps){ from, side - first < op->kernel ? side - first : op->kernel };
+    return mix__taps_at(op->kernel, op->stride, op->pad, side, place);
 }
 
 static int unpack_weights(const struct mix__net *net, const struct mix__net_op *op, int8_t *codes)
@@ -70,38 +63,17 @@ static mix_status pack(mix_runtime *rt, struct mix__step_plan *s, const int8_t *
     return MIX_OK;
 }
 
-/* Numbers the different sets of taps along one side; gives how many there are, and the last place
- * that has each in `example` (n). */
-static int classify(const struct mix__net_op *op, int side, int n, uint16_t *class, int *example)
-{
-    int n_classes = 0;
-    for (int i = 0; i < n; i++) {
-        const struct taps t = taps_at(op, side, i);
-        int c = 0;
-        for (; c < n_classes; c++) {
-            const struct taps o = taps_at(op, side, example[c]);
-            if (o.from == t.from && o.to == t.to)
-                break;
-        }
-        n_classes = c < n_classes ? n_classes : n_classes + 1;
-        class[i] = (uint16_t)c;
-        example[c] = i;
-    }
-    return n_classes;
-}
-
-/* The sum of one channel's weight codes, (kernel, kernel, c), over these taps. */
-static int64_t weight_sum(const int8_t *codes, int kernel, int c, struct taps rows,
-                          struct taps cols)
-{
-    int64_t sum = 0;
-    for (int r = rows.from; r < rows.to; r++)
-        for (int i = cols.from * c; i < cols.to * c; i++)
-            sum += codes[r * kernel * c + i];
-    return sum;
-}
-
 enum { CLASSES_MAX = 1 << 24 }; /* times channels */
+
+/* codes: (channels, kernel, kernel, c) */
+static void sum_taps(int32_t *tap_sum, const int8_t *codes, size_t n, size_t c)
+{
+    for (size_t i = 0; i < n; i++) {
+        tap_sum[i] = 0;
+        for (size_t k = 0; k < c; k++)
+            tap_sum[i] += codes[i * c + k];
+    }
+}
 
 /* A shifted input's value is step * code - shift for taps inside the picture: offsets for every
  * set of taps. */
@@ -109,45 +81,32 @@ static mix_status shift_offsets(mix_runtime *rt, struct mix__step_plan *s, const
 {
     struct mix__conv_plan *p = &s->conv;
     const struct mix__net_op *op = s->op;
-    const double shift = (double)mix__bounds_activation(s->x->bits, s->x->range).shift;
-    const size_t channels = (size_t)s->y->c, taps = mix__net_taps(rt->net, op);
-    const int n = s->y->h > s->y->w ? s->y->h : s->y->w;
-    mix_status status = MIX_ENOMEM;
-    float *offset = NULL;
-    int *rows = mix__alloc(rt->ctx, (size_t)n, sizeof *rows);
-    int *cols = mix__alloc(rt->ctx, (size_t)n, sizeof *cols);
-    p->row_class = mix__alloc(rt->ctx, (size_t)s->y->h, sizeof *p->row_class);
-    p->col_class = mix__alloc(rt->ctx, (size_t)s->y->w, sizeof *p->col_class);
-    if (!rows || !cols || !p->row_class || !p->col_class)
-        goto out;
-    const int n_rows = classify(op, s->x->h, s->y->h, p->row_class, rows);
-    p->n_col_classes = classify(op, s->x->w, s->y->w, p->col_class, cols);
-    p->n_classes = n_rows * p->n_col_classes;
-    if ((size_t)p->n_classes * channels > CLASSES_MAX) {
-        status = mix__fail(rt->ctx, MIX_EUNSUPPORTED,
-                           "layer '%s': %d kinds of border for %zu channels are too many", op->name,
-                           p->n_classes, channels);
-        goto out;
-    }
-    if (!(offset = mix__alloc(rt->ctx, (size_t)p->n_classes * channels, sizeof *offset)))
-        goto out;
+    const size_t channels = (size_t)s->y->c, n = channels * (size_t)(op->kernel * op->kernel);
+    const struct mix__border_shape shape = { op->kernel, op->stride, op->pad, s->x->h,
+                                             s->x->w,    s->y->h,    s->y->w };
+    MIX_TRY(mix__border_make(&p->border, rt->ctx, &shape));
+    if ((size_t)p->border.n * channels > CLASSES_MAX)
+        return mix__fail(rt->ctx, MIX_EUNSUPPORTED,
+                         "layer '%s': %d kinds of border for %zu channels are too many", op->name,
+                         p->border.n, channels);
+    int32_t *tap_sum = mix__alloc(rt->ctx, n, sizeof *tap_sum);
+    float *offset = mix__alloc(rt->ctx, (size_t)p->border.n * channels, sizeof *offset);
     p->offset = offset;
-    for (int i = 0; i < p->n_classes; i++) {
-        const struct taps r = taps_at(op, s->x->h, rows[i / p->n_col_classes]);
-        const struct taps c = taps_at(op, s->x->w, cols[i % p->n_col_classes]);
-        for (size_t k = 0; k < channels; k++) {
-            const int64_t sum =
-                weight_sum(codes + k * taps, op->kernel, s->x->c / op->groups, r, c);
-            offset[(size_t)i * channels + k] =
-                (float)((double)op->offset[k] -
-                        shift / (double)s->x->step * (double)op->scale[k] * (double)sum);
-        }
+    if (tap_sum && offset) {
+        sum_taps(tap_sum, codes, n, (size_t)(s->x->c / op->groups));
+        const struct mix__border_layer layer = {
+            .kernel = op->kernel,
+            .channels = channels,
+            .tap_sum = tap_sum,
+            .shift = mix__bounds_activation(s->x->bits, s->x->range).shift,
+            .step = s->x->step,
+            .scale = op->scale,
+            .offset = op->offset
+        };
+        mix__border_offsets(&p->border, offset, &layer);
     }
-    status = MIX_OK;
-out:
-    mix__free(rt->ctx, rows);
-    mix__free(rt->ctx, cols);
-    return status;
+    mix__free(rt->ctx, tap_sum);
+    return tap_sum && offset ? MIX_OK : MIX_ENOMEM;
 }
 
 static void choose(struct mix__step_plan *s, size_t taps)
@@ -165,7 +124,6 @@ static void choose(struct mix__step_plan *s, size_t taps)
     p->runs = p->depthwise ? mix__depthwise_runs(x_max, w_max) : mix__gemm_runs(x_max, w_max);
     p->zero = (uint8_t)-x.n;
     p->offset = op->offset;
-    p->n_classes = 1;
 }
 
 mix_status mix__conv_plan(mix_runtime *rt, struct mix__step_plan *s, const char *path)
@@ -201,10 +159,9 @@ struct run {
 
 static int class_of(const struct run *r, size_t place)
 {
-    const struct mix__conv_plan *p = &r->s->conv;
+    const struct mix__border *border = &r->s->conv.border;
     const size_t w = (size_t)r->s->y->w;
-    return p->n_classes == 1 ? 0
-                             : p->row_class[place / w] * p->n_col_classes + p->col_class[place % w];
+    return border->n > 1 ? mix__border_class(border, (int)(place / w), (int)(place % w)) : 0;
 }
 
 /* Sums of places [from, from + n), channels [k, k + n_k), to values or codes: as long as the
@@ -236,7 +193,7 @@ static void gather(const struct run *r, uint8_t *to, size_t place, size_t group)
     const int zero = r->s->conv.zero;
     const size_t c = (size_t)(x->c / op->groups), row = (size_t)op->kernel * c;
     const int oh = (int)(place / (size_t)r->s->y->w), ow = (int)(place % (size_t)r->s->y->w);
-    const struct taps rows = taps_at(op, x->h, oh), cols = taps_at(op, x->w, ow);
+    const struct mix__taps rows = taps_at(op, x->h, oh), cols = taps_at(op, x->w, ow);
     const int top = oh * op->stride - op->pad, left = ow * op->stride - op->pad;
     memset(to + row * (size_t)op->kernel, 0, r->s->conv.depth - row * (size_t)op->kernel);
     for (int i = 0; i < op->kernel; i++, to += row) {
@@ -304,7 +261,7 @@ static void point_taps(const struct run *r, const uint8_t **tap, size_t place)
     const struct mix__net_op *op = r->s->op;
     const struct mix__net_tensor *x = r->s->x;
     const int oh = (int)(place / (size_t)r->s->y->w), ow = (int)(place % (size_t)r->s->y->w);
-    const struct taps rows = taps_at(op, x->h, oh), cols = taps_at(op, x->w, ow);
+    const struct mix__taps rows = taps_at(op, x->h, oh), cols = taps_at(op, x->w, ow);
     const int top = oh * op->stride - op->pad, left = ow * op->stride - op->pad;
     const uint8_t *zeros = r->rt->zeros + r->s->conv.zero * r->rt->widest;
     for (int i = 0; i < op->kernel; i++)

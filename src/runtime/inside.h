@@ -10,6 +10,7 @@
 
 #include "kernels/kernels.h"
 #include "metamix/runtime.h"
+#include "model/border.h"
 #include "model/net.h"
 #include "runtime/team.h"
 
@@ -23,11 +24,10 @@ struct mix__conv_plan {
     uint8_t zero;   /* the stored code of a tap outside of the picture */
     int8_t *weights;
     int32_t *start; /* (groups, k) */
-    /* Offsets depend on which taps lie inside only when the input is shifted: (class, channels)
-     * with class = row_class[oh] * n_col_classes + col_class[ow]. Else one class, the net's own. */
+    /* Offsets depend on which taps lie inside only when the input is shifted: (border.n, channels),
+     * else (channels), the net's own, and no border. */
     const float *offset;
-    int n_classes, n_col_classes;
-    uint16_t *row_class, *col_class; /* (oh), (ow); NULL with one class */
+    struct mix__border border;
 };
 
 struct mix__step_plan {

@@ -163,8 +163,7 @@ void mix_runtime_close(mix_runtime *rt)
         struct mix__conv_plan *p = &rt->steps[i].conv;
         mix__free(rt->ctx, p->weights);
         mix__free(rt->ctx, p->start);
-        mix__free(rt->ctx, p->row_class);
-        mix__free(rt->ctx, p->col_class);
+        mix__border_release(&p->border);
         if (p->offset && p->offset != rt->net->ops[i].offset)
             mix__free(rt->ctx, (void *)p->offset);
     }

@@ -37,7 +37,9 @@ static void keep_input(void *user, const struct mix__layer_input *input)
 {
     const mix_trace *trace = user;
     const struct layer_values *layer = &trace->layers[input->layer];
-    memcpy((float *)layer->values, input->value, input->count * sizeof *input->value);
+    float *values = (float *)layer->values;
+    for (size_t i = 0; i < input->count; i++)
+        values[i] = input->step * input->number[i] - input->shift;
 }
 
 static mix_status make_layers(mix_trace *trace)

@@ -46,7 +46,9 @@ static void check_one(const struct mix__loops *loops, const char *name, size_t a
     const double *dx = (const double *)golden(file, MIX__ST_F64, NULL, "%s.dx", name) + at;
     const float *step = golden(file, MIX__ST_F32, NULL, "%s.step", name);
     const double *dstep = golden(file, MIX__ST_F64, NULL, "%s.dstep", name);
-    const struct mix__fake fake = { 1, { *bounds }, { step[channel] }, { 0 } };
+    const struct mix__fake fake = { .n_branch = 1,
+                                    .bounds = { *bounds },
+                                    .step = { step[channel] } };
     float out[MAX_VALUES], din[MAX_VALUES];
     struct mix__fake_sums sums = { 0 };
     assert_true(n <= MAX_VALUES);

@@ -1,0 +1,74 @@
+/*
+ * model/border.c - places of a convolution's output by the taps that lie inside the picture.
+ */
+#include "model/border.h"
+
+/* Numbers the different sets of taps along one side of n places; gives how many there are. */
+static int classify(const struct mix__border_shape *s, int side, int n, uint16_t *class,
+                    struct mix__taps *taps)
+{
+    int n_classes = 0;
+    for (int i = 0; i < n; i++) {
+        const struct mix__taps t = mix__taps_at(s->kernel, s->stride, s->pad, side, i);
+        int c = 0;
+        while (c < n_classes && (taps[c].from != t.from || taps[c].to != t.to))
+            c++;
+        if (c == n_classes)
+            taps[n_classes++] = t;
+        class[i] = (uint16_t)c;
+    }
+    return n_classes;
+}
+
+mix_status mix__border_make(struct mix__border *b, mix_ctx *ctx, const struct mix__border_shape *s)
+{
+    const size_t rows = (size_t)s->oh, cols = (size_t)s->ow;
+    *b = (struct mix__border){
+        .ctx = ctx,
+        .row_class = mix__alloc(ctx, rows, sizeof *b->row_class),
+        .col_class = mix__alloc(ctx, cols, sizeof *b->col_class),
+        .row_taps = mix__alloc(ctx, rows, sizeof *b->row_taps),
+        .col_taps = mix__alloc(ctx, cols, sizeof *b->col_taps),
+    };
+    if (!b->row_class || !b->col_class || !b->row_taps || !b->col_taps) {
+        mix__border_release(b);
+        return MIX_ENOMEM;
+    }
+    b->n_cols = classify(s, s->w, s->ow, b->col_class, b->col_taps);
+    b->n = b->n_cols * classify(s, s->h, s->oh, b->row_class, b->row_taps);
+    return MIX_OK;
+}
+
+void mix__border_release(struct mix__border *b)
+{
+    if (b->ctx) {
+        mix__free(b->ctx, b->row_class);
+        mix__free(b->ctx, b->col_class);
+        mix__free(b->ctx, b->row_taps);
+        mix__free(b->ctx, b->col_taps);
+    }
+    *b = (struct mix__border){ 0 };
+}
+
+static int64_t sum_inside(const int32_t *tap_sum, int kernel, struct mix__taps rows,
+                          struct mix__taps cols)
+{
+    int64_t sum = 0;
+    for (int r = rows.from; r < rows.to; r++)
+        for (int s = cols.from; s < cols.to; s++)
+            sum += tap_sum[r * kernel + s];
+    return sum;
+}
+
+void mix__border_offsets(const struct mix__border *b, float *offset,
+                         const struct mix__border_layer *l)
+{
+    const size_t taps = (size_t)l->kernel * (size_t)l->kernel;
+    for (int i = 0; i < b->n; i++)
+        for (size_t k = 0; k < l->channels; k++) {
+            const int64_t sum = sum_inside(l->tap_sum + k * taps, l->kernel,
+                                           b->row_taps[i / b->n_cols], b->col_taps[i % b->n_cols]);
+            *offset++ = (float)((double)l->offset[k] -
+                                l->shift / l->step * (double)l->scale[k] * (double)sum);
+        }
+}
