@@ -3,4 +3,4 @@
 set -eu
 cd "$(dirname "$0")/.."
 python3 -m venv build/peers
-build/peers/bin/pip install -q torch torchvision pillow numpy safetensors onnx onnxruntime
+build/peers/bin/pip install -q torch torchvision pillow numpy safetensors onnx onnxruntime qonnx

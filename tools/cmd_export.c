@@ -14,13 +14,13 @@ static int run(const struct options *o)
     mix_status status = job_open(&job, o);
     if (status != MIX_OK)
         return status;
-    status = mix_export(job.ctx, o->from, o->format, o->out);
+    status = mix_export(job.ctx, o->from, &o->export, o->out);
     const int code = job_close(&job, status);
     if (code)
         return code;
     if (stat(o->out, &file) != 0)
         return job_fail(o, MIX_EIO, "%s: %s", o->out, strerror(errno));
-    const char *format = mix_export_format_name(o->format);
+    const char *format = mix_export_format_name(o->export.format);
     if (o->json)
         return job_print_json(o, json_pack("{s:s, s:s, s:s, s:s, s:I}", "job", "export", "from",
                                            o->from, "format", format, "file", o->out, "bytes",

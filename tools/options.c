@@ -34,6 +34,7 @@ enum {
     KEY_DATA,
     KEY_OUT,
     KEY_FORMAT,
+    KEY_ONNX_TYPES,
     KEY_AGAINST,
     KEY_IMAGES,
     KEY_RESIZE,
@@ -79,7 +80,14 @@ static const struct {
         0 } },
     { TAKES_PACK,
       { "skip-bad-images", KEY_SKIP_BAD, NULL, 0, "leave out files that cannot be decoded", 0 } },
-    { TAKES_EXPORT, { "format", KEY_FORMAT, "NAME", 0, "what to write: mix (default: mix)", 0 } },
+    { TAKES_EXPORT,
+      { "format", KEY_FORMAT, "NAME", 0, "what to write: mix, onnx, qonnx (default: mix)", 0 } },
+    { TAKES_EXPORT,
+      { "onnx-types", KEY_ONNX_TYPES, "NAME", 0,
+        "format onnx: native (weights of up to 4 bits in 4-bit types: small), int8 (8-bit types: "
+        "fast) "
+        "(default: native)",
+        0 } },
     { TAKES_EXPORT, { "out", KEY_OUT, "FILE", 0, "the file to write", 0 } },
     { TAKES_AGAINST,
       { "against", KEY_AGAINST, "PATH", 0, "run, checkpoint or .safetensors file to compare with",
@@ -364,8 +372,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->out = arg;
         break;
     case KEY_FORMAT:
-        if (!mix_export_format_parse(arg, &o->format))
-            argp_error(state, "--format: expected mix, got '%.80s'", arg);
+        if (!mix_export_format_parse(arg, &o->export.format))
+            argp_error(state, "--format: expected mix, onnx or qonnx, got '%.80s'", arg);
+        break;
+    case KEY_ONNX_TYPES:
+        if (!mix_onnx_types_parse(arg, &o->export.onnx_types))
+            argp_error(state, "--onnx-types: expected native or int8, got '%.80s'", arg);
         break;
     case KEY_AGAINST:
         o->against = arg;

@@ -19,7 +19,7 @@ enum {
     TAKES_LAYERS = 1u << 6,   /* --layers                              */
     TAKES_DATA = 1u << 7,     /* only for command.needs: --data         */
     TAKES_PACK = 1u << 8,     /* --data, --out, --size, --quality, --skip-bad-images */
-    TAKES_EXPORT = 1u << 9,   /* --format, --out                         */
+    TAKES_EXPORT = 1u << 9,   /* --format, --onnx-types, --out           */
     TAKES_AGAINST = 1u << 10, /* --against, --images                     */
     TAKES_RESIZE = 1u << 11,  /* --resize                               */
     TAKES_BENCH = 1u << 12    /* --seconds, --runs, --layers             */
@@ -32,10 +32,10 @@ struct options {
     const char *out;                       /* of pack, export; NULL: not given */
     const char *against;                   /* of verify                */
     int images;                            /* of verify, with default  */
-    mix_export_format format;              /* of export                */
-    int pack_size, quality;                /* of pack, with defaults   */
-    double seconds;                        /* of bench, with default   */
-    int runs;                              /* of bench; 0: not given   */
+    mix_export_options export;
+    int pack_size, quality; /* of pack, with defaults   */
+    double seconds;         /* of bench, with default   */
+    int runs;               /* of bench; 0: not given   */
     int threads;
     unsigned cpu_mask;
     bool as_float, integer, layers, json, quiet;

@@ -165,6 +165,17 @@ void mix__file_abandon(struct mix__file_writer *w)
     release(w);
 }
 
+mix_status mix__file_save(mix_ctx *ctx, const char *path, const void *bytes, size_t size)
+{
+    struct mix__file_writer w;
+    MIX_TRY(mix__file_begin(&w, ctx, path));
+    const mix_status status = mix__file_write(&w, bytes, size);
+    if (status == MIX_OK)
+        return mix__file_commit(&w);
+    mix__file_abandon(&w);
+    return status;
+}
+
 static bool is_folder(const char *path)
 {
     struct stat st;

@@ -30,6 +30,10 @@ MIX_CHECKED mix_status mix__file_commit(struct mix__file_writer *w);
 void mix__file_abandon(struct mix__file_writer *w); /* after begin, when commit was not reached or
                                                        failed: harmless twice */
 
+/* All of that with bytes that are there. Errors: MIX_EIO, MIX_ENOMEM. */
+MIX_CHECKED mix_status mix__file_save(mix_ctx *ctx, const char *path, const void *bytes,
+                                      size_t size);
+
 /* Makes the folder and its parents; an existing folder is fine. */
 MIX_CHECKED mix_status mix__make_folder(mix_ctx *ctx, const char *path);
 bool mix__path_exists(const char *path);

@@ -114,24 +114,12 @@ mix_status mix__mix_encode(const struct mix__net *net, char **bytes, size_t *siz
     return MIX_OK;
 }
 
-static mix_status write_all(const struct mix__net *net, const char *path, const char *bytes,
-                            size_t size)
-{
-    struct mix__file_writer file;
-    MIX_TRY(mix__file_begin(&file, net->ctx, path));
-    const mix_status status = mix__file_write(&file, bytes, size);
-    if (status == MIX_OK)
-        return mix__file_commit(&file);
-    mix__file_abandon(&file);
-    return status;
-}
-
 mix_status mix__mix_write(const struct mix__net *net, const char *path)
 {
     char *bytes;
     size_t size;
     MIX_TRY(mix__mix_encode(net, &bytes, &size));
-    const mix_status status = write_all(net, path, bytes, size);
+    const mix_status status = mix__file_save(net->ctx, path, bytes, size);
     mix__free(net->ctx, bytes);
     return status;
 }

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "data/image.h"
 #include "format/mix_file.h"
+#include "format/onnx_write.h"
 #include "metamix/export.h"
 #include "search/search.h"
 
@@ -25,6 +26,17 @@ bool mix_export_format_parse(const char *name, mix_export_format *format)
     for (size_t i = 0; i < MIX_COUNT(format_names); i++)
         if (strcmp(name, format_names[i]) == 0) {
             *format = (mix_export_format)i;
+            return true;
+        }
+    return false;
+}
+
+bool mix_onnx_types_parse(const char *name, mix_onnx_types *types)
+{
+    static const char *const names[] = { [MIX_ONNX_NATIVE] = "native", [MIX_ONNX_INT8] = "int8" };
+    for (size_t i = 0; i < MIX_COUNT(names); i++)
+        if (strcmp(name, names[i]) == 0) {
+            *types = (mix_onnx_types)i;
             return true;
         }
     return false;
@@ -132,14 +144,26 @@ static mix_status source_open(struct source *source, mix_ctx *ctx, const char *f
     return status;
 }
 
-mix_status mix_export(mix_ctx *ctx, const char *from, mix_export_format format, const char *path)
+static mix_status write_net(const struct mix__net *net, const mix_export_options *options,
+                            const char *path)
 {
-    static mix_status (*const writers[])(const struct mix__net *, const char *) = {
-        [MIX_EXPORT_MIX] = mix__mix_write,
-    };
+    const bool native = options->onnx_types == MIX_ONNX_NATIVE;
+    switch (options->format) {
+    case MIX_EXPORT_ONNX:
+        return mix__onnx_write(net, native ? MIX__ONNX_QDQ_NATIVE : MIX__ONNX_QDQ_INT8, path);
+    case MIX_EXPORT_QONNX:
+        return mix__onnx_write(net, MIX__ONNX_QONNX, path);
+    default:
+        return mix__mix_write(net, path);
+    }
+}
+
+mix_status mix_export(mix_ctx *ctx, const char *from, const mix_export_options *options,
+                      const char *path)
+{
     struct source source;
     MIX_TRY(source_open(&source, ctx, from));
-    const mix_status status = writers[format](source.net, path);
+    const mix_status status = write_net(source.net, options, path);
     source_release(ctx, &source);
     return status;
 }

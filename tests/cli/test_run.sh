@@ -47,6 +47,13 @@ json out
 has out '"bytes": '"$(wc -c <both.mix)"'$'
 check 0 export --from both.mix --out again.mix
 cmp -s both.mix again.mix || fail 'a .mix file written from a .mix file differs'
+for format in 'onnx' 'onnx --onnx-types int8' 'qonnx'; do
+    check 0 export --from both --format $format --out both.onnx
+    check 0 export --from both.mix --format $format --out again.onnx
+    cmp -s both.onnx again.onnx || fail "$format: another file from the .mix file"
+done
+check 2 export --from both --format onnx --onnx-types int4 --out both.onnx
+check 4 export --from both --format onnx --out missing/both.onnx
 check 0 verify both.mix --against both --data data
 has out '^16 images, 16 with the same top-1, logits differ by 0.00e\+00 of the largest$'
 has out '^every code is the same$'

@@ -1,0 +1,583 @@
+/*
+ * format/onnx_write.c - the operators of an integer network as ONNX nodes.
+ *
+ * Every tensor is a float (N, C, H, W) there, and codes are whole numbers between a quantizer and
+ * the convolution that reads them. The styles differ in where the factors are:
+ *
+ *   native  QuantizeLinear Clip DequantizeLinear(1) | Conv with codes as weights | Mul scale, Add
+ *           offset: sums are whole numbers, so the result is the integer runtime's bit for bit
+ *   int8    QuantizeLinear Clip DequantizeLinear(step) | Conv with step_w[k] * code, int32 bias:
+ * what runtimes fuse to integer convolutions; scale[k] = step * step_w[k] qonnx   Quant(step) |
+ * Conv with Quant(step_w[k]), float bias
+ *
+ * A shifted tensor's codes stand for step * code - shift. native has the offsets of model/border.h;
+ * in the others the bias of a convolution without padding takes the shift off, else a Sub does, as
+ * the padding stands for 0.
+ */
+#include "format/onnx_write.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "format/onnx_build.h"
+#include "model/border.h"
+#include "tensor/packed.h"
+
+struct writer {
+    struct mix__onnx_build build;
+    const struct mix__net *net;
+    enum mix__onnx_style style;
+    const char **value; /* (tensor): name of its float */
+};
+
+/* ---- codes ---------------------------------------------------------------------------------- */
+
+/* The ONNX type of a tensor's codes, and its range. There is no Clip of 4-bit types, so only
+ * weights have them. */
+struct container {
+    enum mix__onnx_type type;
+    int low, high;
+};
+
+static struct container container_of(bool is_signed)
+{
+    return is_signed ? (struct container){ MIX__ONNX_INT8, -128, 127 }
+                     : (struct container){ MIX__ONNX_UINT8, 0, 255 };
+}
+
+/* One number of an 8-bit type. */
+static const char *code(struct writer *w, const char *name, enum mix__onnx_type type, int value)
+{
+    int8_t *byte = mix__onnx_take(&w->build, 1, 1);
+    if (byte)
+        *byte = (int8_t)value;
+    return mix__onnx_put_constant(&w->build, name, type, 0, NULL, byte, 1);
+}
+
+/* y = op(x, constant); gives the name y. */
+static const char *with_number(struct writer *w, const char *op, const char *y, const char *x,
+                               float value)
+{
+    struct mix__onnx_build *b = &w->build;
+    const char *number = mix__onnx_put_scalar(b, mix__onnx_text_of(b, "%s.by", y), value);
+    mix__onnx_put_node(b, op, y, x, number, NULL);
+    return y;
+}
+
+static const char *clip(struct writer *w, const char *name, const char *x, float low, float high)
+{
+    struct mix__onnx_build *b = &w->build;
+    const char *lowest = mix__onnx_put_scalar(b, mix__onnx_text_of(b, "%s.low", name), low);
+    const char *highest = mix__onnx_put_scalar(b, mix__onnx_text_of(b, "%s.high", name), high);
+    const char *out = mix__onnx_text_of(b, "%s.clip", name);
+    mix__onnx_put_node(b, "Clip", out, x, lowest, highest, NULL);
+    return out;
+}
+
+/* "Quant" of x, of b-bit codes. */
+static const char *quant(struct writer *w, const char *name, const char *x, const char *scale,
+                         int bits, bool is_signed)
+{
+    struct mix__onnx_build *b = &w->build;
+    const char *zero = mix__onnx_put_scalar(b, mix__onnx_text_of(b, "%s.zero", name), 0);
+    const char *width = mix__onnx_put_scalar(b, mix__onnx_text_of(b, "%s.bits", name), (float)bits);
+    const char *out = mix__onnx_text_of(b, "%s.quant", name);
+    Onnx__NodeProto *node = mix__onnx_put_node(b, "Quant", out, x, scale, zero, width, NULL);
+    static char domain[] = "qonnx.custom_op.general";
+    node->domain = domain;
+    mix__onnx_set_int(b, node, "signed", is_signed);
+    mix__onnx_set_int(b, node, "narrow", is_signed);
+    mix__onnx_set_text(b, node, "rounding_mode", "ROUND");
+    return out;
+}
+
+/* The code of a bound; of none, the quantizer's own. */
+static int bound_code(float bound, float step, const struct mix__bounds *b)
+{
+    return (int)mix__round(mix__clip(bound / step, b->n, b->p));
+}
+
+/* native and int8: the codes of clip(x, low, high), and behind them what the next layer reads.
+ * Rounding keeps order, so codes may be clipped instead of values: runtimes fuse a QuantizeLinear
+ * with the convolution just in front of it. */
+static const char *quantize_linear(struct writer *w, const char *name, const char *x,
+                                   const struct mix__net_tensor *t, float low, float high)
+{
+    struct mix__onnx_build *b = &w->build;
+    const struct mix__bounds bounds = mix__bounds_activation(t->bits, t->range);
+    const struct container c = container_of(bounds.n < 0);
+    const int n = bound_code(low, t->step, &bounds), p = bound_code(high, t->step, &bounds);
+    const bool native = w->style == MIX__ONNX_QDQ_NATIVE;
+    const char *step = mix__onnx_put_scalar(b, mix__onnx_text_of(b, "%s.step", name), t->step);
+    const char *zero = code(w, mix__onnx_text_of(b, "%s.zero", name), c.type, 0);
+    const char *codes = mix__onnx_text_of(b, "%s.codes", name);
+    const char *out = mix__onnx_text_of(b, "%s.value", name);
+    mix__onnx_put_node(b, "QuantizeLinear", codes, x, step, zero, NULL);
+    if (n > c.low || p < c.high) {
+        const char *lowest = code(w, mix__onnx_text_of(b, "%s.n", name), c.type, n);
+        const char *highest = code(w, mix__onnx_text_of(b, "%s.p", name), c.type, p);
+        const char *clipped = mix__onnx_text_of(b, "%s.clipped", name);
+        mix__onnx_put_node(b, "Clip", clipped, codes, lowest, highest, NULL);
+        codes = clipped;
+    }
+    if (native)
+        step = mix__onnx_put_scalar(b, mix__onnx_text_of(b, "%s.one", name), 1);
+    mix__onnx_put_node(b, "DequantizeLinear", out, codes, step, zero, NULL);
+    return out;
+}
+
+/* What the next layer reads of the float x; low and high: of a ReLU that is still to be taken. */
+static const char *quantize(struct writer *w, const char *name, const char *x,
+                            const struct mix__net_tensor *t, float low, float high)
+{
+    struct mix__onnx_build *b = &w->build;
+    const struct mix__bounds bounds = mix__bounds_activation(t->bits, t->range);
+    if (bounds.shift != 0)
+        x = with_number(w, "Add", mix__onnx_text_of(b, "%s.shifted", name), x, bounds.shift);
+    if (w->style != MIX__ONNX_QONNX)
+        return quantize_linear(w, name, x, t, low + bounds.shift, high + bounds.shift);
+    const char *step = mix__onnx_put_scalar(b, mix__onnx_text_of(b, "%s.step", name), t->step);
+    return quant(w, name, x, step, t->bits, bounds.n < 0);
+}
+
+/* ---- activations ---------------------------------------------------------------------------- */
+
+/* h-swish and h-sigmoid in the runtime's own order: x clip(x + 3, 0, 6) / 6. */
+static const char *spelled_out(struct writer *w, const char *name, const char *x, bool swish)
+{
+    struct mix__onnx_build *b = &w->build;
+    const char *y = with_number(w, "Add", mix__onnx_text_of(b, "%s.plus", name), x, 3);
+    y = clip(w, mix__onnx_text_of(b, "%s.six", name), y, 0, 6);
+    if (swish) {
+        const char *product = mix__onnx_text_of(b, "%s.product", name);
+        mix__onnx_put_node(b, "Mul", product, x, y, NULL);
+        y = product;
+    }
+    return with_number(w, "Div", mix__onnx_text_of(b, "%s.act", name), y, 6);
+}
+
+static const char *hard(struct writer *w, const char *name, const char *x, bool swish)
+{
+    struct mix__onnx_build *b = &w->build;
+    if (w->style == MIX__ONNX_QDQ_NATIVE)
+        return spelled_out(w, name, x, swish);
+    const char *y = mix__onnx_text_of(b, "%s.act", name);
+    Onnx__NodeProto *node = mix__onnx_put_node(b, swish ? "HardSwish" : "HardSigmoid", y, x, NULL);
+    if (!swish) {
+        mix__onnx_set_float(b, node, "alpha", 1.0f / 6.0f);
+        mix__onnx_set_float(b, node, "beta", 0.5f);
+    }
+    return y;
+}
+
+/* The operator's output: activation and quantizer of the value x. */
+static void finish(struct writer *w, const struct mix__net_op *op, const char *name, const char *x)
+{
+    struct mix__onnx_build *b = &w->build;
+    const struct mix__net_tensor *y = &w->net->tensors[op->out];
+    /* The clip of a quantizer is a ReLU's too. */
+    const bool joined = y->bits > 0 && w->style != MIX__ONNX_QONNX;
+    const bool relu6 = op->act == MIX__ACT_RELU6, relu = relu6 || op->act == MIX__ACT_RELU;
+    const char *out = mix__onnx_text_of(b, "%s.act", name);
+    if (op->act == MIX__ACT_HARDSWISH || op->act == MIX__ACT_HARDSIGMOID)
+        x = hard(w, name, x, op->act == MIX__ACT_HARDSWISH);
+    else if (relu6 && !joined)
+        x = clip(w, name, x, 0, 6);
+    else if (relu && !joined) {
+        mix__onnx_put_node(b, "Relu", out, x, NULL);
+        x = out;
+    }
+    if (y->bits > 0)
+        x = quantize(w, name, x, y, relu ? 0 : -INFINITY, relu6 ? 6 : INFINITY);
+    w->value[op->out] = x;
+}
+
+/* ---- convolutions --------------------------------------------------------------------------- */
+
+/* (k, r, s, c) to (k, c, r, s), times a factor. */
+static void turn(int8_t *to, const int8_t *from, size_t channels, size_t taps, size_t depth,
+                 int factor)
+{
+    for (size_t k = 0; k < channels; k++)
+        for (size_t t = 0; t < taps; t++)
+            for (size_t c = 0; c < depth; c++)
+                to[(k * depth + c) * taps + t] =
+                    (int8_t)(from[(k * taps + t) * depth + c] * factor);
+}
+
+/*
+ * With 8-bit types an accumulator's unit is what a bias is rounded to. Narrow weights leave room
+ * to make it finer: codes are multiplied by the largest factor that keeps them in int8 and a sum of
+ * two products in int16, where integer kernels without VNNI add up pairs.
+ */
+static int refinement(const struct mix__net_tensor *x, const struct mix__net_op *op)
+{
+    const int widest = (int)mix__bounds_weight(op->weight_bits).p;
+    const struct mix__bounds b = mix__bounds_activation(x->bits, x->range);
+    const int pairs = INT16_MAX / (2 * (int)b.p * widest), fits = INT8_MAX / widest;
+    const int factor = pairs < fits ? pairs : fits;
+    return factor > 1 ? factor : 1;
+}
+
+/* A layer's weights and factors as they are written. NULL: there is no memory. */
+struct layer {
+    size_t channels, depth, taps; /* depth: input channels of a group */
+    int64_t dims[4];
+    int8_t *codes;      /* (k, c, r, s) */
+    float *step, *bias; /* (k)          */
+};
+
+static struct layer make_layer(struct writer *w, const struct mix__net_op *op, int factor)
+{
+    struct mix__onnx_build *b = &w->build;
+    const struct mix__net_tensor *x = &w->net->tensors[op->in[0]];
+    struct layer l = { .channels = (size_t)w->net->tensors[op->out].c,
+                       .depth = (size_t)(x->c / op->groups),
+                       .taps = (size_t)(op->kernel * op->kernel) };
+    const size_t n = l.channels * l.depth * l.taps;
+    int8_t *unpacked = mix__onnx_take(b, n, 1);
+    l.dims[0] = (int64_t)l.channels;
+    l.dims[1] = (int64_t)l.depth;
+    l.dims[2] = l.dims[3] = op->kernel;
+    l.codes = mix__onnx_take(b, n, 1);
+    l.step = mix__onnx_take(b, l.channels, sizeof *l.step);
+    l.bias = mix__onnx_take(b, l.channels, sizeof *l.bias);
+    if (!unpacked || !l.codes || !l.step || !l.bias)
+        return (struct layer){ 0 };
+    mix__codes_unpack(unpacked, op->weights, n, op->weight_bits);
+    turn(l.codes, unpacked, l.channels, l.taps, l.depth, factor);
+    for (size_t k = 0; k < l.channels; k++)
+        l.step[k] = (float)((double)op->scale[k] / x->step / factor);
+    memcpy(l.bias, op->offset, l.channels * sizeof *l.bias);
+    return l;
+}
+
+/* (k, kernel, kernel) sums over the input channels; NULL: there is no memory. */
+static int32_t *sum_taps(struct writer *w, const struct layer *l)
+{
+    int32_t *sum = mix__onnx_take(&w->build, l->channels * l->taps, sizeof *sum);
+    for (size_t i = 0; sum && i < l->channels * l->depth * l->taps; i++)
+        sum[i / (l->depth * l->taps) * l->taps + i % l->taps] += l->codes[i];
+    return sum;
+}
+
+/* Takes the shift of an input off the bias; every tap is inside. */
+static void fold_shift(struct writer *w, struct layer *l, double shift)
+{
+    const int32_t *sum = sum_taps(w, l);
+    for (size_t k = 0; sum && k < l->channels; k++) {
+        int64_t taps = 0;
+        for (size_t t = 0; t < l->taps; t++)
+            taps += sum[k * l->taps + t];
+        l->bias[k] = (float)(l->bias[k] - shift * (double)l->step[k] * (double)taps);
+    }
+}
+
+/* step[k] may be of either sign or 0 in a net, a scale of ONNX may not: signs go to the codes. */
+static void make_steps_positive(struct layer *l)
+{
+    for (size_t k = 0; k < l->channels; k++) {
+        if (l->step[k] > 0)
+            continue;
+        for (size_t i = 0; i < l->depth * l->taps; i++)
+            l->codes[k * l->depth * l->taps + i] =
+                l->step[k] < 0 ? (int8_t)-l->codes[k * l->depth * l->taps + i] : 0;
+        l->step[k] = l->step[k] < 0 ? -l->step[k] : 1;
+    }
+}
+
+static const char *qonnx_weights(struct writer *w, const char *name, const struct layer *l,
+                                 int bits)
+{
+    struct mix__onnx_build *b = &w->build;
+    const size_t length = l->depth * l->taps, n = l->channels * length;
+    float *values = mix__onnx_take(b, n, sizeof *values);
+    for (size_t i = 0; values && i < n; i++)
+        values[i] = l->step[i / length] * l->codes[i];
+    const char *weights =
+        mix__onnx_put_constant(b, mix__onnx_text_of(b, "%s.weight", name), MIX__ONNX_FLOAT, 4,
+                               l->dims, values, n * sizeof *values);
+    const char *step = mix__onnx_put_constant(
+        b, mix__onnx_text_of(b, "%s.weight.step", name), MIX__ONNX_FLOAT, 4,
+        (int64_t[]){ l->dims[0], 1, 1, 1 }, l->step, l->channels * sizeof *l->step);
+    return quant(w, mix__onnx_text_of(b, "%s.weight", name), weights, step, bits, true);
+}
+
+/* DequantizeLinear of constant codes, channel by channel. */
+static const char *dequantized(struct writer *w, const char *name, enum mix__onnx_type type,
+                               int rank, const int64_t *dims, const void *codes, size_t bytes,
+                               const float *step)
+{
+    struct mix__onnx_build *b = &w->build;
+    const size_t channels = (size_t)dims[0];
+    void *zeros = mix__onnx_take(b, channels, sizeof(int32_t));
+    const size_t zero_bytes = type == MIX__ONNX_INT32  ? channels * sizeof(int32_t)
+                              : type == MIX__ONNX_INT4 ? (channels + 1) / 2
+                                                       : channels;
+    const char *from = mix__onnx_put_constant(b, mix__onnx_text_of(b, "%s.codes", name), type, rank,
+                                              dims, codes, bytes);
+    const char *scale =
+        mix__onnx_put_constant(b, mix__onnx_text_of(b, "%s.step", name), MIX__ONNX_FLOAT, 1, dims,
+                               step, channels * sizeof *step);
+    const char *zero = mix__onnx_put_constant(b, mix__onnx_text_of(b, "%s.zero", name), type, 1,
+                                              dims, zeros, zero_bytes);
+    Onnx__NodeProto *node =
+        mix__onnx_put_node(b, "DequantizeLinear", name, from, scale, zero, NULL);
+    mix__onnx_set_int(b, node, "axis", 0);
+    return name;
+}
+
+static const char *qdq_weights(struct writer *w, const char *name, const struct layer *l, int bits)
+{
+    struct mix__onnx_build *b = &w->build;
+    const bool narrow = w->style == MIX__ONNX_QDQ_NATIVE && bits <= 4;
+    const enum mix__onnx_type type = narrow ? MIX__ONNX_INT4 : MIX__ONNX_INT8;
+    const size_t n = l->channels * l->depth * l->taps;
+    const void *data = l->codes;
+    size_t bytes = n;
+    if (narrow) {
+        bytes = mix__packed_bytes(n, 4);
+        uint8_t *packed = mix__onnx_take(b, bytes, 1);
+        if (packed)
+            mix__codes_pack(packed, l->codes, n, 4);
+        data = packed;
+    }
+    return dequantized(w, mix__onnx_text_of(b, "%s.weight", name), type, 4, l->dims, data, bytes,
+                       l->step);
+}
+
+/* The bias in units of the sums. */
+static const char *int32_bias(struct writer *w, const char *name, const struct layer *l,
+                              float x_step)
+{
+    struct mix__onnx_build *b = &w->build;
+    int32_t *codes = mix__onnx_take(b, l->channels, sizeof *codes);
+    float *step = mix__onnx_take(b, l->channels, sizeof *step);
+    for (size_t k = 0; codes && step && k < l->channels; k++) {
+        step[k] = l->step[k] * x_step;
+        const double code = rint((double)l->bias[k] / step[k]);
+        codes[k] = (int32_t)fmin(fmax(code, INT32_MIN), INT32_MAX);
+    }
+    return dequantized(w, mix__onnx_text_of(b, "%s.bias", name), MIX__ONNX_INT32, 1, l->dims, codes,
+                       l->channels * sizeof *codes, step);
+}
+
+static void set_window(struct mix__onnx_build *b, Onnx__NodeProto *node,
+                       const struct mix__net_op *op)
+{
+    const int64_t kernel[] = { op->kernel, op->kernel }, strides[] = { op->stride, op->stride };
+    const int64_t pads[] = { op->pad, op->pad, op->pad_end, op->pad_end };
+    mix__onnx_set_ints(b, node, "kernel_shape", kernel, 2);
+    mix__onnx_set_ints(b, node, "strides", strides, 2);
+    mix__onnx_set_ints(b, node, "pads", pads, 4);
+}
+
+static void put_conv(struct writer *w, const struct mix__net_op *op, const char *out,
+                     const char *in, const char *weights, const char *bias)
+{
+    struct mix__onnx_build *b = &w->build;
+    Onnx__NodeProto *node = mix__onnx_put_node(b, "Conv", out, in, weights, bias, NULL);
+    set_window(b, node, op);
+    mix__onnx_set_int(b, node, "group", op->groups);
+}
+
+/* ---- native: sums of codes */
+
+/* (oh, ow, k) offsets by the taps inside, gathered from one for each class, to (k, oh, ow). */
+static const char *border_offset(struct writer *w, const struct mix__net_op *op, const char *name,
+                                 const struct layer *l)
+{
+    struct mix__onnx_build *b = &w->build;
+    const struct mix__net_tensor *x = &w->net->tensors[op->in[0]];
+    const struct mix__net_tensor *y = &w->net->tensors[op->out];
+    const struct mix__border_shape shape = {
+        op->kernel, op->stride, op->pad, x->h, x->w, y->h, y->w
+    };
+    struct mix__border border = { 0 };
+    const struct mix__border_layer layer = { .kernel = op->kernel,
+                                             .channels = l->channels,
+                                             .tap_sum = sum_taps(w, l),
+                                             .shift =
+                                                 mix__bounds_activation(x->bits, x->range).shift,
+                                             .step = x->step,
+                                             .scale = op->scale,
+                                             .offset = op->offset };
+    b->failed = b->failed || mix__border_make(&border, b->ctx, &shape) != MIX_OK;
+    const size_t n = (size_t)border.n * l->channels;
+    float *table = mix__onnx_take(b, n, sizeof *table);
+    int64_t *rows = mix__onnx_take(b, (size_t)y->h, sizeof *rows);
+    int64_t *cols = mix__onnx_take(b, (size_t)y->w, sizeof *cols);
+    if (!b->failed)
+        mix__border_offsets(&border, table, &layer);
+    for (int i = 0; i < y->h && !b->failed; i++)
+        rows[i] = border.row_class[i];
+    for (int i = 0; i < y->w && !b->failed; i++)
+        cols[i] = border.col_class[i];
+    const int64_t n_cols = border.n_cols, n_rows = b->failed ? 0 : border.n / border.n_cols;
+    mix__border_release(&border);
+    const char *in =
+        mix__onnx_put_constant(b, mix__onnx_text_of(b, "%s.borders", name), MIX__ONNX_FLOAT, 3,
+                               (int64_t[]){ n_rows, n_cols, l->dims[0] }, table, n * sizeof *table);
+    const char *row =
+        mix__onnx_put_constant(b, mix__onnx_text_of(b, "%s.rows", name), MIX__ONNX_INT64, 1,
+                               (int64_t[]){ y->h }, rows, (size_t)y->h * sizeof *rows);
+    const char *col =
+        mix__onnx_put_constant(b, mix__onnx_text_of(b, "%s.cols", name), MIX__ONNX_INT64, 1,
+                               (int64_t[]){ y->w }, cols, (size_t)y->w * sizeof *cols);
+    const char *by_row = mix__onnx_text_of(b, "%s.by_row", name);
+    const char *by_place = mix__onnx_text_of(b, "%s.by_place", name);
+    const char *out = mix__onnx_text_of(b, "%s.offset", name);
+    mix__onnx_set_int(b, mix__onnx_put_node(b, "Gather", by_row, in, row, NULL), "axis", 0);
+    mix__onnx_set_int(b, mix__onnx_put_node(b, "Gather", by_place, by_row, col, NULL), "axis", 1);
+    mix__onnx_set_ints(b, mix__onnx_put_node(b, "Transpose", out, by_place, NULL), "perm",
+                       (int64_t[]){ 2, 0, 1 }, 3);
+    return out;
+}
+
+static const char *channel_constant(struct writer *w, const char *name, const char *what,
+                                    const struct layer *l, const float *values)
+{
+    struct mix__onnx_build *b = &w->build;
+    return mix__onnx_put_constant(b, mix__onnx_text_of(b, "%s.%s", name, what), MIX__ONNX_FLOAT, 3,
+                                  (int64_t[]){ l->dims[0], 1, 1 }, values,
+                                  l->channels * sizeof *values);
+}
+
+static void write_exact_conv(struct writer *w, const struct mix__net_op *op, const char *name)
+{
+    struct mix__onnx_build *b = &w->build;
+    const bool shifted = w->net->tensors[op->in[0]].range == MIX_RANGE_SHIFTED;
+    struct layer l = make_layer(w, op, 1);
+    float *scale = mix__onnx_take(b, l.channels, sizeof *scale);
+    for (size_t k = 0; scale && k < l.channels; k++) {
+        scale[k] = op->scale[k];
+        l.step[k] = 1;
+    }
+    const char *weights = qdq_weights(w, name, &l, op->weight_bits);
+    const char *sum = mix__onnx_text_of(b, "%s.sum", name);
+    const char *scaled = mix__onnx_text_of(b, "%s.scaled", name);
+    put_conv(w, op, sum, w->value[op->in[0]], weights, NULL);
+    mix__onnx_put_node(b, "Mul", scaled, sum, channel_constant(w, name, "scale", &l, scale), NULL);
+    const char *offset =
+        shifted ? border_offset(w, op, name, &l) : channel_constant(w, name, "offset", &l, l.bias);
+    mix__onnx_put_node(b, "Add", name, scaled, offset, NULL);
+}
+
+/* ---- the others: sums of values */
+
+static void write_value_conv(struct writer *w, const struct mix__net_op *op, const char *name)
+{
+    struct mix__onnx_build *b = &w->build;
+    const struct mix__net_tensor *x = &w->net->tensors[op->in[0]];
+    const float shift = mix__bounds_activation(x->bits, x->range).shift;
+    const bool int8 = w->style == MIX__ONNX_QDQ_INT8, padded = op->pad > 0 || op->pad_end > 0;
+    const char *in = w->value[op->in[0]];
+    struct layer l = make_layer(w, op, int8 ? refinement(x, op) : 1);
+    make_steps_positive(&l);
+    if (shift != 0 && padded)
+        in = with_number(w, "Sub", mix__onnx_text_of(b, "%s.in", name), in, shift);
+    else if (shift != 0)
+        fold_shift(w, &l, shift);
+    const char *weights = int8 ? qdq_weights(w, name, &l, op->weight_bits)
+                               : qonnx_weights(w, name, &l, op->weight_bits);
+    const char *bias =
+        int8 ? int32_bias(w, name, &l, x->step)
+             : mix__onnx_put_constant(b, mix__onnx_text_of(b, "%s.bias", name), MIX__ONNX_FLOAT, 1,
+                                      l.dims, l.bias, l.channels * sizeof *l.bias);
+    put_conv(w, op, name, in, weights, bias);
+}
+
+/* ---- the network ---------------------------------------------------------------------------- */
+
+static void write_op(struct writer *w, const struct mix__net_op *op)
+{
+    struct mix__onnx_build *b = &w->build;
+    /* An identity has the name of the layer that it makes codes for. */
+    const char *name =
+        op->kind == MIX__NET_IDENTITY ? mix__onnx_text_of(b, "%s.codes", op->name) : op->name;
+    const char *x = w->value[op->in[0]];
+    switch (op->kind) {
+    case MIX__NET_CONV:
+        if (w->style == MIX__ONNX_QDQ_NATIVE)
+            write_exact_conv(w, op, name);
+        else
+            write_value_conv(w, op, name);
+        break;
+    case MIX__NET_ADD:
+        mix__onnx_put_node(b, "Add", name, x, w->value[op->in[1]], NULL);
+        break;
+    case MIX__NET_MUL:
+        mix__onnx_put_node(b, "Mul", name, x, w->value[op->in[1]], NULL);
+        break;
+    case MIX__NET_MAXPOOL:
+        set_window(b, mix__onnx_put_node(b, "MaxPool", name, x, NULL), op);
+        break;
+    case MIX__NET_AVGPOOL:
+        mix__onnx_put_node(b, "GlobalAveragePool", name, x, NULL);
+        break;
+    default:
+        finish(w, op, name, x);
+        return;
+    }
+    finish(w, op, name, name);
+}
+
+static const char *numbers(struct writer *w, const float *values, int n)
+{
+    char *text = mix__onnx_text_of(&w->build, "%.9g", (double)values[0]);
+    for (int i = 1; i < n; i++)
+        text = mix__onnx_text_of(&w->build, "%s,%.9g", text, (double)values[i]);
+    return text;
+}
+
+static void write_notes(struct writer *w)
+{
+    struct mix__onnx_build *b = &w->build;
+    const struct mix__net *net = w->net;
+    const int channels = net->tensors[0].c;
+    mix__onnx_put_note(b, "input", "(pixel / 255 - mean) / deviation, channels first");
+    mix__onnx_put_note(b, "mean", numbers(w, net->mean, channels));
+    mix__onnx_put_note(b, "deviation", numbers(w, net->deviation, channels));
+    const char *classes = NULL;
+    for (size_t at = 0; at < net->class_names_bytes; at += strlen(net->class_names + at) + 1)
+        classes = classes ? mix__onnx_text_of(b, "%s\n%s", classes, net->class_names + at)
+                          : net->class_names;
+    if (classes)
+        mix__onnx_put_note(b, "classes", classes);
+}
+
+static mix_status write_net(struct writer *w, const char *path)
+{
+    const struct mix__net *net = w->net;
+    const struct mix__net_tensor *in = &net->tensors[0], *out = &net->tensors[net->output];
+    const bool native = w->style == MIX__ONNX_QDQ_NATIVE;
+    const struct mix__onnx_model model = { .name = net->name,
+                                           .ir_version = native ? 10 : 7,
+                                           .opset = native ? 21 : 14,
+                                           .qonnx = w->style == MIX__ONNX_QONNX,
+                                           .input = "image",
+                                           .input_rank = 3,
+                                           .input_dims = { in->c, in->h, in->w },
+                                           .output = "logits",
+                                           .output_rank = 1,
+                                           .output_dims = { out->c } };
+    write_notes(w);
+    w->value[0] = model.input;
+    for (size_t i = 0; i < net->n_ops; i++)
+        write_op(w, &net->ops[i]);
+    mix__onnx_put_node(&w->build, "Flatten", model.output, w->value[net->output], NULL);
+    return mix__onnx_build_write(&w->build, &model, path);
+}
+
+mix_status mix__onnx_write(const struct mix__net *net, enum mix__onnx_style style, const char *path)
+{
+    struct writer w = { .net = net, .style = style };
+    mix_status status = MIX_ENOMEM;
+    mix__onnx_build_begin(&w.build, net->ctx);
+    w.value = mix__zalloc(net->ctx, net->n_tensors, sizeof *w.value);
+    if (w.value)
+        status = write_net(&w, path);
+    mix__free(net->ctx, w.value);
+    mix__onnx_build_release(&w.build);
+    return status;
+}

@@ -1,0 +1,43 @@
+/*
+ * peer_nets.c - integer networks with random weights as .mix files, for export.py.
+ *
+ *   peer_nets FOLDER        writes FOLDER/NETWORK-wBaB.mix for networks of every kind, B from 2 to 8
+ */
+#include "net_fixture.h"
+
+#include "format/mix_file.h"
+
+enum { SIZE = 32, CLASSES = 10 };
+
+static void write_net(mix_ctx *ctx, const char *folder, const char *arch, int bits)
+{
+    struct net_fixture f;
+    struct mix__net *net;
+    mix_zoo_options options;
+    char path[4096];
+    mix_zoo_options_init(&options);
+    options.arch = arch;
+    options.width = 0.25;
+    options.size = SIZE;
+    options.classes = CLASSES;
+    fixture_make(&f, ctx, &options, bits, bits);
+    CHECK_OK(fixture_lower(&f, &net));
+    snprintf(path, sizeof path, "%s/%s-w%da%d.mix", folder, arch, bits, bits);
+    CHECK_OK(mix__mix_write(net, path));
+    mix__net_free(net);
+    fixture_release(&f);
+}
+
+int main(int argc, char **argv)
+{
+    static const char *const archs[] = { "mobilenet_v2", "mobilenet_v3_large",
+                                         "mobilenet_v3_small", "resnet18", "resnet50" };
+    mix_ctx *ctx;
+    if (argc != 2 || mix_ctx_new(&ctx, NULL) != MIX_OK)
+        return 2;
+    for (size_t i = 0; i < MIX_COUNT(archs); i++)
+        for (int bits = MIX_BITS_MIN; bits <= MIX_BITS_MAX; bits++)
+            write_net(ctx, argv[1], archs[i], bits);
+    mix_ctx_free(ctx);
+    return 0;
+}
