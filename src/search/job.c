@@ -299,7 +299,7 @@ static mix_status go_on(struct mix__job *job, const struct mix__checkpoint *c)
     return mix__run_log_cut(&t->folder, t->point.log_lines);
 }
 
-/* A searched network's steps come with it; a float network's are calibrated. */
+/* A searched or quantized network's steps come with it; a float network's are calibrated. */
 static mix_status begin(struct mix__job *job, const struct mix__checkpoint *c)
 {
     struct mix__trainer *t = &job->t;
@@ -316,6 +316,9 @@ static mix_status begin(struct mix__job *job, const struct mix__checkpoint *c)
         if (n == job->n_candidates &&
             memcmp(candidate, job->candidate, (size_t)n * sizeof *candidate) == 0)
             MIX_TRY(mix__checkpoint_state(c, t->state));
+        /* Other bits have other steps. */
+        if (job->bits_text)
+            t->state->weight_steps_ready = false;
     }
     return mix__evaluate(t->judge, job->graph, t->validation, t->observer, &t->point.start);
 }

@@ -61,13 +61,15 @@ mix_status mix__stage_a_enter(struct mix__trainer *t, const struct mix__phase *p
     return mix__trainer_ranges(t, MIX__TRAIN_PARAMS | MIX__TRAIN_SELECTED_STEPS, p->weight_decay);
 }
 
-/* Weights quantized too; goes on from where stage a ended, with a fresh optimizer. */
+/* Weights quantized too; goes on from where stage a ended, with a fresh optimizer. Weight steps of
+ * the run that this one starts from stay. */
 mix_status mix__stage_b_enter(struct mix__trainer *t, const struct mix__phase *p, bool fresh)
 {
     mix__trainer_quantize(t, true);
     if (fresh) {
         mix__optimizer_reset(&t->optimizer);
-        mix__state_init_weight_steps(t->state, mix__engine_modes(t->engine));
+        if (!t->state->weight_steps_ready)
+            mix__state_init_weight_steps(t->state, mix__engine_modes(t->engine));
     }
     return mix__trainer_ranges(
         t, MIX__TRAIN_PARAMS | MIX__TRAIN_SELECTED_STEPS | MIX__TRAIN_WEIGHT_STEPS,

@@ -1,7 +1,7 @@
 /*
  * peer_nets.c - integer networks with random weights as .mix files, for export.py.
  *
- *   peer_nets FOLDER        writes FOLDER/NETWORK-wBaB.mix for networks of every kind, B from 2 to 8
+ *   peer_nets FOLDER      writes FOLDER/NETWORK-wBaB.mix for networks of every kind, B from 2 to 8
  */
 #include "net_fixture.h"
 
@@ -30,8 +30,8 @@ static void write_net(mix_ctx *ctx, const char *folder, const char *arch, int bi
 
 int main(int argc, char **argv)
 {
-    static const char *const archs[] = { "mobilenet_v2", "mobilenet_v3_large",
-                                         "mobilenet_v3_small", "resnet18", "resnet50" };
+    static const char *const archs[] = { "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small",
+                                         "resnet18", "resnet50" };
     mix_ctx *ctx;
     if (argc != 2 || mix_ctx_new(&ctx, NULL) != MIX_OK)
         return 2;

@@ -168,6 +168,41 @@ static void select_then_finetune(void **state)
     mix_result_release(&selected);
 }
 
+static void weight_steps(const char *path, float *step, size_t n)
+{
+    struct mix__st_file *file;
+    CHECK_OK(mix__st_open(&file, ctx, path));
+    const struct mix__st_tensor *t = mix__st_find(file, "metamix.weight_step.features.0.0");
+    assert_non_null(t);
+    assert_true(t->bytes <= n * sizeof *step);
+    memcpy(step, t->data, t->bytes);
+    mix__st_close(file);
+}
+
+/* With next to no learning rate, steps end as they began: the run's own, unless bits are new. */
+static void finetune_goes_on(void **state)
+{
+    mix_settings s;
+    mix_result result;
+    float before[64] = { 0 }, after[64] = { 0 }, anew[64] = { 0 };
+    (void)state;
+    tiny_settings(&s);
+    s.finetune_lr = 0.002; /* moves steps away from where they start */
+    CHECK_OK(mix_finetune(ctx, "first", "float", "W4A4", &s, NULL, &result));
+    mix_result_release(&result);
+    s.stage_a_epochs = 0;
+    s.finetune_lr = 1e-12;
+    CHECK_OK(mix_finetune(ctx, "longer", "first/last.safetensors", NULL, &s, NULL, &result));
+    mix_result_release(&result);
+    CHECK_OK(mix_finetune(ctx, "anew", "first/last.safetensors", "W4A4", &s, NULL, &result));
+    mix_result_release(&result);
+    weight_steps("first/last.safetensors", before, 64);
+    weight_steps("longer/last.safetensors", after, 64);
+    weight_steps("anew/last.safetensors", anew, 64);
+    assert_memory_equal(before, after, sizeof before);
+    assert_memory_not_equal(before, anew, sizeof before);
+}
+
 static void finetune_from_float(void **state)
 {
     mix_settings s;
@@ -369,6 +404,7 @@ int main(void)
         cmocka_unit_test(quantize_runs_phases),
         cmocka_unit_test(select_then_finetune),
         cmocka_unit_test(finetune_from_float),
+        cmocka_unit_test(finetune_goes_on),
         cmocka_unit_test(one_start_is_needed),
         cmocka_unit_test(other_settings_are_refused),
         cmocka_unit_test(younger_settings_have_their_default),
