@@ -50,10 +50,10 @@ static inline void random_steps(struct net_fixture *f)
     }
 }
 
-static inline void fixture_make(struct net_fixture *f, mix_ctx *ctx, const mix_zoo_options *options,
-                                int weight_bits, int act_bits)
+static inline void fixture_make(struct net_fixture *f, mix_ctx *owner,
+                                const mix_zoo_options *options, int weight_bits, int act_bits)
 {
-    CHECK_OK(mix_zoo_new(&f->graph, ctx, options));
+    CHECK_OK(mix_zoo_new(&f->graph, owner, options));
     const mix_graph *g = f->graph;
     size_t channels = 0;
     for (size_t l = 0; l < g->n_layers; l++)

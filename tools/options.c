@@ -81,7 +81,7 @@ static const struct {
     { TAKES_PACK,
       { "skip-bad-images", KEY_SKIP_BAD, NULL, 0, "leave out files that cannot be decoded", 0 } },
     { TAKES_EXPORT,
-      { "format", KEY_FORMAT, "NAME", 0, "what to write: mix, onnx, qonnx (default: mix)", 0 } },
+      { "format", KEY_FORMAT, "NAME", 0, "what to write: mix, onnx, qonnx, c (default: mix)", 0 } },
     { TAKES_EXPORT,
       { "onnx-types", KEY_ONNX_TYPES, "NAME", 0,
         "format onnx: native (weights of up to 4 bits in 4-bit types: small), int8 (8-bit types: "
@@ -373,7 +373,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case KEY_FORMAT:
         if (!mix_export_format_parse(arg, &o->export.format))
-            argp_error(state, "--format: expected mix, onnx or qonnx, got '%.80s'", arg);
+            argp_error(state, "--format: expected mix, onnx, qonnx or c, got '%.80s'", arg);
         break;
     case KEY_ONNX_TYPES:
         if (!mix_onnx_types_parse(arg, &o->export.onnx_types))

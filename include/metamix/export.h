@@ -12,12 +12,14 @@
 /*
  *   mix     doc/mix-format.md, for runtime.h
  *   onnx    quantized tensors as QuantizeLinear and DequantizeLinear: doc/onnx-export.md
+ *   c       plain C: NAME.c and, beside it, NAME.h for a path NAME.c
  *   qonnx   quantized tensors as QONNX's Quant nodes, for FINN and hls4ml
  */
 #define MIX_EXPORT_MAP(X)                                                                          \
     X(MIX, "mix")                                                                                  \
     X(ONNX, "onnx")                                                                                \
-    X(QONNX, "qonnx")
+    X(QONNX, "qonnx")                                                                              \
+    X(C, "c")
 
 typedef enum mix_export_format {
 #define X(name, text) MIX_EXPORT_##name,

@@ -1,12 +1,12 @@
 /*
- * runtime/arena.c - one block for all tensors, by lifetime: one after another, each at the lowest
+ * model/arena.c - one block for all tensors, by lifetime: one after another, each at the lowest
  * place where it meets no tensor that is alive at the same time. No one order is best for all
  * networks, so a few are tried: the largest first, those at the most crowded times first, the
  * longest alive first.
  */
 #include <string.h>
 
-#include "runtime/inside.h"
+#include "model/arena.h"
 
 struct span {
     size_t bytes;
@@ -20,7 +20,7 @@ static void find_spans(const struct mix__net *net, struct span *spans)
 {
     for (size_t t = 0; t < net->n_tensors; t++)
         spans[t] = (struct span){
-            .bytes = mix__round_up(mix__tensor_bytes(&net->tensors[t]), MIX_ALIGN),
+            .bytes = (mix__tensor_bytes(&net->tensors[t]) + MIX_ALIGN - 1) / MIX_ALIGN * MIX_ALIGN,
             .first = -1,
             .last = -1,
         };

@@ -1,15 +1,15 @@
 /*
  * runtime/inside.h - the runtime's inside.
  *
- *   arena.c    where tensors lie           conv.c    convolutions and linear layers
- *   team.c     threads                     basic.c   everything between floats
- *   runtime.c  opening, the walk over the operators
+ *   conv.c     convolutions and linear layers   basic.c   everything between floats
+ *   runtime.c  opening, the walk over the operators   team.c   threads
  */
 #ifndef METAMIX_RUNTIME_INSIDE_H
 #define METAMIX_RUNTIME_INSIDE_H
 
 #include "kernels/kernels.h"
 #include "metamix/runtime.h"
+#include "model/arena.h"
 #include "model/border.h"
 #include "model/net.h"
 #include "runtime/team.h"
@@ -46,11 +46,6 @@ struct mix__scratch {
     const uint8_t **taps; /* (most taps) of a depthwise layer */
 };
 
-struct mix__arena {
-    size_t *offset;     /* (tensor) bytes; the image and the logits are the caller's */
-    size_t bytes, live; /* live: the floor */
-};
-
 struct mix_runtime {
     mix_ctx *ctx;
     char *file; /* NULL: the bytes are the caller's */
@@ -79,20 +74,11 @@ static inline void mix__part(size_t n, size_t grain, int part, int parts, size_t
     *to = *to < n ? *to : n;
 }
 
-/* Bytes of a tensor. */
-static inline size_t mix__tensor_bytes(const struct mix__net_tensor *t)
-{
-    return mix__net_elements(t) * (t->bits ? 1 : sizeof(float));
-}
-
 /* Its element number i. */
 static inline void *mix__element(void *base, const struct mix__net_tensor *t, size_t i)
 {
     return (char *)base + i * (t->bits ? 1 : sizeof(float));
 }
-
-/* arena.c */
-mix_status mix__arena_plan(struct mix__arena *arena, const struct mix__net *net) MIX_CHECKED;
 
 /* conv.c: path opens the sentence about weights that cannot be */
 mix_status mix__conv_plan(mix_runtime *rt, struct mix__step_plan *s, const char *path) MIX_CHECKED;

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "data/image.h"
+#include "format/c_write.h"
 #include "format/mix_file.h"
 #include "format/onnx_write.h"
 #include "metamix/export.h"
@@ -153,6 +154,8 @@ static mix_status write_net(const struct mix__net *net, const mix_export_options
         return mix__onnx_write(net, native ? MIX__ONNX_QDQ_NATIVE : MIX__ONNX_QDQ_INT8, path);
     case MIX_EXPORT_QONNX:
         return mix__onnx_write(net, MIX__ONNX_QONNX, path);
+    case MIX_EXPORT_C:
+        return mix__c_write(net, path);
     default:
         return mix__mix_write(net, path);
     }

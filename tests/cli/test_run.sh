@@ -52,6 +52,10 @@ for format in 'onnx' 'onnx --onnx-types int8' 'qonnx'; do
     check 0 export --from both.mix --format $format --out again.onnx
     cmp -s both.onnx again.onnx || fail "$format: another file from the .mix file"
 done
+check 0 export --from both --format c --out both.c
+has err '^both.c: constants [0-9]+ bytes .* static memory [0-9]+ bytes'
+[ -s both.h ] || fail 'both.h is missing'
+check 2 export --from both --format c --out both.txt
 check 2 export --from both --format onnx --onnx-types int4 --out both.onnx
 check 4 export --from both --format onnx --out missing/both.onnx
 check 0 verify both.mix --against both --data data
