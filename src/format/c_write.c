@@ -103,54 +103,21 @@ static void put_floats(struct writer *w, const char *name, size_t op, const floa
     w->factors += n * sizeof *values;
 }
 
-/* (channels, kernel, kernel) */
-static void sum_taps(const struct mix__net *net, const struct mix__net_op *op, const int8_t *codes,
-                     int32_t *tap_sum)
-{
-    const size_t depth = (size_t)(net->tensors[op->in[0]].c / op->groups);
-    for (size_t i = 0; i < mix__net_weights(net, op); i++)
-        tap_sum[i / depth] += codes[i];
-}
-
 /* Offsets of a shifted input by the taps inside the picture. */
 static mix_status put_border(struct writer *w, const struct mix__net_op *op, size_t i,
                              int *col_classes)
 {
-    const struct mix__net *net = w->net;
-    const struct mix__net_tensor *x = &net->tensors[op->in[0]], *y = &net->tensors[op->out];
-    const struct mix__border_shape shape = {
-        op->kernel, op->stride, op->pad, x->h, x->w, y->h, y->w
-    };
-    const size_t n = mix__net_weights(net, op), channels = (size_t)y->c;
+    const struct mix__net_tensor *y = &w->net->tensors[op->out];
     struct mix__border border;
-    MIX_TRY(mix__border_make(&border, net->ctx, &shape));
-    int8_t *codes = mix__alloc(net->ctx, n, 1);
-    int32_t *tap_sum = mix__zalloc(net->ctx, n, sizeof *tap_sum);
-    float *offset = mix__alloc(net->ctx, (size_t)border.n * channels, sizeof *offset);
-    const bool whole = codes && tap_sum && offset;
-    if (whole) {
-        mix__codes_unpack(codes, op->weights, n, op->weight_bits);
-        sum_taps(net, op, codes, tap_sum);
-        const struct mix__border_layer layer = {
-            .kernel = op->kernel,
-            .channels = channels,
-            .tap_sum = tap_sum,
-            .shift = mix__bounds_activation(x->bits, x->range).shift,
-            .step = x->step,
-            .scale = op->scale,
-            .offset = op->offset
-        };
-        mix__border_offsets(&border, offset, &layer);
-        put_floats(w, "offset", i, offset, (size_t)border.n * channels);
-        put_classes(w->out, "row", i, border.row_class, y->h);
-        put_classes(w->out, "col", i, border.col_class, y->w);
-        *col_classes = border.n_cols;
-    }
-    mix__free(net->ctx, codes);
-    mix__free(net->ctx, tap_sum);
-    mix__free(net->ctx, offset);
+    float *offset;
+    MIX_TRY(mix__border_of(&border, &offset, w->net, op));
+    put_floats(w, "offset", i, offset, (size_t)border.n * (size_t)y->c);
+    put_classes(w->out, "row", i, border.row_class, y->h);
+    put_classes(w->out, "col", i, border.col_class, y->w);
+    *col_classes = border.n_cols;
+    mix__free(w->net->ctx, offset);
     mix__border_release(&border);
-    return whole ? MIX_OK : MIX_ENOMEM;
+    return MIX_OK;
 }
 
 static mix_status put_conv(struct writer *w, const struct mix__net_op *op, size_t i)

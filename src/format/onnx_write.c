@@ -28,6 +28,7 @@ struct writer {
     const struct mix__net *net;
     enum mix__onnx_style style;
     const char **value; /* (tensor): name of its float */
+    mix_status status;  /* of a border */
 };
 
 /* ---- codes ---------------------------------------------------------------------------------- */
@@ -252,24 +253,15 @@ static struct layer make_layer(struct writer *w, const struct mix__net_op *op, i
     return l;
 }
 
-/* (k, kernel, kernel) sums over the input channels; NULL: there is no memory. */
-static int32_t *sum_taps(struct writer *w, const struct layer *l)
-{
-    int32_t *sum = mix__onnx_take(&w->build, l->channels * l->taps, sizeof *sum);
-    for (size_t i = 0; sum && i < l->channels * l->depth * l->taps; i++)
-        sum[i / (l->depth * l->taps) * l->taps + i % l->taps] += l->codes[i];
-    return sum;
-}
-
 /* Takes the shift of an input off the bias; every tap is inside. */
-static void fold_shift(struct writer *w, struct layer *l, double shift)
+static void fold_shift(struct layer *l, double shift)
 {
-    const int32_t *sum = sum_taps(w, l);
-    for (size_t k = 0; sum && k < l->channels; k++) {
-        int64_t taps = 0;
-        for (size_t t = 0; t < l->taps; t++)
-            taps += sum[k * l->taps + t];
-        l->bias[k] = (float)(l->bias[k] - shift * (double)l->step[k] * (double)taps);
+    const size_t length = l->depth * l->taps;
+    for (size_t k = 0; k < l->channels; k++) {
+        int64_t sum = 0;
+        for (size_t i = 0; i < length; i++)
+            sum += l->codes[k * length + i];
+        l->bias[k] = (float)(l->bias[k] - shift * (double)l->step[k] * (double)sum);
     }
 }
 
@@ -383,54 +375,53 @@ static void put_conv(struct writer *w, const struct mix__net_op *op, const char 
 
 /* ---- native: sums of codes */
 
-/* (oh, ow, k) offsets by the taps inside, gathered from one for each class, to (k, oh, ow). */
-static const char *border_offset(struct writer *w, const struct mix__net_op *op, const char *name,
-                                 const struct layer *l)
+static const char *put_indices(struct writer *w, const char *name, const uint16_t *classes, int n)
 {
     struct mix__onnx_build *b = &w->build;
-    const struct mix__net_tensor *x = &w->net->tensors[op->in[0]];
-    const struct mix__net_tensor *y = &w->net->tensors[op->out];
-    const struct mix__border_shape shape = {
-        op->kernel, op->stride, op->pad, x->h, x->w, y->h, y->w
-    };
-    struct mix__border border = { 0 };
-    const struct mix__border_layer layer = { .kernel = op->kernel,
-                                             .channels = l->channels,
-                                             .tap_sum = sum_taps(w, l),
-                                             .shift =
-                                                 mix__bounds_activation(x->bits, x->range).shift,
-                                             .step = x->step,
-                                             .scale = op->scale,
-                                             .offset = op->offset };
-    b->failed = b->failed || mix__border_make(&border, b->ctx, &shape) != MIX_OK;
-    const size_t n = (size_t)border.n * l->channels;
-    float *table = mix__onnx_take(b, n, sizeof *table);
-    int64_t *rows = mix__onnx_take(b, (size_t)y->h, sizeof *rows);
-    int64_t *cols = mix__onnx_take(b, (size_t)y->w, sizeof *cols);
-    if (!b->failed)
-        mix__border_offsets(&border, table, &layer);
-    for (int i = 0; i < y->h && !b->failed; i++)
-        rows[i] = border.row_class[i];
-    for (int i = 0; i < y->w && !b->failed; i++)
-        cols[i] = border.col_class[i];
-    const int64_t n_cols = border.n_cols, n_rows = b->failed ? 0 : border.n / border.n_cols;
-    mix__border_release(&border);
-    const char *in =
-        mix__onnx_put_constant(b, mix__onnx_text_of(b, "%s.borders", name), MIX__ONNX_FLOAT, 3,
-                               (int64_t[]){ n_rows, n_cols, l->dims[0] }, table, n * sizeof *table);
-    const char *row =
-        mix__onnx_put_constant(b, mix__onnx_text_of(b, "%s.rows", name), MIX__ONNX_INT64, 1,
-                               (int64_t[]){ y->h }, rows, (size_t)y->h * sizeof *rows);
-    const char *col =
-        mix__onnx_put_constant(b, mix__onnx_text_of(b, "%s.cols", name), MIX__ONNX_INT64, 1,
-                               (int64_t[]){ y->w }, cols, (size_t)y->w * sizeof *cols);
+    int64_t *wide = mix__onnx_take(b, (size_t)n, sizeof *wide);
+    for (int i = 0; wide && i < n; i++)
+        wide[i] = classes[i];
+    return mix__onnx_put_constant(b, name, MIX__ONNX_INT64, 1, (int64_t[]){ n }, wide,
+                                  (size_t)n * sizeof *wide);
+}
+
+/* (classes of rows, of columns, k) offsets, gathered to (oh, ow, k), as (k, oh, ow). */
+static void gather_offsets(struct writer *w, const char *name, const char *out,
+                           const struct mix__border *border, const float *offset,
+                           const struct mix__net_tensor *y)
+{
+    struct mix__onnx_build *b = &w->build;
+    const size_t n = (size_t)border->n * (size_t)y->c;
+    const int64_t dims[] = { border->n / border->n_cols, border->n_cols, y->c };
     const char *by_row = mix__onnx_text_of(b, "%s.by_row", name);
     const char *by_place = mix__onnx_text_of(b, "%s.by_place", name);
-    const char *out = mix__onnx_text_of(b, "%s.offset", name);
-    mix__onnx_set_int(b, mix__onnx_put_node(b, "Gather", by_row, in, row, NULL), "axis", 0);
-    mix__onnx_set_int(b, mix__onnx_put_node(b, "Gather", by_place, by_row, col, NULL), "axis", 1);
+    float *table = mix__onnx_take(b, n, sizeof *table);
+    if (table)
+        memcpy(table, offset, n * sizeof *table);
+    const char *all = mix__onnx_put_constant(b, mix__onnx_text_of(b, "%s.borders", name),
+                                             MIX__ONNX_FLOAT, 3, dims, table, n * sizeof *table);
+    const char *rows =
+        put_indices(w, mix__onnx_text_of(b, "%s.rows", name), border->row_class, y->h);
+    const char *cols =
+        put_indices(w, mix__onnx_text_of(b, "%s.cols", name), border->col_class, y->w);
+    mix__onnx_set_int(b, mix__onnx_put_node(b, "Gather", by_row, all, rows, NULL), "axis", 0);
+    mix__onnx_set_int(b, mix__onnx_put_node(b, "Gather", by_place, by_row, cols, NULL), "axis", 1);
     mix__onnx_set_ints(b, mix__onnx_put_node(b, "Transpose", out, by_place, NULL), "perm",
                        (int64_t[]){ 2, 0, 1 }, 3);
+}
+
+/* Offsets of a shifted input by the taps inside the picture. */
+static const char *border_offset(struct writer *w, const struct mix__net_op *op, const char *name)
+{
+    const char *out = mix__onnx_text_of(&w->build, "%s.offset", name);
+    struct mix__border border;
+    float *offset;
+    w->status = mix__border_of(&border, &offset, w->net, op);
+    if (w->status != MIX_OK)
+        return out;
+    gather_offsets(w, name, out, &border, offset, &w->net->tensors[op->out]);
+    mix__free(w->net->ctx, offset);
+    mix__border_release(&border);
     return out;
 }
 
@@ -459,7 +450,7 @@ static void write_exact_conv(struct writer *w, const struct mix__net_op *op, con
     put_conv(w, op, sum, w->value[op->in[0]], weights, NULL);
     mix__onnx_put_node(b, "Mul", scaled, sum, channel_constant(w, name, "scale", &l, scale), NULL);
     const char *offset =
-        shifted ? border_offset(w, op, name, &l) : channel_constant(w, name, "offset", &l, l.bias);
+        shifted ? border_offset(w, op, name) : channel_constant(w, name, "offset", &l, l.bias);
     mix__onnx_put_node(b, "Add", name, scaled, offset, NULL);
 }
 
@@ -477,7 +468,7 @@ static void write_value_conv(struct writer *w, const struct mix__net_op *op, con
     if (shift != 0 && padded)
         in = with_number(w, "Sub", mix__onnx_text_of(b, "%s.in", name), in, shift);
     else if (shift != 0)
-        fold_shift(w, &l, shift);
+        fold_shift(&l, shift);
     const char *weights = int8 ? qdq_weights(w, name, &l, op->weight_bits)
                                : qonnx_weights(w, name, &l, op->weight_bits);
     const char *bias =
@@ -563,8 +554,9 @@ static mix_status write_net(struct writer *w, const char *path)
                                            .output_dims = { out->c } };
     write_notes(w);
     w->value[0] = model.input;
-    for (size_t i = 0; i < net->n_ops; i++)
+    for (size_t i = 0; i < net->n_ops && w->status == MIX_OK; i++)
         write_op(w, &net->ops[i]);
+    MIX_TRY(w->status);
     mix__onnx_put_node(&w->build, "Flatten", model.output, w->value[net->output], NULL);
     return mix__onnx_build_write(&w->build, &model, path);
 }

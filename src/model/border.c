@@ -3,6 +3,10 @@
  */
 #include "model/border.h"
 
+#include "tensor/packed.h"
+
+enum { CLASSES_MAX = 1 << 24 }; /* times channels */
+
 /* Numbers the different sets of taps along one side of n places; gives how many there are. */
 static int classify(const struct mix__border_shape *s, int side, int n, uint16_t *class,
                     struct mix__taps *taps)
@@ -71,4 +75,56 @@ void mix__border_offsets(const struct mix__border *b, float *offset,
             *offset++ = (float)((double)l->offset[k] -
                                 l->shift / l->step * (double)l->scale[k] * (double)sum);
         }
+}
+
+static mix_status fill_offsets(const struct mix__border *b, float *offset,
+                               const struct mix__net *net, const struct mix__net_op *op)
+{
+    const struct mix__net_tensor *x = &net->tensors[op->in[0]];
+    const size_t n = mix__net_weights(net, op), depth = (size_t)(x->c / op->groups);
+    int8_t *codes = mix__alloc(net->ctx, n, 1);
+    int32_t *tap_sum = mix__zalloc(net->ctx, n / depth, sizeof *tap_sum);
+    const bool whole = codes && tap_sum;
+    if (whole) {
+        mix__codes_unpack(codes, op->weights, n, op->weight_bits);
+        for (size_t i = 0; i < n; i++)
+            tap_sum[i / depth] += codes[i];
+        const struct mix__border_layer layer = {
+            .kernel = op->kernel,
+            .channels = (size_t)net->tensors[op->out].c,
+            .tap_sum = tap_sum,
+            .shift = mix__bounds_activation(x->bits, x->range).shift,
+            .step = x->step,
+            .scale = op->scale,
+            .offset = op->offset
+        };
+        mix__border_offsets(b, offset, &layer);
+    }
+    mix__free(net->ctx, codes);
+    mix__free(net->ctx, tap_sum);
+    return whole ? MIX_OK : MIX_ENOMEM;
+}
+
+mix_status mix__border_of(struct mix__border *b, float **offset, const struct mix__net *net,
+                          const struct mix__net_op *op)
+{
+    const struct mix__net_tensor *x = &net->tensors[op->in[0]], *y = &net->tensors[op->out];
+    const struct mix__border_shape shape = {
+        op->kernel, op->stride, op->pad, x->h, x->w, y->h, y->w
+    };
+    mix_status status = MIX_ENOMEM;
+    *offset = NULL;
+    MIX_TRY(mix__border_make(b, net->ctx, &shape));
+    if ((size_t)b->n * (size_t)y->c > CLASSES_MAX)
+        status = mix__fail(net->ctx, MIX_EUNSUPPORTED,
+                           "layer '%s': %d kinds of border for %d channels are too many", op->name,
+                           b->n, y->c);
+    else if ((*offset = mix__alloc(net->ctx, (size_t)b->n * (size_t)y->c, sizeof **offset)))
+        status = fill_offsets(b, *offset, net, op);
+    if (status == MIX_OK)
+        return MIX_OK;
+    mix__border_release(b);
+    mix__free(net->ctx, *offset);
+    *offset = NULL;
+    return status;
 }

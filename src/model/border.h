@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/ctx.h"
+#include "model/net.h"
 
 /* The taps [from, to) of a kernel row or column that lie inside a picture's side. */
 struct mix__taps {
@@ -58,5 +58,10 @@ struct mix__border_layer {
 };
 void mix__border_offsets(const struct mix__border *b, float *offset,
                          const struct mix__border_layer *layer);
+
+/* Border and (border.n, channels) offsets, for mix__free(), of a CONV with a shifted input. Errors:
+ * MIX_EUNSUPPORTED (too many kinds of border), MIX_ENOMEM; then there is nothing to release. */
+mix_status mix__border_of(struct mix__border *b, float **offset, const struct mix__net *net,
+                          const struct mix__net_op *op) MIX_CHECKED;
 
 #endif

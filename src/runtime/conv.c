@@ -63,52 +63,6 @@ static mix_status pack(mix_runtime *rt, struct mix__step_plan *s, const int8_t *
     return MIX_OK;
 }
 
-enum { CLASSES_MAX = 1 << 24 }; /* times channels */
-
-/* codes: (channels, kernel, kernel, c) */
-static void sum_taps(int32_t *tap_sum, const int8_t *codes, size_t n, size_t c)
-{
-    for (size_t i = 0; i < n; i++) {
-        tap_sum[i] = 0;
-        for (size_t k = 0; k < c; k++)
-            tap_sum[i] += codes[i * c + k];
-    }
-}
-
-/* A shifted input's value is step * code - shift for taps inside the picture: offsets for every
- * set of taps. */
-static mix_status shift_offsets(mix_runtime *rt, struct mix__step_plan *s, const int8_t *codes)
-{
-    struct mix__conv_plan *p = &s->conv;
-    const struct mix__net_op *op = s->op;
-    const size_t channels = (size_t)s->y->c, n = channels * (size_t)(op->kernel * op->kernel);
-    const struct mix__border_shape shape = { op->kernel, op->stride, op->pad, s->x->h,
-                                             s->x->w,    s->y->h,    s->y->w };
-    MIX_TRY(mix__border_make(&p->border, rt->ctx, &shape));
-    if ((size_t)p->border.n * channels > CLASSES_MAX)
-        return mix__fail(rt->ctx, MIX_EUNSUPPORTED,
-                         "layer '%s': %d kinds of border for %zu channels are too many", op->name,
-                         p->border.n, channels);
-    int32_t *tap_sum = mix__alloc(rt->ctx, n, sizeof *tap_sum);
-    float *offset = mix__alloc(rt->ctx, (size_t)p->border.n * channels, sizeof *offset);
-    p->offset = offset;
-    if (tap_sum && offset) {
-        sum_taps(tap_sum, codes, n, (size_t)(s->x->c / op->groups));
-        const struct mix__border_layer layer = {
-            .kernel = op->kernel,
-            .channels = channels,
-            .tap_sum = tap_sum,
-            .shift = mix__bounds_activation(s->x->bits, s->x->range).shift,
-            .step = s->x->step,
-            .scale = op->scale,
-            .offset = op->offset
-        };
-        mix__border_offsets(&p->border, offset, &layer);
-    }
-    mix__free(rt->ctx, tap_sum);
-    return tap_sum && offset ? MIX_OK : MIX_ENOMEM;
-}
-
 static void choose(struct mix__step_plan *s, size_t taps)
 {
     struct mix__conv_plan *p = &s->conv;
@@ -140,10 +94,13 @@ mix_status mix__conv_plan(mix_runtime *rt, struct mix__step_plan *s, const char 
             s->op->name, -(1 << (s->op->weight_bits - 1)), 1 - (1 << (s->op->weight_bits - 1)));
     else
         status = pack(rt, s, codes);
-    if (status == MIX_OK && s->x->range == MIX_RANGE_SHIFTED)
-        status = shift_offsets(rt, s, codes);
     mix__free(rt->ctx, codes);
-    return status;
+    if (status != MIX_OK || s->x->range != MIX_RANGE_SHIFTED)
+        return status;
+    float *offset;
+    MIX_TRY(mix__border_of(&s->conv.border, &offset, rt->net, s->op));
+    s->conv.offset = offset;
+    return MIX_OK;
 }
 
 /* ---- running -------------------------------------------------------------------------------- */
