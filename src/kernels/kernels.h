@@ -67,7 +67,9 @@ struct mix__sums {
 
 struct mix__kernels {
     void (*gemm)(int32_t *acc, const uint8_t *x, const int8_t *w, const struct mix__gemm *g);
-    /* w is (n_taps, c). */
+    /* w as depthwise_pack() leaves it, depthwise_packed() bytes; its codes are (c, n_taps). */
+    size_t (*depthwise_packed)(size_t n_taps, size_t c);
+    void (*depthwise_pack)(int8_t *to, const int8_t *codes, size_t n_taps, size_t c);
     void (*depthwise)(int32_t *acc, const uint8_t *const *taps, const int8_t *w,
                       const struct mix__depthwise *d);
     void (*sums)(void *y, const struct mix__sums *s, const struct mix__finish *f);

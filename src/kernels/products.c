@@ -18,6 +18,19 @@ static void gemm_c(int32_t *acc, const uint8_t *x, const int8_t *w, const struct
     }
 }
 
+static size_t depthwise_packed_c(size_t n_taps, size_t c)
+{
+    return n_taps * c;
+}
+
+/* (n_taps, c), for AVX2 too */
+static void depthwise_pack_c(int8_t *to, const int8_t *codes, size_t n_taps, size_t c)
+{
+    for (size_t i = 0; i < c; i++)
+        for (size_t t = 0; t < n_taps; t++)
+            to[t * c + i] = codes[i * n_taps + t];
+}
+
 static void depthwise_c(int32_t *acc, const uint8_t *const *taps, const int8_t *w,
                         const struct mix__depthwise *d)
 {
@@ -31,5 +44,7 @@ static void depthwise_c(int32_t *acc, const uint8_t *const *taps, const int8_t *
 void mix__kernels_products_c(struct mix__kernels *k)
 {
     k->gemm = gemm_c;
+    k->depthwise_packed = depthwise_packed_c;
+    k->depthwise_pack = depthwise_pack_c;
     k->depthwise = depthwise_c;
 }

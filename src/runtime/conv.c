@@ -30,28 +30,21 @@ static int unpack_weights(const struct mix__net *net, const struct mix__net_op *
     return 0;
 }
 
-/* codes (c, taps) to (taps, c) */
-static void pack_depthwise(int8_t *to, const int8_t *codes, size_t c, size_t n_taps)
-{
-    for (size_t i = 0; i < c; i++)
-        for (size_t t = 0; t < n_taps; t++)
-            to[t * c + i] = codes[i * n_taps + t];
-}
-
 /* Weights as the kernels read them, and what the sums start from. */
 static mix_status pack(mix_runtime *rt, struct mix__step_plan *s, const int8_t *codes)
 {
     struct mix__conv_plan *p = &s->conv;
     const size_t groups = p->depthwise ? 1 : (size_t)s->op->groups;
     const size_t channels = (size_t)s->y->c / groups, taps = mix__net_taps(rt->net, s->op);
-    const size_t bytes = p->depthwise ? channels * taps : p->k * p->depth;
+    const size_t bytes =
+        p->depthwise ? rt->kernels.depthwise_packed(taps, channels) : p->k * p->depth;
     p->weights = mix__alloc(rt->ctx, groups, bytes);
     p->start = mix__zalloc(rt->ctx, groups * p->k, sizeof *p->start);
     if (!p->weights || !p->start)
         return MIX_ENOMEM;
     rt->weight_bytes += groups * bytes;
     if (p->depthwise)
-        pack_depthwise(p->weights, codes, channels, taps);
+        rt->kernels.depthwise_pack(p->weights, codes, taps, channels);
     for (size_t g = 0; g < groups; g++) {
         const int8_t *from = codes + g * channels * taps;
         if (!p->depthwise)
@@ -213,6 +206,15 @@ static void run_dense(const struct run *r, int part, int parts)
             dense_tile(r, i, to - i < MIX__TILE ? to - i : MIX__TILE, g, k0, k1);
 }
 
+/* Whether all taps of a place lie inside the picture. */
+static bool is_inside(const struct run *r, int oh, int ow)
+{
+    const struct mix__net_op *op = r->s->op;
+    const int top = oh * op->stride - op->pad, left = ow * op->stride - op->pad;
+    return top >= 0 && left >= 0 && top + op->kernel <= r->s->x->h &&
+           left + op->kernel <= r->s->x->w;
+}
+
 static void point_taps(const struct run *r, const uint8_t **tap, size_t place)
 {
     const struct mix__net_op *op = r->s->op;
@@ -237,12 +239,22 @@ static void run_depthwise(const struct run *r, int part, int parts)
     const size_t fit = MIX__TILE_SUMS / c, tile = fit < 1 ? 1 : fit < MIX__TILE ? fit : MIX__TILE;
     const struct mix__depthwise d = { (size_t)r->s->op->kernel * (size_t)r->s->op->kernel, c,
                                       p->runs, p->start };
+    const size_t move = (size_t)r->s->op->stride * c;
     size_t from, to;
     mix__part(places, tile, part, parts, &from, &to);
     for (size_t i = from, n; i < to; i += n) {
         n = to - i < tile ? to - i : tile;
+        bool inside = false; /* the place before, in the same row */
         for (size_t j = 0; j < n; j++) {
-            point_taps(r, r->scratch->taps, i + j);
+            const int oh = (int)((i + j) / (size_t)r->s->y->w);
+            const int ow = (int)((i + j) % (size_t)r->s->y->w);
+            const bool follows = inside && ow > 0;
+            inside = is_inside(r, oh, ow);
+            if (follows && inside)
+                for (size_t t = 0; t < d.n_taps; t++)
+                    r->scratch->taps[t] += move;
+            else
+                point_taps(r, r->scratch->taps, i + j);
             r->rt->kernels.depthwise(r->scratch->sums + j * c, r->scratch->taps, p->weights, &d);
         }
         finish(r, i, n, 0, c, c);

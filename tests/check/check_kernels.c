@@ -98,12 +98,14 @@ static void check_depthwise(size_t n_taps, size_t c, int x_max, int w_max)
     for (size_t i = 0; i < c; i++) {
         int64_t sum = d.start[i];
         for (size_t t = 0; t < n_taps; t++)
-            sum += (int64_t)taps[t][i] * w[t * c + i];
+            sum += (int64_t)taps[t][i] * w[i * n_taps + t];
         want[i] = (int32_t)sum;
     }
     for (int t = 0; t < n_isa; t++) {
         int32_t *acc = take_bytes(c * sizeof *acc);
-        isa[t].kernels.depthwise(acc, taps, w, &d);
+        int8_t *packed = take_bytes(isa[t].kernels.depthwise_packed(n_taps, c));
+        isa[t].kernels.depthwise_pack(packed, w, n_taps, c);
+        isa[t].kernels.depthwise(acc, taps, packed, &d);
         same_sums("depthwise", isa[t].name, acc, want, c);
     }
     give_back("depthwise");

@@ -58,7 +58,91 @@ static void gemm_vnni(int32_t *acc, const uint8_t *x, const int8_t *w, const str
         rows_of(1, acc + r * g->k, x + r * g->x_stride, w, g);
 }
 
+/* ---- depthwise: 32 channels and 4 taps at a time -------------------------------------------- */
+
+/*
+ * Bytes of four taps are interleaved, so that the four of a channel lie side by side. That leaves
+ * channels in this order in the four vectors, and weights are packed in the same:
+ *
+ *   0..3 | 16..19     4..7 | 20..23     8..11 | 24..27     12..15 | 28..31
+ */
+enum { CHANNELS = 32, TAPS = 4, VECTORS = 4, VECTOR_BYTES = 32 };
+
+static size_t groups_of(size_t n_taps)
+{
+    return (n_taps + TAPS - 1) / TAPS;
+}
+
+static size_t depthwise_packed_vnni(size_t n_taps, size_t c)
+{
+    return mix__round_up(c, CHANNELS) * groups_of(n_taps) * TAPS;
+}
+
+static void depthwise_pack_vnni(int8_t *to, const int8_t *codes, size_t n_taps, size_t c)
+{
+    const size_t groups = groups_of(n_taps);
+    __builtin_memset(to, 0, depthwise_packed_vnni(n_taps, c));
+    for (size_t i = 0; i < c; i++) {
+        const size_t at = i % CHANNELS, vector = at % 16 / 4, lane = at / 16 * 4 + at % 4;
+        int8_t *block = to + i / CHANNELS * CHANNELS * groups * TAPS;
+        for (size_t t = 0; t < n_taps; t++)
+            block[(t / TAPS * VECTORS + vector) * VECTOR_BYTES + lane * TAPS + t % TAPS] =
+                codes[i * n_taps + t];
+    }
+}
+
+static inline __m256i tap_at(const uint8_t *const *taps, size_t t, const struct mix__depthwise *d,
+                             size_t i, __mmask32 mask)
+{
+    return t < d->n_taps ? _mm256_maskz_loadu_epi8(mask, taps[t] + i) : _mm256_setzero_si256();
+}
+
+static inline void add_taps(__m256i *sum, const __m256i *x, const int8_t *w)
+{
+    const __m256i low0 = _mm256_unpacklo_epi8(x[0], x[1]), low1 = _mm256_unpacklo_epi8(x[2], x[3]);
+    const __m256i high0 = _mm256_unpackhi_epi8(x[0], x[1]);
+    const __m256i high1 = _mm256_unpackhi_epi8(x[2], x[3]);
+    const __m256i quads[VECTORS] = { _mm256_unpacklo_epi16(low0, low1),
+                                     _mm256_unpackhi_epi16(low0, low1),
+                                     _mm256_unpacklo_epi16(high0, high1),
+                                     _mm256_unpackhi_epi16(high0, high1) };
+    for (int v = 0; v < VECTORS; v++)
+        sum[v] = _mm256_dpbusd_epi32(
+            sum[v], quads[v],
+            _mm256_loadu_si256((const __m256i *)(const void *)(w + v * VECTOR_BYTES)));
+}
+
+static inline void put_sums(int32_t *acc, const int32_t *start, __m256i sum, unsigned mask)
+{
+    const __mmask8 m = (__mmask8)mask;
+    _mm256_mask_storeu_epi32(acc, m, _mm256_add_epi32(sum, _mm256_maskz_loadu_epi32(m, start)));
+}
+
+static void depthwise_vnni(int32_t *acc, const uint8_t *const *taps, const int8_t *w,
+                           const struct mix__depthwise *d)
+{
+    for (size_t i = 0; i < d->c; i += CHANNELS, acc += CHANNELS) {
+        const unsigned mask = d->c - i < CHANNELS ? (1u << (d->c - i)) - 1 : ~0u;
+        __m256i sum[VECTORS] = { _mm256_setzero_si256(), _mm256_setzero_si256(),
+                                 _mm256_setzero_si256(), _mm256_setzero_si256() };
+        for (size_t t = 0; t < d->n_taps; t += TAPS, w += VECTORS * VECTOR_BYTES) {
+            __m256i x[TAPS];
+            for (size_t k = 0; k < TAPS; k++)
+                x[k] = tap_at(taps, t + k, d, i, mask);
+            add_taps(sum, x, w);
+        }
+        const int32_t *start = d->start + i;
+        put_sums(acc, start, _mm256_permute2x128_si256(sum[0], sum[1], 0x20), mask);
+        put_sums(acc + 8, start + 8, _mm256_permute2x128_si256(sum[2], sum[3], 0x20), mask >> 8);
+        put_sums(acc + 16, start + 16, _mm256_permute2x128_si256(sum[0], sum[1], 0x31), mask >> 16);
+        put_sums(acc + 24, start + 24, _mm256_permute2x128_si256(sum[2], sum[3], 0x31), mask >> 24);
+    }
+}
+
 void mix__kernels_products_vnni(struct mix__kernels *k)
 {
     k->gemm = gemm_vnni;
+    k->depthwise_packed = depthwise_packed_vnni;
+    k->depthwise_pack = depthwise_pack_vnni;
+    k->depthwise = depthwise_vnni;
 }
