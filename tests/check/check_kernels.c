@@ -211,6 +211,35 @@ static void check_sums(size_t rows, size_t n)
     give_back("sums");
 }
 
+/* Every value on the edge between two codes, or the float next to it. */
+static void check_edges(enum mix__act act, int bits, mix_range range, float step)
+{
+    enum { N = 70, ROWS = 9 };
+    const struct mix__finish f = mix__finish_codes(act, bits, range, step);
+    const struct mix__sums s = { .acc = take_bytes(ROWS * N * sizeof(int32_t)),
+                                 .rows = ROWS,
+                                 .n = N,
+                                 .acc_stride = N,
+                                 .y_stride = N,
+                                 .scale = take(N),
+                                 .offset = take(N) };
+    for (size_t i = 0; i < ROWS * N; i++)
+        ((int32_t *)s.acc)[i] = (int32_t)i / 2 - 160;
+    for (size_t i = 0; i < N; i++) {
+        ((float *)s.scale)[i] = step;
+        ((float *)s.offset)[i] = nextafterf(0.5f * step, (float)draw_int(-1, 1));
+    }
+    for (int t = 0; t < n_isa; t++) {
+        uint8_t *y = take_bytes(ROWS * N);
+        isa[t].kernels.sums(y, &s, &f);
+        for (size_t i = 0; i < ROWS * N; i++) {
+            const float product = s.scale[i % N] * (float)s.acc[i];
+            check_value("edges", isa[t].name, y, i, product + s.offset[i % N], &f);
+        }
+    }
+    give_back("edges");
+}
+
 static void check_elementwise(size_t rows, size_t c)
 {
     const struct mix__finish f = drawn_finish();
@@ -244,6 +273,11 @@ static void check_elementwise(size_t rows, size_t c)
 
 static void check_floats(void)
 {
+    static const float steps[] = { 1.0f, 0.0625f, 0.3f, 0.0237f };
+    for (int act = 0; act < MIX__ACTS; act++)
+        for (int bits = 2; bits <= 8; bits++)
+            for (size_t i = 0; i < 3 * MIX_COUNT(steps); i++)
+                check_edges((enum mix__act)act, bits, (mix_range)(i % 3), steps[i / 3]);
     for (int i = 0; i < 300; i++) {
         check_sums(draw() % 4, 1 + draw() % 67);
         check_elementwise(draw() % 4, 1 + draw() % 67);
