@@ -135,7 +135,19 @@ static void finish(const struct run *r, size_t from, size_t n, size_t k, size_t 
     }
 }
 
-/* The codes of one group under the kernel at a place, (r, s, c / groups), in one row. */
+/* memcpy() without a call for the few bytes of an image's kernel row. */
+static inline void copy(uint8_t *to, const uint8_t *from, size_t n)
+{
+    if (n < 8 || n > 16) {
+        memcpy(to, from, n);
+        return;
+    }
+    memcpy(to, from, 8);
+    memcpy(to + n - 8, from + n - 8, 8);
+}
+
+/* The codes of one group under the kernel at a place, (r, s, c / groups), in one row; what is
+ * behind them, up to the depth, has weights of 0. */
 static void gather(const struct run *r, uint8_t *to, size_t place, size_t group)
 {
     const struct mix__net_op *op = r->s->op;
@@ -145,7 +157,7 @@ static void gather(const struct run *r, uint8_t *to, size_t place, size_t group)
     const int oh = (int)(place / (size_t)r->s->y->w), ow = (int)(place % (size_t)r->s->y->w);
     const struct mix__taps rows = taps_at(op, x->h, oh), cols = taps_at(op, x->w, ow);
     const int top = oh * op->stride - op->pad, left = ow * op->stride - op->pad;
-    memset(to + row * (size_t)op->kernel, 0, r->s->conv.depth - row * (size_t)op->kernel);
+    const bool whole = op->groups == 1 && cols.to - cols.from == op->kernel;
     for (int i = 0; i < op->kernel; i++, to += row) {
         if (i < rows.from || i >= rows.to) {
             memset(to, zero, row);
@@ -155,6 +167,10 @@ static void gather(const struct run *r, uint8_t *to, size_t place, size_t group)
         const uint8_t *from =
             r->x + ((size_t)(top + i) * (size_t)x->w + (size_t)(left + cols.from)) * (size_t)x->c +
             group * c;
+        if (whole) {
+            copy(to, from, row);
+            continue;
+        }
         memset(to, zero, before);
         if (op->groups == 1)
             memcpy(to + before, from, inside * c);

@@ -68,7 +68,7 @@ static mix_status make_scratch(mix_runtime *rt)
     for (size_t i = 0; i < threads; i++) {
         struct mix__scratch *s = &rt->scratch[i];
         s->sums = mix__alloc(rt->ctx, n.sums, sizeof *s->sums);
-        s->rows = mix__alloc(rt->ctx, n.rows, sizeof *s->rows);
+        s->rows = mix__zalloc(rt->ctx, n.rows, sizeof *s->rows);
         s->values = mix__alloc(rt->ctx, n.values, sizeof *s->values);
         s->taps = mix__alloc(rt->ctx, n.taps, sizeof *s->taps);
         if (!s->sums || !s->rows || !s->values || !s->taps)
