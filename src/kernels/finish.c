@@ -99,36 +99,37 @@ static struct fixed fixed_of(const struct mix__finish *f)
     };
 }
 
-/* 16 channels from i; gives whether a code lies at an edge. */
-static inline __mmask16 fixed_codes(uint8_t *y, const int32_t *acc, const struct mix__sums *s,
-                                    size_t i, const struct fixed *k)
+/* Codes of 16 sums; gives whether one lies at an edge. */
+MIX__KERNEL_TEMPLATE __mmask16 fixed_codes(uint8_t *y, const int32_t *acc, const float *scale,
+                                           const float *offset, struct fixed k)
 {
-    const __m512 sum = _mm512_cvtepi32_ps(_mm512_loadu_si512(acc + i));
-    const __m512 value = _mm512_add_ps(_mm512_mul_ps(_mm512_loadu_ps(s->scale + i), sum),
-                                       _mm512_loadu_ps(s->offset + i));
-    const __m512 t = _mm512_max_ps(_mm512_mul_ps(value, k->factor), k->low);
-    const __m512i code = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_min_ps(t, k->high)), k->half);
-    _mm_storeu_si128((__m128i *)(void *)(y + i),
-                     _mm512_cvtepi32_epi8(_mm512_srai_epi32(code, POINT)));
-    return _mm512_testn_epi32_mask(code, k->near);
+    const __m512 sum = _mm512_cvtepi32_ps(_mm512_loadu_si512(acc));
+    const __m512 value =
+        _mm512_add_ps(_mm512_mul_ps(_mm512_loadu_ps(scale), sum), _mm512_loadu_ps(offset));
+    const __m512 t = _mm512_max_ps(_mm512_mul_ps(value, k.factor), k.low);
+    const __m512i code = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_min_ps(t, k.high)), k.half);
+    _mm_storeu_si128((__m128i *)(void *)y, _mm512_cvtepi32_epi8(_mm512_srai_epi32(code, POINT)));
+    return _mm512_testn_epi32_mask(code, k.near);
+}
+
+static void exact_codes(uint8_t *y, const int32_t *acc, const float *scale, const float *offset,
+                        size_t n, const struct mix__finish *f)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = code_of(mix__activate(scale[i] * (float)acc[i] + offset[i], f->act), f);
 }
 
 static void fixed_sums(uint8_t *y, const struct mix__sums *s, const struct mix__finish *f)
 {
     const struct fixed k = fixed_of(f);
+    const float *scale = s->scale, *offset = s->offset;
+    const size_t n = s->n, whole = n - n % LANES;
     for (size_t r = 0; r < s->rows; r++, y += s->y_stride) {
         const int32_t *acc = s->acc + r * s->acc_stride;
-        for (size_t i = 0; i < s->n; i++) {
-            if (i + LANES <= s->n && !fixed_codes(y, acc, s, i, &k)) {
-                i += LANES - 1;
-                continue;
-            }
-            const size_t end = i + LANES < s->n ? i + LANES : s->n;
-            for (; i < end; i++)
-                y[i] =
-                    code_of(mix__activate(s->scale[i] * (float)acc[i] + s->offset[i], f->act), f);
-            i--;
-        }
+        for (size_t i = 0; i < whole; i += LANES)
+            if (fixed_codes(y + i, acc + i, scale + i, offset + i, k))
+                exact_codes(y + i, acc + i, scale + i, offset + i, LANES, f);
+        exact_codes(y + whole, acc + whole, scale + whole, offset + whole, n - whole, f);
     }
 }
 

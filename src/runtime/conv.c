@@ -120,9 +120,10 @@ static void finish(const struct run *r, size_t from, size_t n, size_t k, size_t 
 {
     const struct mix__step_plan *s = r->s;
     const size_t channels = (size_t)s->y->c;
+    const bool one_class = s->conv.border.n <= 1;
     for (size_t i = 0, end; i < n; i = end) {
         const int class = class_of(r, from + i);
-        for (end = i + 1; end < n && class_of(r, from + end) == class;)
+        for (end = one_class ? n : i + 1; end < n && class_of(r, from + end) == class;)
             end++;
         const struct mix__sums sums = { .acc = r->scratch->sums + i * stride,
                                         .rows = end - i,
