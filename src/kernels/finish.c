@@ -99,17 +99,17 @@ static struct fixed fixed_of(const struct mix__finish *f)
     };
 }
 
-/* Codes of 16 sums; gives whether one lies at an edge. */
+/* Codes of those sums of 16 that the mask has; gives whether one lies at an edge. */
 MIX__KERNEL_TEMPLATE __mmask16 fixed_codes(uint8_t *y, const int32_t *acc, const float *scale,
-                                           const float *offset, struct fixed k)
+                                           const float *offset, struct fixed k, __mmask16 mask)
 {
-    const __m512 sum = _mm512_cvtepi32_ps(_mm512_loadu_si512(acc));
-    const __m512 value =
-        _mm512_add_ps(_mm512_mul_ps(_mm512_loadu_ps(scale), sum), _mm512_loadu_ps(offset));
+    const __m512 sum = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(mask, acc));
+    const __m512 value = _mm512_add_ps(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask, scale), sum),
+                                       _mm512_maskz_loadu_ps(mask, offset));
     const __m512 t = _mm512_max_ps(_mm512_mul_ps(value, k.factor), k.low);
     const __m512i code = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_min_ps(t, k.high)), k.half);
-    _mm_storeu_si128((__m128i *)(void *)y, _mm512_cvtepi32_epi8(_mm512_srai_epi32(code, POINT)));
-    return _mm512_testn_epi32_mask(code, k.near);
+    _mm_mask_storeu_epi8(y, mask, _mm512_cvtepi32_epi8(_mm512_srai_epi32(code, POINT)));
+    return _mm512_mask_testn_epi32_mask(mask, code, k.near);
 }
 
 static void exact_codes(uint8_t *y, const int32_t *acc, const float *scale, const float *offset,
@@ -123,13 +123,15 @@ static void fixed_sums(uint8_t *y, const struct mix__sums *s, const struct mix__
 {
     const struct fixed k = fixed_of(f);
     const float *scale = s->scale, *offset = s->offset;
-    const size_t n = s->n, whole = n - n % LANES;
+    const size_t n = s->n, rest = n % LANES, whole = n - rest;
+    const __mmask16 all = 0xffff, some = (__mmask16)((1u << rest) - 1);
     for (size_t r = 0; r < s->rows; r++, y += s->y_stride) {
         const int32_t *acc = s->acc + r * s->acc_stride;
         for (size_t i = 0; i < whole; i += LANES)
-            if (fixed_codes(y + i, acc + i, scale + i, offset + i, k))
+            if (fixed_codes(y + i, acc + i, scale + i, offset + i, k, all))
                 exact_codes(y + i, acc + i, scale + i, offset + i, LANES, f);
-        exact_codes(y + whole, acc + whole, scale + whole, offset + whole, n - whole, f);
+        if (rest && fixed_codes(y + whole, acc + whole, scale + whole, offset + whole, k, some))
+            exact_codes(y + whole, acc + whole, scale + whole, offset + whole, rest, f);
     }
 }
 

@@ -155,7 +155,7 @@ static void gather(const struct run *r, uint8_t *to, size_t place, size_t group)
     const struct mix__net_tensor *x = r->s->x;
     const int zero = r->s->conv.zero;
     const size_t c = (size_t)(x->c / op->groups), row = (size_t)op->kernel * c;
-    const int oh = (int)(place / (size_t)r->s->y->w), ow = (int)(place % (size_t)r->s->y->w);
+    const int oh = (int)place / r->s->y->w, ow = (int)place % r->s->y->w; /* quicker than 64 bits */
     const struct mix__taps rows = taps_at(op, x->h, oh), cols = taps_at(op, x->w, ow);
     const int top = oh * op->stride - op->pad, left = ow * op->stride - op->pad;
     const bool whole = op->groups == 1 && cols.to - cols.from == op->kernel;
@@ -262,9 +262,12 @@ static void run_depthwise(const struct run *r, int part, int parts)
     for (size_t i = from, n; i < to; i += n) {
         n = to - i < tile ? to - i : tile;
         bool inside = false; /* the place before, in the same row */
+        int oh = (int)(i / (size_t)r->s->y->w), ow = (int)(i % (size_t)r->s->y->w) - 1;
         for (size_t j = 0; j < n; j++) {
-            const int oh = (int)((i + j) / (size_t)r->s->y->w);
-            const int ow = (int)((i + j) % (size_t)r->s->y->w);
+            if (++ow == r->s->y->w) {
+                ow = 0;
+                oh++;
+            }
             const bool follows = inside && ow > 0;
             inside = is_inside(r, oh, ow);
             if (follows && inside)
