@@ -91,10 +91,11 @@ static void depthwise_pack_vnni(int8_t *to, const int8_t *codes, size_t n_taps, 
     }
 }
 
-static inline __m256i tap_at(const uint8_t *const *taps, size_t t, const struct mix__depthwise *d,
-                             size_t i, __mmask32 mask)
+/* part: not all 32 channels are there. */
+MIX__KERNEL_TEMPLATE __m256i tap_at(const uint8_t *tap, bool part, __mmask32 mask)
 {
-    return t < d->n_taps ? _mm256_maskz_loadu_epi8(mask, taps[t] + i) : _mm256_setzero_si256();
+    return part ? _mm256_maskz_loadu_epi8(mask, tap)
+                : _mm256_loadu_si256((const __m256i *)(const void *)tap);
 }
 
 static inline void add_taps(__m256i *sum, const __m256i *x, const int8_t *w)
@@ -112,31 +113,56 @@ static inline void add_taps(__m256i *sum, const __m256i *x, const int8_t *w)
             _mm256_loadu_si256((const __m256i *)(const void *)(w + v * VECTOR_BYTES)));
 }
 
-static inline void put_sums(int32_t *acc, const int32_t *start, __m256i sum, unsigned mask)
+MIX__KERNEL_TEMPLATE void put_sums(int32_t *acc, const int32_t *start, __m256i sum, bool part,
+                                   unsigned mask)
 {
-    const __mmask8 m = (__mmask8)mask;
+    const __mmask8 m = part ? (__mmask8)mask : 0xff;
     _mm256_mask_storeu_epi32(acc, m, _mm256_add_epi32(sum, _mm256_maskz_loadu_epi32(m, start)));
+}
+
+/* 32 channels from i on. */
+MIX__KERNEL_TEMPLATE void channels_of(size_t n_taps, bool part, int32_t *acc,
+                                      const uint8_t *const *taps, const int8_t *w, size_t i,
+                                      const struct mix__depthwise *d)
+{
+    const unsigned mask = part ? (1u << (d->c - i)) - 1 : ~0u;
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i sum[VECTORS] = { zero, zero, zero, zero };
+    for (size_t t = 0; t < n_taps; t += TAPS, w += VECTORS * VECTOR_BYTES) {
+        __m256i x[TAPS];
+        for (size_t k = 0; k < TAPS; k++)
+            x[k] = t + k < n_taps ? tap_at(taps[t + k] + i, part, mask) : zero;
+        add_taps(sum, x, w);
+    }
+    const int32_t *start = d->start + i;
+    acc += i;
+    put_sums(acc, start, _mm256_permute2x128_si256(sum[0], sum[1], 0x20), part, mask);
+    put_sums(acc + 8, start + 8, _mm256_permute2x128_si256(sum[2], sum[3], 0x20), part, mask >> 8);
+    put_sums(acc + 16, start + 16, _mm256_permute2x128_si256(sum[0], sum[1], 0x31), part,
+             mask >> 16);
+    put_sums(acc + 24, start + 24, _mm256_permute2x128_si256(sum[2], sum[3], 0x31), part,
+             mask >> 24);
+}
+
+/* 3x3 kernels have loops of a known length. */
+MIX__KERNEL_TEMPLATE void depthwise_as(size_t n_taps, int32_t *acc, const uint8_t *const *taps,
+                                       const int8_t *w, const struct mix__depthwise *d)
+{
+    const size_t block = CHANNELS * groups_of(n_taps) * TAPS;
+    size_t i = 0;
+    for (; i + CHANNELS <= d->c; i += CHANNELS, w += block)
+        channels_of(n_taps, false, acc, taps, w, i, d);
+    if (i < d->c)
+        channels_of(n_taps, true, acc, taps, w, i, d);
 }
 
 static void depthwise_vnni(int32_t *acc, const uint8_t *const *taps, const int8_t *w,
                            const struct mix__depthwise *d)
 {
-    for (size_t i = 0; i < d->c; i += CHANNELS, acc += CHANNELS) {
-        const unsigned mask = d->c - i < CHANNELS ? (1u << (d->c - i)) - 1 : ~0u;
-        __m256i sum[VECTORS] = { _mm256_setzero_si256(), _mm256_setzero_si256(),
-                                 _mm256_setzero_si256(), _mm256_setzero_si256() };
-        for (size_t t = 0; t < d->n_taps; t += TAPS, w += VECTORS * VECTOR_BYTES) {
-            __m256i x[TAPS];
-            for (size_t k = 0; k < TAPS; k++)
-                x[k] = tap_at(taps, t + k, d, i, mask);
-            add_taps(sum, x, w);
-        }
-        const int32_t *start = d->start + i;
-        put_sums(acc, start, _mm256_permute2x128_si256(sum[0], sum[1], 0x20), mask);
-        put_sums(acc + 8, start + 8, _mm256_permute2x128_si256(sum[2], sum[3], 0x20), mask >> 8);
-        put_sums(acc + 16, start + 16, _mm256_permute2x128_si256(sum[0], sum[1], 0x31), mask >> 16);
-        put_sums(acc + 24, start + 24, _mm256_permute2x128_si256(sum[2], sum[3], 0x31), mask >> 24);
-    }
+    if (d->n_taps == 9)
+        depthwise_as(9, acc, taps, w, d);
+    else
+        depthwise_as(d->n_taps, acc, taps, w, d);
 }
 
 void mix__kernels_products_vnni(struct mix__kernels *k)
