@@ -66,6 +66,21 @@ static inline void fixture_make(struct net_fixture *f, mix_ctx *owner,
     random_steps(f);
 }
 
+/* What tests of whole networks run: a quarter of the width, small images, few classes. */
+enum { SMALL_SIZE = 32, SMALL_CLASSES = 10, SMALL_PIXELS = SMALL_SIZE * SMALL_SIZE * 3 };
+
+static inline void fixture_make_small(struct net_fixture *f, mix_ctx *owner, const char *arch,
+                                      int bits)
+{
+    mix_zoo_options options;
+    mix_zoo_options_init(&options);
+    options.arch = arch;
+    options.width = 0.25;
+    options.size = SMALL_SIZE;
+    options.classes = SMALL_CLASSES;
+    fixture_make(f, owner, &options, bits, bits);
+}
+
 static inline mix_status fixture_lower(const struct net_fixture *f, struct mix__net **net)
 {
     static const float mean[3] = { 0.485f, 0.456f, 0.406f };

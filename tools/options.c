@@ -85,8 +85,7 @@ static const struct {
     { TAKES_EXPORT,
       { "onnx-types", KEY_ONNX_TYPES, "NAME", 0,
         "format onnx: native (weights of up to 4 bits in 4-bit types: small), int8 (8-bit types: "
-        "fast) "
-        "(default: native)",
+        "fast) (default: native)",
         0 } },
     { TAKES_EXPORT, { "out", KEY_OUT, "FILE", 0, "the file to write", 0 } },
     { TAKES_AGAINST,

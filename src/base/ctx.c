@@ -219,6 +219,14 @@ char *mix__strdup(mix_ctx *ctx, const char *text)
     return copy;
 }
 
+int mix__text_index(const char *text, const char *const *texts, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(text, texts[i]) == 0)
+            return (int)i;
+    return -1;
+}
+
 mix_status mix__grow(mix_ctx *ctx, void *array, size_t count, size_t *capacity, size_t size)
 {
     void *old, *new;

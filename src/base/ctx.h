@@ -37,6 +37,9 @@ void *mix__zalloc(mix_ctx *ctx, size_t n, size_t size);
 void mix__free(mix_ctx *ctx, void *block);
 char *mix__strdup(mix_ctx *ctx, const char *text);
 
+/* Where the text stands among n of them; -1: nowhere. */
+int mix__text_index(const char *text, const char *const *texts, size_t n);
+
 /* Grows *array (count elements of size bytes, *capacity of them allocated) to hold at least one
  * more. */
 MIX_CHECKED mix_status mix__grow(mix_ctx *ctx, void *array, size_t count, size_t *capacity,

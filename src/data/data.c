@@ -29,13 +29,10 @@ const char *mix_normalize_name(mix_normalize how)
 
 bool mix_normalize_parse(const char *name, mix_normalize *how)
 {
-    for (size_t i = 0; i < MIX_COUNT(normalize_names); i++) {
-        if (strcmp(normalize_names[i], name) == 0) {
-            *how = (mix_normalize)i;
-            return true;
-        }
-    }
-    return false;
+    const int index = mix__text_index(name, normalize_names, MIX_COUNT(normalize_names));
+    if (index >= 0)
+        *how = (mix_normalize)index;
+    return index >= 0;
 }
 
 static mix_status read_layout(mix_data *data)

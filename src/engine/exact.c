@@ -101,30 +101,24 @@ void mix__exact_prepare(struct mix__engine *e, const struct mix__step *s, const 
     mix__border_offsets(&x->border, x->border_offset, &layer);
 }
 
-static int class_of(const struct mix__exact *x, const struct mix__step *s, size_t row)
-{
-    const size_t place = row % ((size_t)s->out.h * (size_t)s->out.w);
-    return mix__border_class(&x->border, (int)(place / (size_t)s->out.w),
-                             (int)(place % (size_t)s->out.w));
-}
-
 /* Sums to values, rows [from, to): as long as the offsets are the same, in one go. */
 static void finish_rows(const struct mix__engine *e, const struct mix__step *s, size_t from,
                         size_t to)
 {
     static const struct mix__fake off;
     const struct mix__exact *x = &e->exacts[s->layer];
-    const size_t c = (size_t)s->out.c;
+    const size_t c = (size_t)s->out.c, places = (size_t)s->out.h * (size_t)s->out.w;
     struct mix__affine affine = { x->scale, x->offset, MIX__ACT_NONE };
-    for (size_t i = from, end = to; i < to; i = end) {
+    for (size_t i = from, n = to - from; i < to; i += n) {
         if (x->border_offset) {
-            const int class = class_of(x, s, i);
-            for (end = i + 1; end < to && class_of(x, s, end) == class;)
-                end++;
+            const size_t at = i % places, left = to - i;
+            int class;
+            n = mix__border_run(&x->border, at, left < places - at ? at + left : places, &class) -
+                at;
             affine.offset = x->border_offset + (size_t) class * c;
         }
         float *y = mix__engine_at(e, s->y) + i * c;
-        e->loops.norm_forward(y, y, end - i, c, &affine, &off);
+        e->loops.norm_forward(y, y, n, c, &affine, &off);
     }
 }
 

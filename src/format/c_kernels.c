@@ -1,3 +1,8 @@
+/*
+ * format/c_kernels.c - the functions of exported C, by the kind of operator that needs them. Not
+ * part of the library: c_write.c has this text in it and copies the sections that a network uses.
+ */
+
 /* ==== values ==== */
 enum { ACT_NONE, ACT_RELU, ACT_RELU6, ACT_HARDSWISH, ACT_HARDSIGMOID };
 

@@ -78,19 +78,14 @@ static mix_status measure(struct writer *w)
 
 /* ---- constants ------------------------------------------------------------------------------ */
 
-static void put_bytes(FILE *out, const char *name, size_t op, const uint8_t *bytes, size_t n)
+/* values: of so many bytes, 1 or 2. */
+static void put_wholes(FILE *out, const char *name, size_t op, const void *values, size_t bytes,
+                       size_t n)
 {
-    fprintf(out, "static const uint8_t %s%zu[%zu] = {", name, op, n);
+    fprintf(out, "static const uint%zu_t %s%zu[%zu] = {", 8 * bytes, name, op, n);
     for (size_t i = 0; i < n; i++)
-        fprintf(out, "%s%d,", i % 24 ? "" : "\n    ", bytes[i]);
-    fprintf(out, "\n};\n");
-}
-
-static void put_classes(FILE *out, const char *name, size_t op, const uint16_t *classes, int n)
-{
-    fprintf(out, "static const uint16_t %s%zu[%d] = {", name, op, n);
-    for (int i = 0; i < n; i++)
-        fprintf(out, "%s%d,", i % 24 ? "" : "\n    ", classes[i]);
+        fprintf(out, "%s%d,", i % 24 ? "" : "\n    ",
+                bytes == 1 ? ((const uint8_t *)values)[i] : ((const uint16_t *)values)[i]);
     fprintf(out, "\n};\n");
 }
 
@@ -112,8 +107,8 @@ static mix_status put_border(struct writer *w, const struct mix__net_op *op, siz
     float *offset;
     MIX_TRY(mix__border_of(&border, &offset, w->net, op));
     put_floats(w, "offset", i, offset, (size_t)border.n * (size_t)y->c);
-    put_classes(w->out, "row", i, border.row_class, y->h);
-    put_classes(w->out, "col", i, border.col_class, y->w);
+    put_wholes(w->out, "row", i, border.row_class, 2, (size_t)y->h);
+    put_wholes(w->out, "col", i, border.col_class, 2, (size_t)y->w);
     *col_classes = border.n_cols;
     mix__free(w->net->ctx, offset);
     mix__border_release(&border);
@@ -126,8 +121,8 @@ static mix_status put_conv(struct writer *w, const struct mix__net_op *op, size_
     const struct mix__net_tensor *x = &net->tensors[op->in[0]], *y = &net->tensors[op->out];
     const bool shifted = x->range == MIX_RANGE_SHIFTED;
     int cols = 1;
-    put_bytes(w->out, "weights", i, op->weights,
-              mix__packed_bytes(mix__net_weights(net, op), op->weight_bits));
+    put_wholes(w->out, "weights", i, op->weights, 1,
+               mix__packed_bytes(mix__net_weights(net, op), op->weight_bits));
     put_floats(w, "scale", i, op->scale, (size_t)y->c);
     if (shifted)
         MIX_TRY(put_border(w, op, i, &cols));
@@ -272,9 +267,9 @@ static mix_status put_source(struct writer *w)
 {
     fprintf(w->out,
             "/*\n * %s.c - the integer network %s, written by metamix.\n *\n"
-            " * %zu bytes of weights and %llu multiply-accumulates for an image.\n */\n"
+            " * %zu bytes of weights and %" PRIu64 " multiply-accumulates for an image.\n */\n"
             "#include \"%s.h\"\n\n#include <math.h>\n#include <stdint.h>\n\n",
-            w->name, w->net->name, w->weights, (unsigned long long)w->macs, w->name);
+            w->name, w->net->name, w->weights, w->macs, w->name);
     put_kernels(w);
     put_pixel_constants(w);
     for (size_t i = 0; i < w->net->n_ops; i++)

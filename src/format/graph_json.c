@@ -237,10 +237,8 @@ static mix_status read_node(mix_graph *g, size_t index, json_t *json)
     struct entry e = { .graph = g,
                        .json = json,
                        .name = json_string_value(json_object_get(json, "name")) };
-    size_t which = 0;
-    while (op && which < MIX_COUNT(op_names) && strcmp(op_names[which], op) != 0)
-        which++;
-    if (!op || which == MIX_COUNT(op_names) || !e.name || !*e.name)
+    const int which = op ? mix__text_index(op, op_names, MIX_COUNT(op_names)) : -1;
+    if (which < 0 || !e.name || !*e.name)
         return mix__fail(g->ctx, MIX_EFORMAT, "node %zu: name '%.64s', operator '%.64s'", index,
                          e.name ? e.name : "", op ? op : "");
     read_inputs(&e, (enum mix__op)which);

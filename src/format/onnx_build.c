@@ -23,6 +23,7 @@ void mix__onnx_build_begin(struct mix__onnx_build *b, mix_ctx *ctx)
 {
     *b = (struct mix__onnx_build){ .ctx = ctx };
     onnx__node_proto__init(&b->spare_node);
+    onnx__attribute_proto__init(&b->spare_attribute);
 }
 
 void mix__onnx_build_release(struct mix__onnx_build *b)
@@ -107,7 +108,7 @@ static Onnx__AttributeProto *attribute(struct mix__onnx_build *b, Onnx__NodeProt
 {
     Onnx__AttributeProto *a = mix__onnx_take(b, 1, sizeof *a);
     if (!a || !node->attribute)
-        return NULL;
+        return &b->spare_attribute;
     onnx__attribute_proto__init(a);
     a->name = (char *)name;
     a->has_type = 1;
@@ -120,8 +121,6 @@ void mix__onnx_set_int(struct mix__onnx_build *b, Onnx__NodeProto *node, const c
                        int64_t value)
 {
     Onnx__AttributeProto *a = attribute(b, node, name, ATTRIBUTE_INT);
-    if (!a)
-        return;
     a->has_i = 1;
     a->i = value;
 }
@@ -130,8 +129,6 @@ void mix__onnx_set_float(struct mix__onnx_build *b, Onnx__NodeProto *node, const
                          float value)
 {
     Onnx__AttributeProto *a = attribute(b, node, name, ATTRIBUTE_FLOAT);
-    if (!a)
-        return;
     a->has_f = 1;
     a->f = value;
 }
@@ -140,8 +137,6 @@ void mix__onnx_set_text(struct mix__onnx_build *b, Onnx__NodeProto *node, const 
                         const char *value)
 {
     Onnx__AttributeProto *a = attribute(b, node, name, ATTRIBUTE_STRING);
-    if (!a)
-        return;
     a->has_s = 1;
     a->s = (ProtobufCBinaryData){ strlen(value), (uint8_t *)value };
 }
@@ -151,7 +146,7 @@ void mix__onnx_set_ints(struct mix__onnx_build *b, Onnx__NodeProto *node, const 
 {
     Onnx__AttributeProto *a = attribute(b, node, name, ATTRIBUTE_INTS);
     int64_t *copy = mix__onnx_take(b, n, sizeof *copy);
-    if (!a || !copy)
+    if (!copy)
         return;
     memcpy(copy, values, n * sizeof *copy);
     a->ints = copy;
@@ -253,7 +248,7 @@ static mix_status write_packed(struct mix__onnx_build *b, const Onnx__ModelProto
 mix_status mix__onnx_build_write(struct mix__onnx_build *b, const struct mix__onnx_model *m,
                                  const char *path)
 {
-    static char producer[] = "metamix", qonnx[] = "qonnx.custom_op.general";
+    static char producer[] = "metamix", qonnx[] = MIX__ONNX_QONNX_DOMAIN;
     Onnx__GraphProto graph = ONNX__GRAPH_PROTO__INIT;
     Onnx__ModelProto model = ONNX__MODEL_PROTO__INIT;
     Onnx__OperatorSetIdProto sets[2] = { ONNX__OPERATOR_SET_ID_PROTO__INIT,

@@ -34,7 +34,10 @@ struct mix__onnx_build {
     bool failed;
     struct mix__onnx_list nodes, constants, notes;
     Onnx__NodeProto spare_node;
+    Onnx__AttributeProto spare_attribute;
 };
+
+#define MIX__ONNX_QONNX_DOMAIN "qonnx.custom_op.general"
 
 void mix__onnx_build_begin(struct mix__onnx_build *b, mix_ctx *ctx);
 void mix__onnx_build_release(struct mix__onnx_build *b);
@@ -57,7 +60,7 @@ void mix__onnx_set_ints(struct mix__onnx_build *b, Onnx__NodeProto *node, const 
                         const int64_t *values, size_t n);
 
 /* A constant of rank 0..4 (dims is copied); data in the type's own bytes, 4-bit types two to a
- * byte, the first one low: bytes long, the build's or static. Gives the name. */
+ * byte, the first one low: bytes long, alive as long as names. Gives the name. */
 const char *mix__onnx_put_constant(struct mix__onnx_build *b, const char *name,
                                    enum mix__onnx_type type, int rank, const int64_t *dims,
                                    const void *data, size_t bytes);

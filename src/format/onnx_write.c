@@ -6,9 +6,9 @@
  *
  *   native  QuantizeLinear Clip DequantizeLinear(1) | Conv with codes as weights | Mul scale, Add
  *           offset: sums are whole numbers, so the result is the integer runtime's bit for bit
- *   int8    QuantizeLinear Clip DequantizeLinear(step) | Conv with step_w[k] * code, int32 bias:
- * what runtimes fuse to integer convolutions; scale[k] = step * step_w[k] qonnx   Quant(step) |
- * Conv with Quant(step_w[k]), float bias
+ *   int8    QuantizeLinear Clip DequantizeLinear(step) | Conv with step_w[k] * code, bias in int32:
+ *           what runtimes fuse to integer convolutions; scale[k] = step * step_w[k]
+ *   qonnx   Quant(step) | Conv with Quant(step_w[k]), bias in float
  *
  * A shifted tensor's codes stand for step * code - shift. native has the offsets of model/border.h;
  * in the others the bias of a convolution without padding takes the shift off, else a Sub does, as
@@ -84,7 +84,7 @@ static const char *quant(struct writer *w, const char *name, const char *x, cons
     const char *width = mix__onnx_put_scalar(b, mix__onnx_text_of(b, "%s.bits", name), (float)bits);
     const char *out = mix__onnx_text_of(b, "%s.quant", name);
     Onnx__NodeProto *node = mix__onnx_put_node(b, "Quant", out, x, scale, zero, width, NULL);
-    static char domain[] = "qonnx.custom_op.general";
+    static char domain[] = MIX__ONNX_QONNX_DOMAIN;
     node->domain = domain;
     mix__onnx_set_int(b, node, "signed", is_signed);
     mix__onnx_set_int(b, node, "narrow", is_signed);
@@ -439,18 +439,16 @@ static void write_exact_conv(struct writer *w, const struct mix__net_op *op, con
     struct mix__onnx_build *b = &w->build;
     const bool shifted = w->net->tensors[op->in[0]].range == MIX_RANGE_SHIFTED;
     struct layer l = make_layer(w, op, 1);
-    float *scale = mix__onnx_take(b, l.channels, sizeof *scale);
-    for (size_t k = 0; scale && k < l.channels; k++) {
-        scale[k] = op->scale[k];
+    for (size_t k = 0; k < l.channels; k++)
         l.step[k] = 1;
-    }
     const char *weights = qdq_weights(w, name, &l, op->weight_bits);
     const char *sum = mix__onnx_text_of(b, "%s.sum", name);
     const char *scaled = mix__onnx_text_of(b, "%s.scaled", name);
     put_conv(w, op, sum, w->value[op->in[0]], weights, NULL);
-    mix__onnx_put_node(b, "Mul", scaled, sum, channel_constant(w, name, "scale", &l, scale), NULL);
+    mix__onnx_put_node(b, "Mul", scaled, sum, channel_constant(w, name, "scale", &l, op->scale),
+                       NULL);
     const char *offset =
-        shifted ? border_offset(w, op, name) : channel_constant(w, name, "offset", &l, l.bias);
+        shifted ? border_offset(w, op, name) : channel_constant(w, name, "offset", &l, op->offset);
     mix__onnx_put_node(b, "Add", name, scaled, offset, NULL);
 }
 

@@ -80,8 +80,8 @@ enum { POINT = 16, EDGE = 8, LANES = 16 };
 
 struct fixed {
     __m512 factor, low, high;
-    __m512i half,
-        near; /* what is added before the shift, and the bits of t that are 0 at an edge */
+    __m512i half; /* what is added before the shift                  */
+    __m512i near; /* the bits that are then all 0 at an edge, and there alone */
 };
 
 static struct fixed fixed_of(const struct mix__finish *f)

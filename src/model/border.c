@@ -29,6 +29,7 @@ mix_status mix__border_make(struct mix__border *b, mix_ctx *ctx, const struct mi
     const size_t rows = (size_t)s->oh, cols = (size_t)s->ow;
     *b = (struct mix__border){
         .ctx = ctx,
+        .ow = s->ow,
         .row_class = mix__alloc(ctx, rows, sizeof *b->row_class),
         .col_class = mix__alloc(ctx, cols, sizeof *b->col_class),
         .row_taps = mix__alloc(ctx, rows, sizeof *b->row_taps),
@@ -52,6 +53,23 @@ void mix__border_release(struct mix__border *b)
         mix__free(b->ctx, b->col_taps);
     }
     *b = (struct mix__border){ 0 };
+}
+
+static int class_of(const struct mix__border *b, size_t place)
+{
+    return b->row_class[place / (size_t)b->ow] * b->n_cols + b->col_class[place % (size_t)b->ow];
+}
+
+size_t mix__border_run(const struct mix__border *b, size_t from, size_t end, int *class)
+{
+    *class = 0;
+    if (b->n <= 1)
+        return end;
+    *class = class_of(b, from);
+    size_t i = from + 1;
+    while (i < end && class_of(b, i) == *class)
+        i++;
+    return i;
 }
 
 static int64_t sum_inside(const int32_t *tap_sum, int kernel, struct mix__taps rows,

@@ -33,7 +33,7 @@ struct mix__border_shape {
 
 struct mix__border {
     mix_ctx *ctx;
-    int n, n_cols;                         /* classes; of columns         */
+    int n, n_cols, ow;                     /* classes; of columns; places in a row */
     uint16_t *row_class, *col_class;       /* (oh), (ow)                  */
     struct mix__taps *row_taps, *col_taps; /* (n / n_cols), (n_cols)      */
 };
@@ -42,10 +42,9 @@ mix_status mix__border_make(struct mix__border *b, mix_ctx *ctx,
                             const struct mix__border_shape *shape) MIX_CHECKED;
 void mix__border_release(struct mix__border *b); /* also of zeros */
 
-static inline int mix__border_class(const struct mix__border *b, int row, int col)
-{
-    return b->row_class[row] * b->n_cols + b->col_class[col];
-}
+/* Places are numbered row by row. The class of place `from`, and the end of its run: the first
+ * place behind it of another class, at most `end`. Of zeros: class 0 and one run. */
+size_t mix__border_run(const struct mix__border *b, size_t from, size_t end, int *class);
 
 /* (n, channels) offset = plain offset - shift / step * scale * (sum of weight codes under the taps
  * inside), in double, rounded once. */

@@ -107,24 +107,15 @@ struct run {
     void *y;
 };
 
-static int class_of(const struct run *r, size_t place)
-{
-    const struct mix__border *border = &r->s->conv.border;
-    const size_t w = (size_t)r->s->y->w;
-    return border->n > 1 ? mix__border_class(border, (int)(place / w), (int)(place % w)) : 0;
-}
-
 /* Sums of places [from, from + n), channels [k, k + n_k), to values or codes: as long as the
  * offsets are the same, in one go. */
 static void finish(const struct run *r, size_t from, size_t n, size_t k, size_t n_k, size_t stride)
 {
     const struct mix__step_plan *s = r->s;
     const size_t channels = (size_t)s->y->c;
-    const bool one_class = s->conv.border.n <= 1;
     for (size_t i = 0, end; i < n; i = end) {
-        const int class = class_of(r, from + i);
-        for (end = one_class ? n : i + 1; end < n && class_of(r, from + end) == class;)
-            end++;
+        int class;
+        end = mix__border_run(&s->conv.border, from + i, from + n, &class) - from;
         const struct mix__sums sums = { .acc = r->scratch->sums + i * stride,
                                         .rows = end - i,
                                         .n = n_k,
@@ -232,11 +223,10 @@ static bool is_inside(const struct run *r, int oh, int ow)
            left + op->kernel <= r->s->x->w;
 }
 
-static void point_taps(const struct run *r, const uint8_t **tap, size_t place)
+static void point_taps(const struct run *r, const uint8_t **tap, int oh, int ow)
 {
     const struct mix__net_op *op = r->s->op;
     const struct mix__net_tensor *x = r->s->x;
-    const int oh = (int)(place / (size_t)r->s->y->w), ow = (int)(place % (size_t)r->s->y->w);
     const struct mix__taps rows = taps_at(op, x->h, oh), cols = taps_at(op, x->w, ow);
     const int top = oh * op->stride - op->pad, left = ow * op->stride - op->pad;
     const uint8_t *zeros = r->rt->zeros + r->s->conv.zero * r->rt->widest;
@@ -249,6 +239,30 @@ static void point_taps(const struct run *r, const uint8_t **tap, size_t place)
         }
 }
 
+/* A place of a depthwise layer and the pixels under its taps. */
+struct walk {
+    int oh, ow;
+    bool inside; /* the whole kernel; false before the first place */
+    const uint8_t **taps;
+};
+
+/* To the next place: inside the picture, taps move along a row. */
+static void step_on(const struct run *r, struct walk *w, const struct mix__depthwise *d)
+{
+    const size_t move = (size_t)r->s->op->stride * d->c;
+    const bool was_inside = w->inside;
+    if (++w->ow == r->s->y->w) {
+        w->ow = 0;
+        w->oh++;
+    }
+    w->inside = is_inside(r, w->oh, w->ow);
+    if (was_inside && w->inside && w->ow > 0)
+        for (size_t t = 0; t < d->n_taps; t++)
+            w->taps[t] += move;
+    else
+        point_taps(r, w->taps, w->oh, w->ow);
+}
+
 static void run_depthwise(const struct run *r, int part, int parts)
 {
     const struct mix__conv_plan *p = &r->s->conv;
@@ -256,26 +270,16 @@ static void run_depthwise(const struct run *r, int part, int parts)
     const size_t fit = MIX__TILE_SUMS / c, tile = fit < 1 ? 1 : fit < MIX__TILE ? fit : MIX__TILE;
     const struct mix__depthwise d = { (size_t)r->s->op->kernel * (size_t)r->s->op->kernel, c,
                                       p->runs, p->start };
-    const size_t move = (size_t)r->s->op->stride * c;
     size_t from, to;
     mix__part(places, tile, part, parts, &from, &to);
     for (size_t i = from, n; i < to; i += n) {
         n = to - i < tile ? to - i : tile;
-        bool inside = false; /* the place before, in the same row */
-        int oh = (int)(i / (size_t)r->s->y->w), ow = (int)(i % (size_t)r->s->y->w) - 1;
+        struct walk w = { .oh = (int)(i / (size_t)r->s->y->w),
+                          .ow = (int)(i % (size_t)r->s->y->w) - 1,
+                          .taps = r->scratch->taps };
         for (size_t j = 0; j < n; j++) {
-            if (++ow == r->s->y->w) {
-                ow = 0;
-                oh++;
-            }
-            const bool follows = inside && ow > 0;
-            inside = is_inside(r, oh, ow);
-            if (follows && inside)
-                for (size_t t = 0; t < d.n_taps; t++)
-                    r->scratch->taps[t] += move;
-            else
-                point_taps(r, r->scratch->taps, i + j);
-            r->rt->kernels.depthwise(r->scratch->sums + j * c, r->scratch->taps, p->weights, &d);
+            step_on(r, &w, &d);
+            r->rt->kernels.depthwise(r->scratch->sums + j * c, w.taps, p->weights, &d);
         }
         finish(r, i, n, 0, c, c);
     }

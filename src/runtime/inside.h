@@ -1,8 +1,8 @@
 /*
  * runtime/inside.h - the runtime's inside.
  *
- *   conv.c     convolutions and linear layers   basic.c   everything between floats
- *   runtime.c  opening, the walk over the operators   team.c   threads
+ *   conv.c     convolutions and linear layers         basic.c   everything between floats
+ *   runtime.c  opening, the walk over the operators   team.c    threads
  */
 #ifndef METAMIX_RUNTIME_INSIDE_H
 #define METAMIX_RUNTIME_INSIDE_H

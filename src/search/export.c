@@ -24,23 +24,19 @@ const char *mix_export_format_name(mix_export_format format)
 
 bool mix_export_format_parse(const char *name, mix_export_format *format)
 {
-    for (size_t i = 0; i < MIX_COUNT(format_names); i++)
-        if (strcmp(name, format_names[i]) == 0) {
-            *format = (mix_export_format)i;
-            return true;
-        }
-    return false;
+    const int index = mix__text_index(name, format_names, MIX_COUNT(format_names));
+    if (index >= 0)
+        *format = (mix_export_format)index;
+    return index >= 0;
 }
 
 bool mix_onnx_types_parse(const char *name, mix_onnx_types *types)
 {
     static const char *const names[] = { [MIX_ONNX_NATIVE] = "native", [MIX_ONNX_INT8] = "int8" };
-    for (size_t i = 0; i < MIX_COUNT(names); i++)
-        if (strcmp(name, names[i]) == 0) {
-            *types = (mix_onnx_types)i;
-            return true;
-        }
-    return false;
+    const int index = mix__text_index(name, names, MIX_COUNT(names));
+    if (index >= 0)
+        *types = (mix_onnx_types)index;
+    return index >= 0;
 }
 
 /* ---- from a checkpoint ---------------------------------------------------------------------- */

@@ -39,8 +39,6 @@ static void approach(const struct mix__average *a, float *average, const float *
 
 void mix__average_add(struct mix__average *a, const struct mix__state *state, int64_t step)
 {
-    const double early = (double)step / (double)(step + 9);
-    const float part = (float)(1.0 - (a->decay < early ? a->decay : early));
     if (a->decay == 0.0)
         return;
     if (step == 0) { /* exactly, whatever was there before */
@@ -48,6 +46,8 @@ void mix__average_add(struct mix__average *a, const struct mix__state *state, in
         memcpy(a->stats, state->stats, a->n_stats * sizeof *a->stats);
         return;
     }
+    const double early = (double)step / (double)(step + 9);
+    const float part = (float)(1.0 - (a->decay < early ? a->decay : early));
     approach(a, a->value, state->value, a->n, part);
     approach(a, a->stats, state->stats, a->n_stats, part);
 }

@@ -10,7 +10,7 @@
 #include "format/mix_file.h"
 #include "metamix/runtime.h"
 
-enum { SIZE = 32, CLASSES = 10, IMAGES = 3, PIXELS = SIZE * SIZE * 3 };
+enum { CLASSES = SMALL_CLASSES, IMAGES = 3, PIXELS = SMALL_PIXELS };
 
 /* Reads images from a file, writes logits to another. */
 static const char driver[] =
@@ -87,18 +87,12 @@ static void check_net(const char *arch, int bits)
 {
     struct net_fixture f;
     struct mix__net *net;
-    mix_zoo_options options;
     char what[64];
     float expected[IMAGES * CLASSES];
     float *images = malloc(IMAGES * PIXELS * sizeof *images);
     for (size_t i = 0; i < IMAGES * PIXELS; i++)
         images[i] = (float)mix__random_normal(5, (uint64_t)bits, i);
-    mix_zoo_options_init(&options);
-    options.arch = arch;
-    options.width = 0.25;
-    options.size = SIZE;
-    options.classes = CLASSES;
-    fixture_make(&f, ctx, &options, bits, bits);
+    fixture_make_small(&f, ctx, arch, bits);
     CHECK_OK(fixture_lower(&f, &net));
     CHECK_OK(mix__c_write(net, "net.c"));
     write_bytes("images", images, IMAGES * PIXELS * sizeof *images);
@@ -126,12 +120,8 @@ static void test_refusals(void **state)
 {
     struct net_fixture f;
     struct mix__net *net;
-    mix_zoo_options options;
     (void)state;
-    mix_zoo_options_init(&options);
-    options.width = 0.25;
-    options.size = SIZE;
-    fixture_make(&f, ctx, &options, 4, 4);
+    fixture_make_small(&f, ctx, "mobilenet_v2", 4);
     CHECK_OK(fixture_lower(&f, &net));
     static const char *const names[] = { "net.cpp", ".c", "9lives.c", "a b.c", "folder/", "c" };
     for (size_t i = 0; i < MIX_COUNT(names); i++)

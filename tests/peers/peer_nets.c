@@ -7,20 +7,12 @@
 
 #include "format/mix_file.h"
 
-enum { SIZE = 32, CLASSES = 10 };
-
 static void write_net(mix_ctx *ctx, const char *folder, const char *arch, int bits)
 {
     struct net_fixture f;
     struct mix__net *net;
-    mix_zoo_options options;
     char path[4096];
-    mix_zoo_options_init(&options);
-    options.arch = arch;
-    options.width = 0.25;
-    options.size = SIZE;
-    options.classes = CLASSES;
-    fixture_make(&f, ctx, &options, bits, bits);
+    fixture_make_small(&f, ctx, arch, bits);
     CHECK_OK(fixture_lower(&f, &net));
     snprintf(path, sizeof path, "%s/%s-w%da%d.mix", folder, arch, bits, bits);
     CHECK_OK(mix__mix_write(net, path));

@@ -8,7 +8,7 @@
 #include "format/mix_file.h"
 #include "metamix/runtime.h"
 
-enum { SIZE = 32, CLASSES = 10, BATCH = 4, PIXELS = SIZE * SIZE * 3 };
+enum { CLASSES = SMALL_CLASSES, BATCH = 4, PIXELS = SMALL_PIXELS };
 
 struct twin {
     struct mix__state *state;
@@ -113,17 +113,11 @@ static void check(mix_ctx *ctx, const char *arch, int bits, size_t *compared)
 {
     struct twin w = { 0 };
     struct net_fixture f;
-    mix_zoo_options options;
     float logits[BATCH * CLASSES];
     float *images = malloc(BATCH * PIXELS * sizeof *images);
     for (size_t i = 0; i < BATCH * PIXELS; i++)
         images[i] = (float)mix__random_normal(3, (uint64_t)bits, i);
-    mix_zoo_options_init(&options);
-    options.arch = arch;
-    options.width = 0.25;
-    options.size = SIZE;
-    options.classes = CLASSES;
-    fixture_make(&f, ctx, &options, bits, bits);
+    fixture_make_small(&f, ctx, arch, bits);
     const size_t layers = f.graph->n_layers;
     w.codes = calloc(layers, sizeof *w.codes);
     CHECK_OK(mix__state_new(&w.state, f.graph, &bits, 1, 1));
