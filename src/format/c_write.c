@@ -76,6 +76,16 @@ static mix_status measure(struct writer *w)
     return mix__arena_plan(&w->arena, net);
 }
 
+/* A name of a file's, made fit for a comment: nothing in it ends one. */
+static const char *plain(char to[MIX__NAME_MAX], const char *name)
+{
+    size_t i = 0;
+    for (; name[i] && i + 1 < MIX__NAME_MAX; i++)
+        to[i] = isprint((unsigned char)name[i]) && name[i] != '*' ? name[i] : '_';
+    to[i] = '\0';
+    return to;
+}
+
 /* ---- constants ------------------------------------------------------------------------------ */
 
 /* values: of so many bytes, 1 or 2. */
@@ -153,7 +163,8 @@ static mix_status put_op(struct writer *w, size_t i)
     const struct mix__net_tensor *x = &w->net->tensors[op->in[0]], *y = &w->net->tensors[op->out];
     const struct mix__bounds b =
         y->bits ? mix__bounds_activation(y->bits, y->range) : (struct mix__bounds){ 0 };
-    fprintf(w->out, "\n/* %zu: %s, %s */\n", i, op->name, kind_names[op->kind]);
+    char name[MIX__NAME_MAX];
+    fprintf(w->out, "\n/* %zu: %s, %s */\n", i, plain(name, op->name), kind_names[op->kind]);
     if (op->kind == MIX__NET_CONV)
         MIX_TRY(put_conv(w, op, i));
     if (op->kind == MIX__NET_MAXPOOL)
@@ -265,11 +276,12 @@ static void put_pixel_constants(struct writer *w)
 
 static mix_status put_source(struct writer *w)
 {
+    char network[MIX__NAME_MAX];
     fprintf(w->out,
             "/*\n * %s.c - the integer network %s, written by metamix.\n *\n"
             " * %zu bytes of weights and %" PRIu64 " multiply-accumulates for an image.\n */\n"
             "#include \"%s.h\"\n\n#include <math.h>\n#include <stdint.h>\n\n",
-            w->name, w->net->name, w->weights, w->macs, w->name);
+            w->name, plain(network, w->net->name), w->weights, w->macs, w->name);
     put_kernels(w);
     put_pixel_constants(w);
     for (size_t i = 0; i < w->net->n_ops; i++)
@@ -288,6 +300,7 @@ static mix_status put_header(struct writer *w)
 {
     const struct mix__net_tensor *x = &w->net->tensors[0];
     const char *name = w->name, *upper = w->upper;
+    char network[MIX__NAME_MAX];
     const int classes = w->net->tensors[w->net->output].c;
     fprintf(w->out,
             "/*\n * %s.h - the integer network %s, written by metamix.\n */\n"
@@ -295,8 +308,8 @@ static mix_status put_header(struct writer *w)
             "enum {\n    %s_HEIGHT = %d,\n    %s_WIDTH = %d,\n    %s_CHANNELS = %d,\n"
             "    %s_CLASSES = %d,\n    %s_ARENA_BYTES = %zu /* static memory, of %s.c */\n};\n\n"
             "extern const float %s_mean[%d], %s_deviation[%d];\n",
-            name, w->net->name, upper, upper, upper, x->h, upper, x->w, upper, x->c, upper, classes,
-            upper, w->arena.bytes + w->scratch, name, name, x->c, name, x->c);
+            name, plain(network, w->net->name), upper, upper, upper, x->h, upper, x->w, upper, x->c,
+            upper, classes, upper, w->arena.bytes + w->scratch, name, name, x->c, name, x->c);
     if (w->net->class_names)
         fprintf(w->out, "extern const char *const %s_class_names[%d];\n", name, classes);
     fprintf(

@@ -129,6 +129,10 @@ static void test_refusals(void **state)
     CHECK_FAILS(ctx, mix__c_write(net, "missing/net.c"), MIX_EIO, "missing/net.h");
     CHECK_OK(mix__c_write(net, "mobile-net.v2.c"));
     shell("grep -q 'void mobile_net_v2_run(' %s", "mobile-net.v2.h");
+    strcpy(net->ops[0].name, "a*/#error b"); /* a file's names do not leave their comments */
+    strcpy(net->name, "c*/#error\nd");
+    CHECK_OK(mix__c_write(net, "net.c"));
+    shell(MIX_TEST_CC " -std=c11 -Wall -Werror -c %s", "net.c");
     mix__net_free(net);
     fixture_release(&f);
 }
