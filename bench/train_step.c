@@ -241,7 +241,7 @@ static mix_status one_step(struct job *j, enum kind kind)
 static mix_status job_new(struct job *j, mix_ctx *ctx, const mix_graph *g, int batch)
 {
     MIX_TRY(mix__state_new(&j->state, g, candidates, (int)MIX_COUNT(candidates), 1));
-    MIX_TRY(mix__engine_new(&j->engine, j->state, batch, true));
+    MIX_TRY(mix__engine_new(&j->engine, j->state, batch, true, MIX__DTYPE_F32));
     const struct mix__optimizer_options adam = { .kind = MIX__ADAM };
     MIX_TRY(mix__optimizer_init(&j->adam, ctx, j->state->n, &adam));
     j->range = (struct mix__range){ 0, j->state->n, 5e-6f, -INFINITY };

@@ -8,9 +8,11 @@
 #include "engine/inside.h"
 
 /* y or dx = x or dy * mask / (1 - rate); the mask is drawn again in the backward pass. */
-static void dropout(const struct mix__engine *e, const struct mix__step *s, float *to,
-                    const float *from, bool accumulate)
+static void dropout(const struct mix__engine *e, const struct mix__step *s, int to_buffer,
+                    int from_buffer, bool accumulate)
 {
+    const struct mix__values to = mix__engine_at(e, to_buffer),
+                             from = mix__engine_at(e, from_buffer);
     const size_t n = mix__rows(e, &s->in) * (size_t)s->in.c;
     const double rate = e->pass.dropout ? s->node->rate : 0.0;
     const float scale = (float)(1.0 / (1.0 - rate));
@@ -18,75 +20,103 @@ static void dropout(const struct mix__engine *e, const struct mix__step *s, floa
 #pragma omp parallel for schedule(static)
     for (size_t i = 0; i < n; i++) {
         const bool keep = rate == 0.0 || mix__random_uniform(e->pass.seed, stream, i) >= rate;
-        const float v = keep ? from[i] * scale : 0.0f;
-        to[i] = accumulate ? to[i] + v : v;
+        const float v = keep ? mix__values_get(from, i) * scale : 0.0f;
+        mix__values_put(to, i, accumulate ? mix__values_get(to, i) + v : v);
     }
 }
 
-/* to = a + b, or to = a when b is NULL; in parallel. */
-static void add(const struct mix__engine *e, float *to, const float *a, const float *b, size_t n)
+/* to = a + b, or to = a when two is false; in parallel. */
+static void add(const struct mix__engine *e, struct mix__values to, struct mix__values a,
+                struct mix__values b, bool two, size_t n)
 {
 #pragma omp parallel for schedule(static)
-    for (int group = 0; group < MIX__GROUPS; group++) {
+    for (int group = 0; group < MIX__PARTS; group++) {
         const size_t from = mix__group_row(n, group), count = mix__group_row(n, group + 1) - from;
-        if (b)
-            e->loops.add(to + from, a + from, b + from, count);
+        const struct mix__values part = mix__values_from(to, from), one = mix__values_from(a, from);
+        if (two)
+            e->loops.add(part, one, mix__values_from(b, from), count);
         else
-            memcpy(to + from, a + from, count * sizeof *to);
+            e->loops.act_forward(part, one, count, MIX__ACT_NONE);
     }
 }
 
 static void add_backward(const struct mix__engine *e, const struct mix__step *s)
 {
     const size_t n = mix__rows(e, &s->out) * (size_t)s->out.c;
-    const float *dy = mix__engine_at(e, s->dy);
+    const struct mix__values dy = mix__engine_at(e, s->dy);
     for (int k = 0; k < 2; k++) {
         if (s->dx[k] == s->dy)
             continue; /* shares the gradient's place */
-        float *dx = mix__engine_at(e, s->dx[k]);
-        add(e, dx, dy, s->accumulate[k] ? dx : NULL, n);
+        const struct mix__values dx = mix__engine_at(e, s->dx[k]);
+        add(e, dx, dy, dx, s->accumulate[k], n);
     }
 }
 
-static void gate_forward(const struct mix__engine *e, const struct mix__step *s, float *y,
-                         const float *x)
+static void gate_forward(const struct mix__engine *e, const struct mix__step *s)
 {
-    const float *gate = mix__engine_at(e, s->x[1]);
+    const struct mix__values x = mix__engine_at(e, s->x[0]), y = mix__engine_at(e, s->y);
+    const float *gate = mix__engine_floats(e, s->x[1]);
     const size_t c = (size_t)s->in.c, pixels = (size_t)s->in.h * s->in.w;
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < e->plan.batch; n++) {
         const size_t at = (size_t)n * pixels * c;
-        e->loops.gate_forward(y + at, x + at, gate + (size_t)n * c, pixels, c);
+        e->loops.gate_forward(mix__values_from(y, at), mix__values_from(x, at),
+                              gate + (size_t)n * c, pixels, c);
     }
 }
 
 static void gate_backward(const struct mix__engine *e, const struct mix__step *s)
 {
-    const float *dy = mix__engine_at(e, s->dy), *x = mix__engine_at(e, s->x[0]);
-    const float *gate = mix__engine_at(e, s->x[1]);
-    float *dx = mix__engine_at(e, s->dx[0]), *dgate = mix__engine_at(e, s->dx[1]);
+    const struct mix__values dy = mix__engine_at(e, s->dy), x = mix__engine_at(e, s->x[0]);
+    const struct mix__values dx = mix__engine_at(e, s->dx[0]);
+    const float *gate = mix__engine_floats(e, s->x[1]);
+    float *dgate = mix__engine_floats(e, s->dx[1]);
     const size_t c = (size_t)s->in.c, pixels = (size_t)s->in.h * s->in.w;
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < e->plan.batch; n++) {
         const size_t at = (size_t)n * pixels * c, row = (size_t)n * c;
         if (!s->accumulate[1])
             memset(dgate + row, 0, c * sizeof *dgate);
-        e->loops.gate_backward(dx + at, dgate + row, dy + at, x + at, gate + row, pixels, c,
-                               s->accumulate[0]);
+        e->loops.gate_backward(mix__values_from(dx, at), dgate + row, mix__values_from(dy, at),
+                               mix__values_from(x, at), gate + row, pixels, c, s->accumulate[0]);
+    }
+}
+
+static void act_forward(const struct mix__engine *e, const struct mix__step *s)
+{
+    const size_t n = mix__rows(e, &s->out) * (size_t)s->out.c;
+    const struct mix__values x = mix__engine_at(e, s->x[0]), y = mix__engine_at(e, s->y);
+#pragma omp parallel for schedule(static)
+    for (int group = 0; group < MIX__PARTS; group++) {
+        const size_t from = mix__group_row(n, group);
+        e->loops.act_forward(mix__values_from(y, from), mix__values_from(x, from),
+                             mix__group_row(n, group + 1) - from, s->act);
+    }
+}
+
+static void act_backward(const struct mix__engine *e, const struct mix__step *s)
+{
+    const size_t n = mix__rows(e, &s->out) * (size_t)s->out.c;
+    const struct mix__values x = mix__engine_at(e, s->x[0]), dx = mix__engine_at(e, s->dx[0]);
+    const struct mix__values dy = mix__engine_at(e, s->dy);
+#pragma omp parallel for schedule(static)
+    for (int group = 0; group < MIX__PARTS; group++) {
+        const size_t from = mix__group_row(n, group);
+        e->loops.act_backward(mix__values_from(dx, from), mix__values_from(dy, from),
+                              mix__values_from(x, from), mix__group_row(n, group + 1) - from,
+                              s->accumulate[0], s->act);
     }
 }
 
 void mix__basic_forward(struct mix__engine *e, const struct mix__step *s)
 {
-    const float *x = mix__engine_at(e, s->x[0]);
-    float *y = mix__engine_at(e, s->y);
-    const size_t n = mix__rows(e, &s->out) * (size_t)s->out.c;
     switch (s->kind) {
     case MIX__STEP_ADD:
-        add(e, y, x, mix__engine_at(e, s->x[1]), n);
+        add(e, mix__engine_at(e, s->y), mix__engine_at(e, s->x[0]), mix__engine_at(e, s->x[1]),
+            true, mix__rows(e, &s->out) * (size_t)s->out.c);
         break;
     case MIX__STEP_GATE:
-        gate_forward(e, s, y, x);
+        gate_forward(e, s);
         break;
     case MIX__STEP_MAXPOOL:
         mix__maxpool_forward(e, s);
@@ -95,17 +125,16 @@ void mix__basic_forward(struct mix__engine *e, const struct mix__step *s)
         mix__avgpool_forward(e, s);
         break;
     case MIX__STEP_DROPOUT:
-        dropout(e, s, y, x, false);
+        dropout(e, s, s->y, s->x[0], false);
         break;
     default:
         assert(s->kind == MIX__STEP_ACT);
-        e->loops.act_forward(y, x, n, s->act);
+        act_forward(e, s);
     }
 }
 
 void mix__basic_backward(struct mix__engine *e, const struct mix__step *s)
 {
-    const size_t n = mix__rows(e, &s->out) * (size_t)s->out.c;
     switch (s->kind) {
     case MIX__STEP_ADD:
         add_backward(e, s);
@@ -120,11 +149,10 @@ void mix__basic_backward(struct mix__engine *e, const struct mix__step *s)
         mix__avgpool_backward(e, s);
         break;
     case MIX__STEP_DROPOUT:
-        dropout(e, s, mix__engine_at(e, s->dx[0]), mix__engine_at(e, s->dy), s->accumulate[0]);
+        dropout(e, s, s->dx[0], s->dy, s->accumulate[0]);
         break;
     default:
         assert(s->kind == MIX__STEP_ACT);
-        e->loops.act_backward(mix__engine_at(e, s->dx[0]), mix__engine_at(e, s->dy),
-                              mix__engine_at(e, s->x[0]), n, s->accumulate[0], s->act);
+        act_backward(e, s);
     }
 }

@@ -5,13 +5,18 @@
  * reorders between layers, and our own loops read the same memory. Weights are in the layout that
  * each primitive likes best and are packed when they change, not when they are used.
  *
- * Two cases leave oneDNN's convolutions: depthwise layers run on our loops (its backward-weights
- * pass takes most of a small image's step), and the weight gradient of a 1x1 convolution is one
- * matrix product, dw (k, c) = dy (m, k)^T x (m, c), by oneDNN's sgemm.
+ * Three kinds of layers:
+ *   depthwise   our loops, float32 (oneDNN's backward-weights takes most of a small image's step)
+ *   pointwise   1x1 with stride 1, and linear: matrix products over pixels,
+ *                 y (m, k) = x (m, c) w^T,  dx (m, c) = dy (m, k) w,  dw (k, c) = dy^T x
+ *   dense       anything else: convolution primitives over whole images
+ * Primitives are made for one tile and one thread; threads run them side by side, each with memory
+ * objects of its own.
  */
 #include "engine/conv.h"
 
 #include <dnnl.h>
+#include <omp.h>
 #include <string.h>
 
 #include "base/ctx.h"
@@ -24,26 +29,30 @@
                              (int)dnnl_status_);                                                   \
     } while (0)
 
-/* Depthwise sums over images are kept in this many parts, whatever the number of threads, so that
- * the order of additions is fixed. */
-enum { DW_PARTS = 16 };
-
 struct mix__backend {
     mix_ctx *ctx;
+    int threads;
     dnnl_engine_t engine;
     dnnl_stream_t stream;
-    void *scratch;
-    size_t scratch_size;
+    char *scratch; /* (thread, scratch_size)                                      */
+    char *sums;    /* (thread, 2, sums_size): a layer's weight gradient, and one tile's */
+    size_t scratch_size, sums_size;
 };
 
 enum pass { FORWARD, BACKWARD_DATA, BACKWARD_WEIGHTS, PASSES };
+enum kind { DENSE, POINTWISE, DEPTHWISE };
 
-/* One primitive with its memory objects; weights (or their gradient) sit in `packed` in the
- * primitive's own layout. */
+/* The memory objects of one thread. */
+struct handles {
+    dnnl_memory_t x, y, w, bias, scratch;
+};
+
+/* One primitive; weights sit in `packed` in the primitive's own layout. */
 struct primitive {
     dnnl_primitive_t run;
-    dnnl_memory_t x, y, bias, scratch;
-    dnnl_memory_t packed;
+    struct handles *thread;   /* (threads); w is used for BACKWARD_WEIGHTS */
+    dnnl_memory_t packed;     /* weights, or their gradient in sums        */
+    dnnl_memory_t plain;      /* the same as (k, c / groups, r, s)         */
     dnnl_primitive_t reorder; /* plain -> packed; for BACKWARD_WEIGHTS packed -> plain */
     void *packed_data;
     size_t packed_size;
@@ -53,20 +62,22 @@ struct mix__conv {
     struct mix__backend *backend;
     const struct mix__loops *loops;
     struct mix__conv_dims d;
-    bool depthwise, product; /* product: the weight gradient is an sgemm */
-    dnnl_memory_t plain;     /* weights as (k, c / groups, r, s)         */
+    enum kind kind;
+    struct mix__conv_types types;
+    struct mix__tile_shape shape; /* POINTWISE: n h w pixels as one image's rows */
+    struct mix__tiling tiling;
     struct primitive p[PASSES];
     float *dw_packed; /* depthwise: (r, s, c)                     */
-    float *dw_parts;  /* depthwise gradient: (DW_PARTS, r, s, c)  */
 };
 
-mix_status mix__backend_new(struct mix__backend **out, mix_ctx *ctx)
+mix_status mix__backend_new(struct mix__backend **out, mix_ctx *ctx, int threads)
 {
     *out = NULL;
     struct mix__backend *b = mix__zalloc(ctx, 1, sizeof *b);
     if (!b)
         return MIX_ENOMEM;
     b->ctx = ctx;
+    b->threads = threads;
     if (dnnl_engine_create(&b->engine, dnnl_cpu, 0) != dnnl_success ||
         dnnl_stream_create(&b->stream, b->engine, dnnl_stream_default_flags) != dnnl_success) {
         mix__backend_free(b);
@@ -85,68 +96,166 @@ void mix__backend_free(struct mix__backend *b)
     if (b->engine)
         dnnl_engine_destroy(b->engine);
     mix__free(b->ctx, b->scratch);
+    mix__free(b->ctx, b->sums);
     mix__free(b->ctx, b);
 }
 
-static void need_scratch(struct mix__backend *b, size_t bytes)
+static void need(size_t *size, size_t bytes)
 {
-    if (bytes > b->scratch_size)
-        b->scratch_size = bytes;
+    bytes = (bytes + MIX_ALIGN - 1) / MIX_ALIGN * MIX_ALIGN;
+    if (bytes > *size)
+        *size = bytes;
 }
 
 mix_status mix__backend_ready(struct mix__backend *b)
 {
-    if (b->scratch_size == 0 || b->scratch)
-        return MIX_OK;
-    b->scratch = mix__alloc(b->ctx, b->scratch_size, 1);
-    return b->scratch ? MIX_OK : MIX_ENOMEM;
+    if (!b->scratch)
+        b->scratch = mix__alloc(b->ctx, b->scratch_size * (size_t)b->threads + 1, 1);
+    if (!b->sums)
+        b->sums = mix__alloc(b->ctx, b->sums_size * (size_t)b->threads * 2 + 1, 1);
+    return b->scratch && b->sums ? MIX_OK : MIX_ENOMEM;
 }
 
 size_t mix__backend_scratch(const struct mix__backend *b)
 {
-    return b->scratch_size;
+    return (b->scratch_size + 2 * b->sums_size) * (size_t)b->threads;
+}
+
+/* which 0: the sum of a thread's tiles, 1: the tile's own. */
+static float *sums_of(const struct mix__backend *b, int thread, int which)
+{
+    return (float *)(void *)(b->sums + (2 * (size_t)thread + (size_t)which) * b->sums_size);
 }
 
 size_t mix__conv_packed(const struct mix__conv *c)
 {
-    if (c->depthwise)
-        return sizeof(float) * (size_t)(c->d.kernel * c->d.kernel * c->d.c) *
-               (c->dw_parts ? 1 + DW_PARTS : 1);
-    size_t sum = 0;
-    for (int i = 0; i < PASSES; i++)
-        sum += c->p[i].packed_size;
-    return sum;
+    if (c->kind == DEPTHWISE)
+        return sizeof(float) * (size_t)(c->d.kernel * c->d.kernel * c->d.c);
+    return c->p[FORWARD].packed_size + c->p[BACKWARD_DATA].packed_size;
+}
+
+struct mix__conv_types mix__conv_types(const struct mix__conv *c)
+{
+    return c->types;
+}
+
+const struct mix__tiling *mix__conv_tiling(const struct mix__conv *c)
+{
+    return &c->tiling;
+}
+
+struct mix__tile mix__conv_tile(const struct mix__conv *c, int index)
+{
+    return mix__tile_at(&c->tiling, &c->shape, index);
+}
+
+size_t mix__conv_x_pixels(const struct mix__conv *c, int image, int row)
+{
+    return ((size_t)image * c->shape.h + row) * c->shape.w;
+}
+
+size_t mix__conv_y_pixels(const struct mix__conv *c, int image, int row)
+{
+    return ((size_t)image * c->shape.oh + row) * c->shape.ow;
 }
 
 /* ---- planning ------------------------------------------------------------------------------- */
 
 struct descs {
-    dnnl_memory_desc_t x, y, w_any, w_plain, bias;
+    dnnl_memory_desc_t x, y, w, plain, bias;
 };
 
-static mix_status make_descs(mix_ctx *ctx, const struct mix__conv_dims *d, struct descs *m)
+static dnnl_data_type_t data_type(enum mix__dtype dtype)
 {
-    const dnnl_dims_t x = { d->n, d->c, d->h, d->w }, y = { d->n, d->k, d->oh, d->ow };
+    return dtype == MIX__DTYPE_BF16 ? dnnl_bf16 : dnnl_f32;
+}
+
+/* What the pass reads and writes on the image's side and the output's side. */
+static enum mix__dtype x_type(const struct mix__conv *c, enum pass pass)
+{
+    return pass == BACKWARD_DATA ? c->types.dx : c->types.operand;
+}
+
+static enum mix__dtype y_type(const struct mix__conv *c, enum pass pass)
+{
+    return pass == FORWARD ? c->types.y : c->types.operand;
+}
+
+static mix_status dense_descs(const struct mix__conv *c, enum pass pass, struct descs *m)
+{
+    mix_ctx *ctx = c->backend->ctx;
+    const struct mix__conv_dims *d = &c->d;
+    const int n = c->tiling.images;
+    const dnnl_dims_t x = { n, d->c, d->h, d->w }, y = { n, d->k, d->oh, d->ow };
     const dnnl_dims_t dense = { d->k, d->c, d->kernel, d->kernel };
     const dnnl_dims_t grouped = { d->groups, d->k / d->groups, d->c / d->groups, d->kernel,
                                   d->kernel };
     const dnnl_dims_t bias = { d->k };
     const bool is_grouped = d->groups > 1;
     const int rank = is_grouped ? 5 : 4;
-    DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->x, 4, x, dnnl_f32, dnnl_nhwc));
-    DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->y, 4, y, dnnl_f32, dnnl_nhwc));
-    DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->w_any, rank, is_grouped ? grouped : dense,
-                                               dnnl_f32, dnnl_format_tag_any));
-    DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->w_plain, rank, is_grouped ? grouped : dense,
+    const dnnl_data_type_t w = pass == BACKWARD_WEIGHTS ? dnnl_f32 : data_type(c->types.operand);
+    DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->x, 4, x, data_type(x_type(c, pass)), dnnl_nhwc));
+    DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->y, 4, y, data_type(y_type(c, pass)), dnnl_nhwc));
+    DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->w, rank, is_grouped ? grouped : dense, w,
+                                               dnnl_format_tag_any));
+    DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->plain, rank, is_grouped ? grouped : dense,
                                                dnnl_f32, is_grouped ? dnnl_goihw : dnnl_oihw));
     DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->bias, 1, bias, dnnl_f32, dnnl_x));
     return MIX_OK;
 }
 
-static mix_status make_memory(mix_ctx *ctx, dnnl_memory_t *out, dnnl_engine_t engine,
-                              const dnnl_memory_desc_t *desc)
+/* x and y are the product's source and result, whatever their roles in the pass; w its weights. */
+static mix_status product_descs(const struct mix__conv *c, enum pass pass, struct descs *m)
 {
-    DNNL_TRY(ctx, dnnl_memory_create(out, desc, engine, DNNL_MEMORY_NONE));
+    mix_ctx *ctx = c->backend->ctx;
+    const int rows = c->shape.h / c->tiling.bands;
+    const dnnl_dims_t x = { rows, c->d.c }, y = { rows, c->d.k }, y_turned = { c->d.k, rows };
+    const dnnl_dims_t w = { c->d.c, c->d.k }, w_turned = { c->d.k, c->d.c }, bias = { 1, c->d.k };
+    const dnnl_data_type_t operand = data_type(c->types.operand);
+    const dnnl_data_type_t tx = data_type(x_type(c, pass)), ty = data_type(y_type(c, pass));
+    DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->bias, 2, bias, dnnl_f32, dnnl_ab));
+    switch (pass) {
+    case FORWARD:
+        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->x, 2, x, tx, dnnl_ab));
+        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->w, 2, w, operand, dnnl_format_tag_any));
+        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->y, 2, y, ty, dnnl_ab));
+        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->plain, 2, w, dnnl_f32, dnnl_ba));
+        return MIX_OK;
+    case BACKWARD_DATA:
+        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->x, 2, x, tx, dnnl_ab));
+        DNNL_TRY(ctx,
+                 dnnl_memory_desc_init_by_tag(&m->w, 2, w_turned, operand, dnnl_format_tag_any));
+        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->y, 2, y, ty, dnnl_ab));
+        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->plain, 2, w_turned, dnnl_f32, dnnl_ab));
+        return MIX_OK;
+    default:
+        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->y, 2, y_turned, ty, dnnl_ba));
+        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->x, 2, x, tx, dnnl_ab));
+        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->w, 2, w_turned, dnnl_f32, dnnl_ab));
+        m->plain = m->w;
+        return MIX_OK;
+    }
+}
+
+static mix_status make_handles(struct mix__conv *c, enum pass pass, const struct descs *m,
+                               const dnnl_memory_desc_t *w, const dnnl_memory_desc_t *scratch)
+{
+    struct mix__backend *b = c->backend;
+    struct primitive *p = &c->p[pass];
+    p->thread = mix__zalloc(b->ctx, (size_t)b->threads, sizeof *p->thread);
+    if (!p->thread)
+        return MIX_ENOMEM;
+    for (int t = 0; t < b->threads; t++) {
+        struct handles *h = &p->thread[t];
+        DNNL_TRY(b->ctx, dnnl_memory_create(&h->x, &m->x, b->engine, DNNL_MEMORY_NONE));
+        DNNL_TRY(b->ctx, dnnl_memory_create(&h->y, &m->y, b->engine, DNNL_MEMORY_NONE));
+        DNNL_TRY(b->ctx, dnnl_memory_create(&h->scratch, scratch, b->engine, DNNL_MEMORY_NONE));
+        if (pass == FORWARD && c->d.bias)
+            DNNL_TRY(b->ctx, dnnl_memory_create(&h->bias, &m->bias, b->engine, DNNL_MEMORY_NONE));
+        if (pass == BACKWARD_WEIGHTS)
+            DNNL_TRY(b->ctx, dnnl_memory_create(&h->w, w, b->engine, DNNL_MEMORY_NONE));
+    }
+    need(&b->scratch_size, dnnl_memory_desc_get_size(scratch));
     return MIX_OK;
 }
 
@@ -157,39 +266,40 @@ static mix_status realise(struct mix__conv *c, enum pass pass, dnnl_primitive_de
 {
     struct mix__backend *b = c->backend;
     struct primitive *p = &c->p[pass];
-    const dnnl_memory_desc_t *w = dnnl_primitive_desc_query_md(
-        desc, pass == BACKWARD_WEIGHTS ? dnnl_query_diff_weights_md : dnnl_query_weights_md, 0);
-    const dnnl_memory_desc_t *scratch =
-        dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0);
-
+    const bool gradient = pass == BACKWARD_WEIGHTS;
+    const dnnl_memory_desc_t *w =
+        gradient && c->kind == POINTWISE
+            ? &m->w
+            : dnnl_primitive_desc_query_md(
+                  desc, gradient ? dnnl_query_diff_weights_md : dnnl_query_weights_md, 0);
     DNNL_TRY(b->ctx, dnnl_primitive_create(&p->run, desc));
-    MIX_TRY(make_memory(b->ctx, &p->x, b->engine, &m->x));
-    MIX_TRY(make_memory(b->ctx, &p->y, b->engine, &m->y));
-    if (pass == FORWARD && c->d.bias)
-        MIX_TRY(make_memory(b->ctx, &p->bias, b->engine, &m->bias));
-    MIX_TRY(make_memory(b->ctx, &p->scratch, b->engine, scratch));
-    need_scratch(b, dnnl_memory_desc_get_size(scratch));
-
+    MIX_TRY(make_handles(c, pass, m, w,
+                         dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0)));
     p->packed_size = dnnl_memory_desc_get_size(w);
-    p->packed_data = mix__zalloc(b->ctx, p->packed_size, 1); /* zero: padded channels are read */
-    if (!p->packed_data)
-        return MIX_ENOMEM;
-    DNNL_TRY(b->ctx, dnnl_memory_create(&p->packed, w, b->engine, p->packed_data));
-
-    const bool unpack = pass == BACKWARD_WEIGHTS;
+    if (gradient) {
+        need(&b->sums_size, p->packed_size);
+    } else {
+        p->packed_data = mix__zalloc(b->ctx, p->packed_size, 1); /* zero: padding is read */
+        if (!p->packed_data)
+            return MIX_ENOMEM;
+    }
+    DNNL_TRY(b->ctx, dnnl_memory_create(&p->packed, w, b->engine,
+                                        gradient ? DNNL_MEMORY_NONE : p->packed_data));
+    DNNL_TRY(b->ctx, dnnl_memory_create(&p->plain, &m->plain, b->engine, DNNL_MEMORY_NONE));
     dnnl_primitive_desc_t reorder;
     DNNL_TRY(b->ctx,
-             dnnl_reorder_primitive_desc_create(&reorder, unpack ? w : &m->w_plain, b->engine,
-                                                unpack ? &m->w_plain : w, b->engine, NULL));
+             dnnl_reorder_primitive_desc_create(&reorder, gradient ? w : &m->plain, b->engine,
+                                                gradient ? &m->plain : w, b->engine, NULL));
     const dnnl_status_t status = dnnl_primitive_create(&p->reorder, reorder);
     dnnl_primitive_desc_destroy(reorder);
     DNNL_TRY(b->ctx, status);
     return MIX_OK;
 }
 
-static mix_status plan_pass(struct mix__conv *c, enum pass pass, const struct descs *m,
-                            dnnl_primitive_attr_t attr, dnnl_primitive_desc_t hint,
-                            dnnl_primitive_desc_t *desc)
+/* The forward descriptor that the backward ones take as a hint has the operands' type all over. */
+static mix_status dense_desc(struct mix__conv *c, enum pass pass, const struct descs *m,
+                             dnnl_primitive_attr_t attr, dnnl_primitive_desc_t hint,
+                             dnnl_primitive_desc_t *desc)
 {
     mix_ctx *ctx = c->backend->ctx;
     const dnnl_dims_t strides = { c->d.stride, c->d.stride }, pad = { c->d.pad, c->d.pad };
@@ -198,53 +308,104 @@ static mix_status plan_pass(struct mix__conv *c, enum pass pass, const struct de
     switch (pass) {
     case FORWARD:
         DNNL_TRY(ctx, dnnl_convolution_forward_desc_init(
-                          &op, dnnl_forward_training, dnnl_convolution_direct, &m->x, &m->w_any,
+                          &op, dnnl_forward_training, dnnl_convolution_direct, &m->x, &m->w,
                           c->d.bias ? &m->bias : NULL, &m->y, strides, pad, end));
         break;
     case BACKWARD_DATA:
-        DNNL_TRY(ctx,
-                 dnnl_convolution_backward_data_desc_init(&op, dnnl_convolution_direct, &m->x,
-                                                          &m->w_any, &m->y, strides, pad, end));
+        DNNL_TRY(ctx, dnnl_convolution_backward_data_desc_init(&op, dnnl_convolution_direct, &m->x,
+                                                               &m->w, &m->y, strides, pad, end));
         break;
     default:
         DNNL_TRY(ctx, dnnl_convolution_backward_weights_desc_init(&op, dnnl_convolution_direct,
-                                                                  &m->x, &m->w_any, NULL, &m->y,
+                                                                  &m->x, &m->w, NULL, &m->y,
                                                                   strides, pad, end));
     }
     DNNL_TRY(ctx, dnnl_primitive_desc_create(desc, &op, attr, c->backend->engine, hint));
-    return realise(c, pass, *desc, m);
+    return MIX_OK;
 }
 
-static mix_status plan_dense(struct mix__conv *c, bool backward)
+static mix_status plan_dense(struct mix__conv *c, bool backward, dnnl_primitive_attr_t attr)
 {
-    struct mix__backend *b = c->backend;
     struct descs m;
-    MIX_TRY(make_descs(b->ctx, &c->d, &m));
-    MIX_TRY(make_memory(b->ctx, &c->plain, b->engine, &m.w_plain));
-    dnnl_primitive_attr_t attr;
-    DNNL_TRY(b->ctx, dnnl_primitive_attr_create(&attr));
-    dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
     dnnl_primitive_desc_t desc[PASSES] = { NULL };
-    if (backward && c->product && c->d.stride > 1)
-        need_scratch(b, sizeof(float) * (size_t)c->d.n * c->d.oh * c->d.ow * c->d.c);
-    mix_status status = plan_pass(c, FORWARD, &m, attr, NULL, &desc[FORWARD]);
-    for (int pass = BACKWARD_DATA; backward && pass < PASSES && status == MIX_OK; pass++)
-        if (pass == BACKWARD_DATA || !c->product)
-            status = plan_pass(c, (enum pass)pass, &m, attr, desc[FORWARD], &desc[pass]);
+    mix_status status = MIX_OK;
+    for (int pass = 0; pass < (backward ? PASSES : 1) && status == MIX_OK; pass++)
+        if ((status = dense_descs(c, (enum pass)pass, &m)) == MIX_OK &&
+            (status = dense_desc(c, (enum pass)pass, &m, attr, desc[FORWARD], &desc[pass])) ==
+                MIX_OK)
+            status = realise(c, (enum pass)pass, desc[pass], &m);
     for (int pass = 0; pass < PASSES; pass++)
         if (desc[pass])
             dnnl_primitive_desc_destroy(desc[pass]);
+    return status;
+}
+
+static mix_status plan_product(struct mix__conv *c, enum pass pass, dnnl_primitive_attr_t attr)
+{
+    mix_ctx *ctx = c->backend->ctx;
+    struct descs m;
+    dnnl_matmul_desc_t op;
+    dnnl_primitive_desc_t desc;
+    MIX_TRY(product_descs(c, pass, &m));
+    if (pass == FORWARD)
+        DNNL_TRY(ctx, dnnl_matmul_desc_init(&op, &m.x, &m.w, c->d.bias ? &m.bias : NULL, &m.y));
+    else if (pass == BACKWARD_DATA)
+        DNNL_TRY(ctx, dnnl_matmul_desc_init(&op, &m.y, &m.w, NULL, &m.x));
+    else
+        DNNL_TRY(ctx, dnnl_matmul_desc_init(&op, &m.y, &m.x, NULL, &m.w));
+    DNNL_TRY(ctx, dnnl_primitive_desc_create(&desc, &op, attr, c->backend->engine, NULL));
+    const mix_status status = realise(c, pass, desc, &m);
+    dnnl_primitive_desc_destroy(desc);
+    return status;
+}
+
+static mix_status plan_primitives(struct mix__conv *c, bool backward)
+{
+    mix_ctx *ctx = c->backend->ctx;
+    dnnl_primitive_attr_t attr;
+    DNNL_TRY(ctx, dnnl_primitive_attr_create(&attr));
+    dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+    mix_status status = MIX_OK;
+    if (c->kind == DENSE)
+        status = plan_dense(c, backward, attr);
+    else
+        for (int pass = 0; pass < (backward ? PASSES : 1) && status == MIX_OK; pass++)
+            status = plan_product(c, (enum pass)pass, attr);
     dnnl_primitive_attr_destroy(attr);
     return status;
 }
 
-static mix_status plan_depthwise(struct mix__conv *c, bool backward)
+static mix_status plan_depthwise(struct mix__conv *c)
 {
     const size_t taps = (size_t)(c->d.kernel * c->d.kernel), n = taps * (size_t)c->d.c;
+    need(&c->backend->sums_size, n * sizeof(float));
     c->dw_packed = mix__alloc(c->backend->ctx, n, sizeof(float));
-    if (backward)
-        c->dw_parts = mix__alloc(c->backend->ctx, n * DW_PARTS, sizeof(float));
-    return c->dw_packed && (c->dw_parts || !backward) ? MIX_OK : MIX_ENOMEM;
+    return c->dw_packed ? MIX_OK : MIX_ENOMEM;
+}
+
+static enum kind kind_of(const struct mix__conv_dims *d)
+{
+    if (d->groups > 1 && d->groups == d->c && d->c == d->k && !d->bias)
+        return DEPTHWISE;
+    return d->groups == 1 && d->kernel == 1 && d->stride == 1 && d->pad == 0 && d->pad_end == 0
+               ? POINTWISE
+               : DENSE;
+}
+
+static void choose_tiles(struct mix__conv *c)
+{
+    const struct mix__conv_dims *d = &c->d;
+    c->shape = (struct mix__tile_shape){ d->n,  d->h, d->w,      d->c,      d->oh,
+                                         d->ow, d->k, d->kernel, d->stride, d->pad };
+    if (c->kind == POINTWISE) {
+        c->shape.h = c->shape.oh = d->n * d->h * d->w;
+        c->shape.n = c->shape.w = c->shape.ow = 1;
+        mix__tiling_pixels(&c->tiling, &c->shape);
+    } else if (c->kind == DEPTHWISE) {
+        mix__tiling_bands(&c->tiling, &c->shape);
+    } else {
+        mix__tiling_images(&c->tiling, &c->shape);
+    }
 }
 
 mix_status mix__conv_new(struct mix__conv **out, struct mix__backend *backend,
@@ -258,9 +419,18 @@ mix_status mix__conv_new(struct mix__conv **out, struct mix__backend *backend,
     c->backend = backend;
     c->loops = loops;
     c->d = *dims;
-    c->depthwise = dims->groups > 1 && dims->groups == dims->c && dims->c == dims->k && !dims->bias;
-    c->product = dims->groups == 1 && dims->kernel == 1 && dims->pad == 0 && dims->pad_end == 0;
-    const mix_status status = c->depthwise ? plan_depthwise(c, backward) : plan_dense(c, backward);
+    c->kind = kind_of(dims);
+    /* oneDNN has no fast bfloat16 convolution of so few channels. */
+    const bool half =
+        c->kind != DEPTHWISE && dims->dtype == MIX__DTYPE_BF16 && dims->c >= 8 && dims->groups == 1;
+    if (half)
+        c->types = (struct mix__conv_types){ MIX__DTYPE_BF16, dims->y, dims->dx };
+    choose_tiles(c);
+    const int threads = omp_get_max_threads();
+    omp_set_num_threads(1); /* as the primitives will run */
+    const mix_status status =
+        c->kind == DEPTHWISE ? plan_depthwise(c) : plan_primitives(c, backward);
+    omp_set_num_threads(threads);
     if (status != MIX_OK) {
         mix__conv_free(c);
         return status;
@@ -269,71 +439,96 @@ mix_status mix__conv_new(struct mix__conv **out, struct mix__backend *backend,
     return MIX_OK;
 }
 
-static void release(mix_ctx *ctx, struct primitive *p)
+static void release(const struct mix__backend *b, struct primitive *p)
 {
-    const dnnl_memory_t memories[] = { p->x, p->y, p->bias, p->scratch, p->packed };
-    for (size_t i = 0; i < MIX_COUNT(memories); i++)
-        if (memories[i])
-            dnnl_memory_destroy(memories[i]);
+    for (int t = 0; p->thread && t < b->threads; t++) {
+        const struct handles *h = &p->thread[t];
+        const dnnl_memory_t memories[] = { h->x, h->y, h->w, h->bias, h->scratch };
+        for (size_t i = 0; i < MIX_COUNT(memories); i++)
+            if (memories[i])
+                dnnl_memory_destroy(memories[i]);
+    }
+    if (p->packed)
+        dnnl_memory_destroy(p->packed);
+    if (p->plain)
+        dnnl_memory_destroy(p->plain);
     if (p->run)
         dnnl_primitive_destroy(p->run);
     if (p->reorder)
         dnnl_primitive_destroy(p->reorder);
-    mix__free(ctx, p->packed_data);
+    mix__free(b->ctx, p->thread);
+    mix__free(b->ctx, p->packed_data);
 }
 
 void mix__conv_free(struct mix__conv *c)
 {
     if (!c)
         return;
-    mix_ctx *ctx = c->backend->ctx;
     for (int i = 0; i < PASSES; i++)
-        release(ctx, &c->p[i]);
-    if (c->plain)
-        dnnl_memory_destroy(c->plain);
-    mix__free(ctx, c->dw_packed);
-    mix__free(ctx, c->dw_parts);
-    mix__free(ctx, c);
+        release(c->backend, &c->p[i]);
+    mix__free(c->backend->ctx, c->dw_packed);
+    mix__free(c->backend->ctx, c);
 }
 
 /* ---- running -------------------------------------------------------------------------------- */
 
-static mix_status reorder(struct mix__conv *c, struct primitive *p, dnnl_memory_t from,
-                          dnnl_memory_t to)
+/* From plain to packed or back. */
+static mix_status reorder(struct mix__conv *c, enum pass pass, const float *plain)
 {
-    const dnnl_exec_arg_t args[] = { { DNNL_ARG_FROM, from }, { DNNL_ARG_TO, to } };
-    DNNL_TRY(c->backend->ctx,
-             dnnl_primitive_execute(p->reorder, c->backend->stream, MIX_COUNT(args), args));
+    mix_ctx *ctx = c->backend->ctx;
+    struct primitive *p = &c->p[pass];
+    const bool unpack = pass == BACKWARD_WEIGHTS;
+    const dnnl_exec_arg_t args[] = { { DNNL_ARG_FROM, unpack ? p->packed : p->plain },
+                                     { DNNL_ARG_TO, unpack ? p->plain : p->packed } };
+    DNNL_TRY(ctx, dnnl_memory_set_data_handle(p->plain, (void *)plain));
+    DNNL_TRY(ctx, dnnl_primitive_execute(p->reorder, c->backend->stream, MIX_COUNT(args), args));
     return MIX_OK;
 }
 
-/* x_arg and so on name the roles that this pass gives to image side, output side and weights. */
-static mix_status execute(struct mix__conv *c, enum pass pass, const void *x, const void *y,
-                          const void *bias)
+/* Roles that a pass gives to image side, output side and weights. */
+struct roles {
+    int x, y, w;
+};
+
+static struct roles roles_of(const struct mix__conv *c, enum pass pass)
 {
-    static const struct {
-        int x, y, w;
-    } role[PASSES] = {
+    static const struct roles dense[PASSES] = {
         [FORWARD] = { DNNL_ARG_SRC, DNNL_ARG_DST, DNNL_ARG_WEIGHTS },
         [BACKWARD_DATA] = { DNNL_ARG_DIFF_SRC, DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS },
         [BACKWARD_WEIGHTS] = { DNNL_ARG_SRC, DNNL_ARG_DIFF_DST, DNNL_ARG_DIFF_WEIGHTS },
     };
+    static const struct roles product[PASSES] = {
+        [FORWARD] = { DNNL_ARG_SRC, DNNL_ARG_DST, DNNL_ARG_WEIGHTS },
+        [BACKWARD_DATA] = { DNNL_ARG_DST, DNNL_ARG_SRC, DNNL_ARG_WEIGHTS },
+        [BACKWARD_WEIGHTS] = { DNNL_ARG_WEIGHTS, DNNL_ARG_SRC, DNNL_ARG_DST },
+    };
+    return c->kind == POINTWISE ? product[pass] : dense[pass];
+}
+
+/* other: the bias of FORWARD, where BACKWARD_WEIGHTS writes. */
+static mix_status execute(struct mix__conv *c, enum pass pass, int thread, const void *x,
+                          const void *y, const void *other)
+{
     struct mix__backend *b = c->backend;
     struct primitive *p = &c->p[pass];
-    DNNL_TRY(b->ctx, dnnl_memory_set_data_handle(p->x, (void *)x));
-    DNNL_TRY(b->ctx, dnnl_memory_set_data_handle(p->y, (void *)y));
-    DNNL_TRY(b->ctx, dnnl_memory_set_data_handle(p->scratch, b->scratch));
-    dnnl_exec_arg_t args[5] = { { role[pass].x, p->x },
-                                { role[pass].y, p->y },
-                                { role[pass].w, p->packed },
-                                { DNNL_ARG_SCRATCHPAD, p->scratch } };
+    const struct handles *h = &p->thread[thread];
+    const struct roles role = roles_of(c, pass);
+    DNNL_TRY(b->ctx, dnnl_memory_set_data_handle(h->x, (void *)x));
+    DNNL_TRY(b->ctx, dnnl_memory_set_data_handle(h->y, (void *)y));
+    DNNL_TRY(b->ctx, dnnl_memory_set_data_handle(h->scratch,
+                                                 b->scratch + (size_t)thread * b->scratch_size));
+    if (h->w)
+        DNNL_TRY(b->ctx, dnnl_memory_set_data_handle(h->w, (void *)other));
+    dnnl_exec_arg_t args[5] = { { role.x, h->x },
+                                { role.y, h->y },
+                                { role.w, h->w ? h->w : p->packed },
+                                { DNNL_ARG_SCRATCHPAD, h->scratch } };
     int n = 4;
-    if (p->bias) {
-        DNNL_TRY(b->ctx, dnnl_memory_set_data_handle(p->bias, (void *)bias));
-        args[n++] = (dnnl_exec_arg_t){ DNNL_ARG_BIAS, p->bias };
+    if (h->bias) {
+        DNNL_TRY(b->ctx, dnnl_memory_set_data_handle(h->bias, (void *)other));
+        args[n++] = (dnnl_exec_arg_t){ DNNL_ARG_BIAS, h->bias };
     }
     DNNL_TRY(b->ctx, dnnl_primitive_execute(p->run, b->stream, n, args));
-    DNNL_TRY(b->ctx, dnnl_stream_wait(b->stream));
     return MIX_OK;
 }
 
@@ -347,96 +542,86 @@ static void transpose(float *to, const float *from, size_t rows, size_t columns)
 
 mix_status mix__conv_pack(struct mix__conv *c, const float *weights)
 {
-    if (c->depthwise) {
+    if (c->kind == DEPTHWISE) {
         transpose(c->dw_packed, weights, (size_t)c->d.c, (size_t)(c->d.kernel * c->d.kernel));
         return MIX_OK;
     }
-    DNNL_TRY(c->backend->ctx, dnnl_memory_set_data_handle(c->plain, (void *)weights));
-    MIX_TRY(reorder(c, &c->p[FORWARD], c->plain, c->p[FORWARD].packed));
-    if (c->p[BACKWARD_DATA].run)
-        MIX_TRY(reorder(c, &c->p[BACKWARD_DATA], c->plain, c->p[BACKWARD_DATA].packed));
+    MIX_TRY(reorder(c, FORWARD, weights));
+    return c->p[BACKWARD_DATA].run ? reorder(c, BACKWARD_DATA, weights) : MIX_OK;
+}
+
+static struct mix__dw_shape dw_shape(const struct mix__conv_dims *d, int x_row, int y_row)
+{
+    return (struct mix__dw_shape){ d->h,      d->w,      d->c,   d->oh, d->ow,
+                                   d->kernel, d->stride, d->pad, x_row, y_row };
+}
+
+mix_status mix__conv_forward(struct mix__conv *c, int thread, const struct mix__tile *t, void *y,
+                             const void *x, const float *bias)
+{
+    if (c->kind != DEPTHWISE)
+        return execute(c, FORWARD, thread, x, y, bias);
+    const struct mix__dw_shape s = dw_shape(&c->d, t->x0, t->y0);
+    const size_t image = (size_t)s.h * s.w * s.c, output = (size_t)s.oh * s.ow * s.c;
+    for (int n = 0; n < t->images; n++)
+        c->loops->dw_forward((float *)y + n * output, (const float *)x + n * image, c->dw_packed,
+                             &s, t->y0, t->y1);
     return MIX_OK;
 }
 
-static struct mix__dw_shape dw_shape(const struct mix__conv_dims *d)
+mix_status mix__conv_backward_data(struct mix__conv *c, int thread, const struct mix__tile *t,
+                                   void *dx, const void *dy)
 {
-    return (struct mix__dw_shape){ d->h, d->w, d->c, d->oh, d->ow, d->kernel, d->stride, d->pad };
-}
-
-mix_status mix__conv_forward(struct mix__conv *c, float *y, const float *x, const float *bias)
-{
-    if (!c->depthwise)
-        return execute(c, FORWARD, x, y, bias);
-    const struct mix__dw_shape s = dw_shape(&c->d);
+    if (c->kind != DEPTHWISE)
+        return execute(c, BACKWARD_DATA, thread, dx, dy, NULL);
+    const struct mix__dw_shape s = dw_shape(&c->d, t->dx0, t->dy0);
     const size_t image = (size_t)s.h * s.w * s.c, output = (size_t)s.oh * s.ow * s.c;
-#pragma omp parallel for schedule(static)
-    for (int n = 0; n < c->d.n; n++)
-        c->loops->dw_forward(y + n * output, x + n * image, c->dw_packed, &s, 0, s.oh);
+    for (int n = 0; n < t->images; n++)
+        c->loops->dw_backward_data((float *)dx + n * image, (const float *)dy + n * output,
+                                   c->dw_packed, &s, t->dx0, t->dx1);
     return MIX_OK;
 }
 
-mix_status mix__conv_backward_data(struct mix__conv *c, float *dx, const float *dy)
+/* Bytes of a thread's sum. */
+static size_t sums_used(const struct mix__conv *c)
 {
-    if (!c->depthwise)
-        return execute(c, BACKWARD_DATA, dx, dy, NULL);
-    const struct mix__dw_shape s = dw_shape(&c->d);
-    const size_t image = (size_t)s.h * s.w * s.c, output = (size_t)s.oh * s.ow * s.c;
-#pragma omp parallel for schedule(static)
-    for (int n = 0; n < c->d.n; n++)
-        c->loops->dw_backward_data(dx + n * image, dy + n * output, c->dw_packed, &s, 0, s.h);
-    return MIX_OK;
+    return c->kind == DEPTHWISE ? mix__conv_packed(c) : c->p[BACKWARD_WEIGHTS].packed_size;
 }
 
-static void depthwise_gradient(struct mix__conv *c, float *dw, const float *x, const float *dy)
+void mix__conv_weights_begin(struct mix__conv *c)
 {
-    const struct mix__dw_shape s = dw_shape(&c->d);
-    const size_t image = (size_t)s.h * s.w * s.c, output = (size_t)s.oh * s.ow * s.c;
-    const size_t taps = (size_t)(s.kernel * s.kernel), count = taps * (size_t)s.c;
-#pragma omp parallel for schedule(static)
-    for (int part = 0; part < DW_PARTS; part++) {
-        float *sum = c->dw_parts + part * count;
-        memset(sum, 0, count * sizeof *sum);
-        const int from = c->d.n * part / DW_PARTS, to = c->d.n * (part + 1) / DW_PARTS;
-        for (int n = from; n < to; n++)
-            c->loops->dw_backward_weights(sum, x + n * image, dy + n * output, &s, 0, s.oh);
-    }
-    for (int part = 1; part < DW_PARTS; part++)
-        c->loops->add(c->dw_parts, c->dw_parts, c->dw_parts + part * count, count);
-    transpose(dw, c->dw_parts, taps, (size_t)s.c);
+    for (int t = 0; t < c->backend->threads; t++)
+        memset(sums_of(c->backend, t, 0), 0, sums_used(c));
 }
 
-/* The pixels that a strided 1x1 convolution reads, (n, oh, ow, c), in the scratch block. */
-static const float *gather(const struct mix__conv *c, const float *x)
+mix_status mix__conv_backward_weights(struct mix__conv *c, int thread, const struct mix__tile *t,
+                                      const void *x, const void *dy)
 {
-    const struct mix__conv_dims *d = &c->d;
-    float *to = c->backend->scratch;
-#pragma omp parallel for schedule(static)
-    for (int row = 0; row < d->n * d->oh; row++) {
-        const int n = row / d->oh, h = row % d->oh * d->stride;
-        for (int q = 0; q < d->ow; q++)
-            memcpy(to + ((size_t)row * d->ow + q) * d->c,
-                   x + (((size_t)n * d->h + h) * d->w + q * d->stride) * d->c, d->c * sizeof *to);
-    }
-    return to;
-}
-
-mix_status mix__conv_backward_weights(struct mix__conv *c, float *dw, const float *x,
-                                      const float *dy)
-{
-    if (c->depthwise) {
-        depthwise_gradient(c, dw, x, dy);
+    float *sum = sums_of(c->backend, thread, 0);
+    if (c->kind != DEPTHWISE) {
+        float *own = sums_of(c->backend, thread, 1);
+        MIX_TRY(execute(c, BACKWARD_WEIGHTS, thread, x, dy, own));
+        c->loops->add(mix__f32(sum), mix__f32(sum), mix__f32(own), sums_used(c) / sizeof *sum);
         return MIX_OK;
     }
-    if (c->product) {
-        const dnnl_dim_t m = (dnnl_dim_t)c->d.n * c->d.oh * c->d.ow;
-        if (c->d.stride > 1)
-            x = gather(c, x);
-        DNNL_TRY(c->backend->ctx, dnnl_sgemm('T', 'N', c->d.k, c->d.c, m, 1.0f, dy, c->d.k, x,
-                                             c->d.c, 0.0f, dw, c->d.c));
+    const struct mix__dw_shape s = dw_shape(&c->d, t->x0, t->dy0);
+    const size_t image = (size_t)s.h * s.w * s.c, output = (size_t)s.oh * s.ow * s.c;
+    for (int n = 0; n < t->images; n++)
+        c->loops->dw_backward_weights(sum, (const float *)x + n * image,
+                                      (const float *)dy + n * output, &s, t->y0, t->y1);
+    return MIX_OK;
+}
+
+mix_status mix__conv_weights_end(struct mix__conv *c, float *dw)
+{
+    const size_t count = sums_used(c) / sizeof(float);
+    float *sum = sums_of(c->backend, 0, 0);
+    for (int t = 1; t < c->backend->threads; t++)
+        c->loops->add(mix__f32(sum), mix__f32(sum), mix__f32(sums_of(c->backend, t, 0)), count);
+    if (c->kind == DEPTHWISE) {
+        transpose(dw, sum, (size_t)(c->d.kernel * c->d.kernel), (size_t)c->d.c);
         return MIX_OK;
     }
-    struct primitive *p = &c->p[BACKWARD_WEIGHTS];
-    MIX_TRY(execute(c, BACKWARD_WEIGHTS, x, dy, NULL));
-    DNNL_TRY(c->backend->ctx, dnnl_memory_set_data_handle(c->plain, dw));
-    return reorder(c, p, p->packed, c->plain);
+    DNNL_TRY(c->backend->ctx, dnnl_memory_set_data_handle(c->p[BACKWARD_WEIGHTS].packed, sum));
+    return reorder(c, BACKWARD_WEIGHTS, dw);
 }

@@ -1,25 +1,38 @@
 /*
- * engine/conv.h - one layer's convolution: oneDNN's, or our own loops where it is depthwise.
+ * engine/conv.h - one layer's convolution, a tile at a time: oneDNN's primitives, or our own loops
+ * where it is depthwise.
  *
  * Tensors are (n, h, w, c). A linear layer is a 1x1 convolution of a 1x1 image. Weights come in and
  * gradients go out as (k, c / groups, r, s); pack() lays them out for the primitives. Only conv.c
  * knows oneDNN.
+ *
+ * A thread works on one tile at a time. Pointers are to the first row of the tile that the
+ * operation needs: x to row x0, y to y0, dx to dx0, dy to dy0 (engine/tiles.h).
  */
 #ifndef METAMIX_ENGINE_CONV_H
 #define METAMIX_ENGINE_CONV_H
 
 #include "engine/loops.h"
+#include "engine/tiles.h"
 
 struct mix__conv_dims {
     int n, h, w, c, oh, ow, k, kernel, stride, pad, pad_end, groups; /* pad: above, left */
     bool bias;
+    enum mix__dtype dtype; /* wanted for what is multiplied                     */
+    enum mix__dtype y, dx; /* wanted for results; mix__conv_types() is what comes */
 };
 
-/* What all convolutions of one engine share: the library's handles and one scratch block. */
+/* What x and dy, y, and dx are. */
+struct mix__conv_types {
+    enum mix__dtype operand, y, dx;
+};
+
+/* What all convolutions of one engine share: the library's handles and, for each thread, scratch
+ * and sums. */
 struct mix__backend;
 struct mix__conv;
 
-mix_status mix__backend_new(struct mix__backend **out, mix_ctx *ctx) MIX_CHECKED;
+mix_status mix__backend_new(struct mix__backend **out, mix_ctx *ctx, int threads) MIX_CHECKED;
 void mix__backend_free(struct mix__backend *backend);
 
 /* Plans forward, and backward when asked; borrows loops and backend. */
@@ -32,14 +45,25 @@ mix_status mix__backend_ready(struct mix__backend *backend) MIX_CHECKED;
 
 size_t mix__backend_scratch(const struct mix__backend *backend); /* bytes */
 size_t mix__conv_packed(const struct mix__conv *conv);           /* bytes of packed weights */
+struct mix__conv_types mix__conv_types(const struct mix__conv *conv);
+const struct mix__tiling *mix__conv_tiling(const struct mix__conv *conv);
+struct mix__tile mix__conv_tile(const struct mix__conv *conv, int index);
+/* Rows of pixels, over all images, in front of row `row` of an image, and in a tile between rows.
+ */
+size_t mix__conv_x_pixels(const struct mix__conv *conv, int image, int row);
+size_t mix__conv_y_pixels(const struct mix__conv *conv, int image, int row);
 
 mix_status mix__conv_pack(struct mix__conv *conv, const float *weights) MIX_CHECKED;
 /* y = x * w + bias; bias (k) iff dims.bias. */
-mix_status mix__conv_forward(struct mix__conv *conv, float *y, const float *x,
-                             const float *bias) MIX_CHECKED;
-mix_status mix__conv_backward_data(struct mix__conv *conv, float *dx, const float *dy) MIX_CHECKED;
-/* dw is overwritten. */
-mix_status mix__conv_backward_weights(struct mix__conv *conv, float *dw, const float *x,
-                                      const float *dy) MIX_CHECKED;
+mix_status mix__conv_forward(struct mix__conv *conv, int thread, const struct mix__tile *tile,
+                             void *y, const void *x, const float *bias) MIX_CHECKED;
+mix_status mix__conv_backward_data(struct mix__conv *conv, int thread, const struct mix__tile *tile,
+                                   void *dx, const void *dy) MIX_CHECKED;
+/* Between begin and end a layer's tiles add to their threads' sums; end puts the total into dw. */
+void mix__conv_weights_begin(struct mix__conv *conv);
+mix_status mix__conv_backward_weights(struct mix__conv *conv, int thread,
+                                      const struct mix__tile *tile, const void *x,
+                                      const void *dy) MIX_CHECKED;
+mix_status mix__conv_weights_end(struct mix__conv *conv, float *dw) MIX_CHECKED;
 
 #endif

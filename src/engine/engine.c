@@ -6,37 +6,45 @@
 
 #include "engine/inside.h"
 
-static mix_status make_convs(struct mix__engine *e, bool backward)
+static mix_status make_conv(struct mix__engine *e, const struct mix__step *s)
 {
-    const mix_graph *g = e->graph;
-    e->convs = mix__zalloc(e->ctx, g->n_layers, sizeof *e->convs);
+    const struct mix__node *node = s->node;
+    const struct mix__buffer *buffers = e->plan.buffers;
+    const struct mix__conv_dims dims = {
+        .n = e->plan.batch,
+        .h = s->in.h,
+        .w = s->in.w,
+        .c = s->in.c,
+        .oh = s->out.h,
+        .ow = s->out.w,
+        .k = s->out.c,
+        .kernel = node->kernel,
+        .stride = node->stride,
+        .pad = node->pad,
+        .pad_end = node->pad_end,
+        .groups = node->groups,
+        .bias = node->bias >= 0,
+        .dtype = buffers[s->x[0]].dtype,
+        .y = buffers[s->y].dtype,
+        .dx = buffers[s->x[0]].dtype,
+    };
+    MIX_TRY(mix__conv_new(&e->convs[s->layer], e->backend, &e->loops, &dims, e->plan.backward));
+    e->bytes_weights += mix__conv_packed(e->convs[s->layer]);
+    return MIX_OK;
+}
+
+static mix_status make_convs(struct mix__engine *e)
+{
+    e->convs = mix__zalloc(e->ctx, e->graph->n_layers, sizeof *e->convs);
     if (!e->convs)
         return MIX_ENOMEM;
-    for (size_t l = 0; l < g->n_layers; l++) {
-        const struct mix__node *node = &g->nodes[g->layers[l].node];
-        const struct mix__tensor *x = &g->tensors[node->in[0]], *y = &g->tensors[node->out];
-        const struct mix__conv_dims dims = {
-            .n = e->plan.batch,
-            .h = x->h,
-            .w = x->w,
-            .c = x->c,
-            .oh = y->h,
-            .ow = y->w,
-            .k = y->c,
-            .kernel = node->kernel,
-            .stride = node->stride,
-            .pad = node->pad,
-            .pad_end = node->pad_end,
-            .groups = node->groups,
-            .bias = node->bias >= 0,
-        };
-        MIX_TRY(mix__conv_new(&e->convs[l], e->backend, &e->loops, &dims, backward));
-        e->bytes_weights += mix__conv_packed(e->convs[l]);
-    }
+    for (size_t i = 0; i < e->plan.n_steps; i++)
+        if (e->plan.steps[i].kind == MIX__STEP_CONV)
+            MIX_TRY(make_conv(e, &e->plan.steps[i]));
     return mix__backend_ready(e->backend);
 }
 
-/* mean, rstd, scale and offset of every batch norm, in one block. */
+/* The arrays of every batch norm, in one block. */
 static mix_status make_norms(struct mix__engine *e)
 {
     size_t channels = 0;
@@ -44,7 +52,7 @@ static mix_status make_norms(struct mix__engine *e)
         if (e->plan.steps[i].kind == MIX__STEP_NORM)
             channels += (size_t)e->plan.steps[i].in.c;
     e->norms = mix__alloc(e->ctx, (size_t)e->plan.n_norms, sizeof *e->norms);
-    e->norm_block = mix__alloc(e->ctx, 4 * channels, sizeof *e->norm_block);
+    e->norm_block = mix__alloc(e->ctx, MIX__NORM_ARRAYS * channels, sizeof *e->norm_block);
     if (!e->norms || !e->norm_block)
         return MIX_ENOMEM;
     float *at = e->norm_block;
@@ -53,8 +61,9 @@ static mix_status make_norms(struct mix__engine *e)
         const size_t c = (size_t)s->in.c;
         if (s->kind != MIX__STEP_NORM)
             continue;
-        e->norms[s->norm] = (struct mix__norm){ at, at + c, at + 2 * c, at + 3 * c };
-        at += 4 * c;
+        e->norms[s->norm] = (struct mix__norm){ at,         at + c,     at + 2 * c, at + 3 * c,
+                                                at + 4 * c, at + 5 * c, at + 6 * c };
+        at += MIX__NORM_ARRAYS * c;
     }
     return MIX_OK;
 }
@@ -73,21 +82,23 @@ static mix_status make_blocks(struct mix__engine *e)
     e->modes = mix__alloc(e->ctx, g->n_layers, sizeof *e->modes);
     e->packed = mix__zalloc(e->ctx, g->n_layers, sizeof *e->packed);
     e->fakes = mix__zalloc(e->ctx, g->n_layers, sizeof *e->fakes);
+    e->units = mix__zalloc(e->ctx, g->n_layers, sizeof *e->units);
     e->weights = mix__alloc(e->ctx, most_weights, sizeof *e->weights);
     e->dweights = mix__alloc(e->ctx, most_weights, sizeof *e->dweights);
-    e->piece_sums = mix__alloc(e->ctx, MIX__GROUPS * 2 * e->widest, sizeof *e->piece_sums);
-    e->group_sums = mix__alloc(e->ctx, MIX__GROUPS * 2 * e->widest, sizeof *e->group_sums);
+    e->piece_sums = mix__alloc(e->ctx, MIX__PARTS * 2 * e->widest, sizeof *e->piece_sums);
+    e->part_sums = mix__alloc(e->ctx, MIX__PARTS * 2 * e->widest, sizeof *e->part_sums);
+    e->bias_sums = mix__alloc(e->ctx, MIX__PARTS * e->widest, sizeof *e->bias_sums);
     e->bytes_scratch =
-        2 * most_weights * sizeof *e->weights +
-        MIX__GROUPS * 2 * e->widest * (sizeof *e->piece_sums + sizeof *e->group_sums);
-    return e->arena && e->modes && e->packed && e->fakes && e->weights && e->dweights &&
-                   e->piece_sums && e->group_sums
+        2 * most_weights * sizeof *e->weights + (size_t)e->threads * 3 * e->work_size +
+        MIX__PARTS * e->widest * (2 * sizeof *e->piece_sums + 3 * sizeof *e->part_sums);
+    return e->arena && e->modes && e->packed && e->fakes && e->units && e->weights && e->dweights &&
+                   e->piece_sums && e->part_sums && e->bias_sums
                ? MIX_OK
                : MIX_ENOMEM;
 }
 
 mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, int batch,
-                           bool backward)
+                           bool backward, enum mix__dtype dtype)
 {
     mix_status status;
     *out = NULL;
@@ -100,12 +111,14 @@ mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, i
     e->state = state;
     e->graph = state->graph;
     e->plan.ctx = e->ctx;
-    omp_set_num_threads(mix_ctx_threads(e->ctx));
+    e->threads = mix_ctx_threads(e->ctx);
+    omp_set_num_threads(e->threads);
     mix__loops_init(&e->loops, mix_ctx_cpu(e->ctx));
-    if ((status = mix__plan_make(&e->plan, e->graph, batch, backward)) != MIX_OK ||
-        (status = mix__backend_new(&e->backend, e->ctx)) != MIX_OK ||
-        (status = make_convs(e, backward)) != MIX_OK || (status = make_norms(e)) != MIX_OK ||
-        (status = make_blocks(e)) != MIX_OK || (status = mix__exact_make(e)) != MIX_OK) {
+    if ((status = mix__plan_make(&e->plan, e->graph, batch, backward, dtype)) != MIX_OK ||
+        (status = mix__backend_new(&e->backend, e->ctx, e->threads)) != MIX_OK ||
+        (status = make_convs(e)) != MIX_OK || (status = mix__work_make(e)) != MIX_OK ||
+        (status = make_norms(e)) != MIX_OK || (status = make_blocks(e)) != MIX_OK ||
+        (status = mix__exact_make(e)) != MIX_OK) {
         mix__engine_free(e);
         return status;
     }
@@ -123,9 +136,9 @@ void mix__engine_free(struct mix__engine *e)
     mix__backend_free(e->backend);
     mix__exact_free(e);
     mix__plan_release(&e->plan);
-    void *const blocks[] = { e->convs,    e->arena,      e->modes,      e->packed,
-                             e->fakes,    e->norms,      e->norm_block, e->weights,
-                             e->dweights, e->piece_sums, e->group_sums };
+    void *const blocks[] = { e->convs, e->arena,      e->modes,      e->packed,    e->fakes,
+                             e->units, e->norms,      e->norm_block, e->weights,   e->dweights,
+                             e->work,  e->piece_sums, e->part_sums,  e->bias_sums, e->watched };
     for (size_t i = 0; i < MIX_COUNT(blocks); i++)
         mix__free(e->ctx, blocks[i]);
     mix__free(e->ctx, e);
@@ -158,56 +171,16 @@ void mix__engine_mode_all(struct mix__engine *e, enum mix__quant_mode mode, int 
 
 float *mix__engine_input(struct mix__engine *e)
 {
-    return mix__engine_at(e, e->plan.input);
-}
-
-/* A CONV step behind a FAKE step reads the tensor itself while the quantizer is off. */
-static const float *conv_input(const struct mix__engine *e, const struct mix__step *s)
-{
-    const bool off = s->raw >= 0 && e->fakes[s->layer].n_branch == 0;
-    return mix__engine_at(e, off ? s->raw : s->x[0]);
-}
-
-static void show_input(const struct mix__engine *e, const struct mix__step *s)
-{
-    const struct mix__fake *fake = &e->fakes[s->layer];
-    const bool codes = e->exacts[s->layer].on;
-    const struct mix__layer_input input = { s->layer, conv_input(e, s),
-                                            mix__rows(e, &s->in) * (size_t)s->in.c,
-                                            codes ? fake->step[0] : 1.0f,
-                                            codes ? fake->bounds[0].shift : 0.0f };
-    e->watch(e->watch_user, &input);
-}
-
-static const float *bias_of(const struct mix__engine *e, const struct mix__step *s)
-{
-    if (s->node->bias < 0)
-        return NULL;
-    return e->exacts[s->layer].on ? e->zeros
-                                  : e->state->value + e->graph->params[s->node->bias].offset;
-}
-
-static mix_status conv_forward(struct mix__engine *e, const struct mix__step *s)
-{
-    if (e->watch)
-        show_input(e, s);
-    MIX_TRY(mix__conv_forward(e->convs[s->layer], mix__engine_at(e, s->y), conv_input(e, s),
-                              bias_of(e, s)));
-    if (e->exacts[s->layer].on)
-        mix__exact_finish(e, s);
-    return MIX_OK;
+    return mix__engine_floats(e, e->plan.input);
 }
 
 static mix_status step_forward(struct mix__engine *e, const struct mix__step *s)
 {
     switch (s->kind) {
     case MIX__STEP_CONV:
-        return conv_forward(e, s);
+        return mix__layer_forward(e, s);
     case MIX__STEP_NORM:
         mix__norm_forward(e, s);
-        return MIX_OK;
-    case MIX__STEP_FAKE:
-        mix__fake_forward(e, s);
         return MIX_OK;
     default:
         mix__basic_forward(e, s);
@@ -221,60 +194,37 @@ mix_status mix__engine_forward(struct mix__engine *e, const struct mix__pass *pa
     e->pass = *pass;
     mix__fakes_prepare(e);
     mix__exact_choose(e);
+    mix__units_prepare(e);
     MIX_TRY(mix__weights_prepare(e));
     for (size_t i = 0; i < e->plan.n_steps; i++)
         MIX_TRY(step_forward(e, &e->plan.steps[i]));
-    *logits = mix__engine_at(e, e->plan.output);
+    *logits = mix__engine_floats(e, e->plan.output);
     return MIX_OK;
 }
 
-void mix__engine_watch(struct mix__engine *e,
-                       void (*watch)(void *user, const struct mix__layer_input *input), void *user)
+mix_status mix__engine_watch(struct mix__engine *e,
+                             void (*watch)(void *user, const struct mix__layer_input *input),
+                             void *user)
 {
+    size_t most = 0;
+    for (size_t i = 0; i < e->plan.n_buffers; i++)
+        most = e->plan.buffers[i].count > most ? e->plan.buffers[i].count : most;
+    if (!e->watched)
+        e->watched = mix__alloc(e->ctx, most, sizeof *e->watched);
+    if (!e->watched)
+        return MIX_ENOMEM;
     e->watch = watch;
     e->watch_user = user;
-}
-
-static void bias_backward(const struct mix__engine *e, const struct mix__step *s, const float *dy)
-{
-    float *grad = e->state->grad + e->graph->params[s->node->bias].offset;
-    const size_t rows = mix__rows(e, &s->out), c = (size_t)s->out.c;
-    for (size_t i = 0; i < c; i++) {
-        double sum = 0.0;
-        for (size_t r = 0; r < rows; r++)
-            sum += dy[r * c + i];
-        grad[i] += (float)sum;
-    }
-}
-
-static mix_status conv_backward(struct mix__engine *e, const struct mix__step *s, unsigned what)
-{
-    struct mix__conv *conv = e->convs[s->layer];
-    const float *dy = mix__engine_at(e, s->dy);
-    if (what & MIX__GRAD_PARAMS) {
-        MIX_TRY(mix__conv_backward_weights(conv, e->dweights, conv_input(e, s), dy));
-        mix__weights_backward(e, s->layer);
-        if (s->node->bias >= 0)
-            bias_backward(e, s, dy);
-    }
-    /* Before the image there is only the step size of its quantizer to train. */
-    const bool image = s->node->in[0] == 0;
-    if (image && (e->fakes[s->layer].n_branch == 0 || !(what & MIX__GRAD_PARAMS)))
-        return MIX_OK;
-    return mix__conv_backward_data(conv, mix__engine_at(e, s->dx[0]), dy);
+    return MIX_OK;
 }
 
 static mix_status step_backward(struct mix__engine *e, const struct mix__step *s, unsigned what)
 {
     switch (s->kind) {
     case MIX__STEP_CONV:
-        return conv_backward(e, s, what);
+        return mix__layer_backward(e, s, what);
     case MIX__STEP_NORM:
         mix__norm_backward(e, s, what);
-        return MIX_OK;
-    case MIX__STEP_FAKE:
-        if (s->dx[0] >= 0 || what & MIX__GRAD_PARAMS)
-            mix__fake_backward(e, s, what);
         return MIX_OK;
     default:
         mix__basic_backward(e, s);
@@ -289,22 +239,10 @@ mix_status mix__engine_backward(struct mix__engine *e, const float *dlogits, uns
                          "a backward pass needs a plan for it and a forward pass with batch "
                          "statistics before it");
     const struct mix__buffer *out = &e->plan.buffers[e->plan.output_grad];
-    memcpy(mix__engine_at(e, e->plan.output_grad), dlogits, out->count * sizeof *dlogits);
+    memcpy(mix__engine_floats(e, e->plan.output_grad), dlogits, out->count * sizeof *dlogits);
     for (size_t i = e->plan.n_steps; i-- > 0;)
         MIX_TRY(step_backward(e, &e->plan.steps[i], what));
     return MIX_OK;
-}
-
-/* The float input of a layer after a pass with its quantizer off. */
-static const float *layer_input(const struct mix__engine *e, int layer, size_t *count)
-{
-    for (size_t i = 0;; i++) {
-        const struct mix__step *s = &e->plan.steps[i];
-        if (s->kind != MIX__STEP_CONV || s->layer != layer)
-            continue;
-        *count = mix__rows(e, &s->in) * (size_t)s->in.c;
-        return conv_input(e, s);
-    }
 }
 
 mix_status mix__engine_calibrate(struct mix__engine *e)
@@ -327,13 +265,14 @@ mix_status mix__engine_calibrate(struct mix__engine *e)
 
     /* With a backward plan every layer's input is still there: its weight gradient would need it.
      */
-    for (int l = 0; l < (int)n_layers; l++) {
-        size_t count;
-        const float *x = layer_input(e, l, &count);
-        const int *candidate, n = mix__state_layer_candidates(state, l, &candidate);
+    for (size_t i = 0; i < e->plan.n_steps; i++) {
+        const struct mix__step *s = &e->plan.steps[i];
+        if (s->kind != MIX__STEP_CONV)
+            continue;
+        const int l = s->layer, *candidate, n = mix__state_layer_candidates(state, l, &candidate);
         const float shift =
             mix__bounds_activation(candidate[0], e->graph->layers[l].info.range).shift;
-        const double mean = e->loops.abs_sum(x, count, shift) / (double)count;
+        const double mean = mix__layer_input_size(e, s, shift);
         for (int b = 0; b < n; b++)
             state->value[state->act_step + (size_t)l * state->n_candidates + b] =
                 mix__step_init_activation(mean, candidate[b]);

@@ -37,11 +37,13 @@ struct mix__memory {
     size_t arena, weights, scratch; /* bytes */
 };
 
-/* backward: also plan for mix__engine_backward(). Takes nothing; state outlives the engine.
+/* backward: also plan for mix__engine_backward(). dtype: of activations and gradients in memory and
+ * of what convolutions multiply, F32 or BF16; sums, parameters, logits and the image are float32
+ * always. Evaluation on codes needs F32. Takes nothing; state outlives the engine.
  * OpenMP's number of threads is set, for the calling thread, to the context's.
  * Errors: MIX_ENOMEM, MIX_EBACKEND, MIX_EUNSUPPORTED. */
 mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, int batch,
-                           bool backward) MIX_CHECKED;
+                           bool backward, enum mix__dtype dtype) MIX_CHECKED;
 void mix__engine_free(struct mix__engine *engine);
 
 int mix__engine_batch(const struct mix__engine *engine);
@@ -68,9 +70,11 @@ struct mix__layer_input {
     size_t count;
     float step, shift;
 };
-/* Called for every layer in running order, in forward passes to come; NULL: no more. */
-void mix__engine_watch(struct mix__engine *engine,
-                       void (*watch)(void *user, const struct mix__layer_input *input), void *user);
+/* Called for every layer in running order, in forward passes of a float32 engine to come; NULL: no
+ * more. Errors: MIX_ENOMEM. */
+mix_status mix__engine_watch(struct mix__engine *engine,
+                             void (*watch)(void *user, const struct mix__layer_input *input),
+                             void *user) MIX_CHECKED;
 
 /* Gradients of the last forward pass (with batch_stats) from dlogits (batch, classes): added to
  * state->grad and state->alpha_grad as asked. */

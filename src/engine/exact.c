@@ -59,7 +59,8 @@ void mix__exact_choose(struct mix__engine *e)
 {
     const bool evaluation = !e->pass.batch_stats && !e->pass.measure;
     for (size_t l = 0; l < e->graph->n_layers; l++) {
-        const bool on = evaluation && e->fakes[l].n_branch == 1 && e->modes[l].weight_bits != 32;
+        const bool on = evaluation && e->plan.dtype == MIX__DTYPE_F32 &&
+                        e->fakes[l].n_branch == 1 && e->modes[l].weight_bits != 32;
         e->exacts[l].on = e->fakes[l].codes = on;
     }
 }
@@ -101,9 +102,9 @@ void mix__exact_prepare(struct mix__engine *e, const struct mix__step *s, const 
     mix__border_offsets(&x->border, x->border_offset, &layer);
 }
 
-/* Sums to values, rows [from, to): as long as the offsets are the same, in one go. */
-static void finish_rows(const struct mix__engine *e, const struct mix__step *s, size_t from,
-                        size_t to)
+/* As long as the offsets are the same, in one go. */
+void mix__exact_finish(const struct mix__engine *e, const struct mix__step *s, size_t from,
+                       size_t to)
 {
     static const struct mix__fake off;
     const struct mix__exact *x = &e->exacts[s->layer];
@@ -117,15 +118,7 @@ static void finish_rows(const struct mix__engine *e, const struct mix__step *s, 
                 at;
             affine.offset = x->border_offset + (size_t) class * c;
         }
-        float *y = mix__engine_at(e, s->y) + i * c;
+        const struct mix__values y = mix__values_from(mix__engine_at(e, s->y), i * c);
         e->loops.norm_forward(y, y, n, c, &affine, &off);
     }
-}
-
-void mix__exact_finish(const struct mix__engine *e, const struct mix__step *s)
-{
-    const size_t rows = mix__rows(e, &s->out);
-#pragma omp parallel for schedule(static)
-    for (int group = 0; group < MIX__GROUPS; group++)
-        finish_rows(e, s, mix__group_row(rows, group), mix__group_row(rows, group + 1));
 }

@@ -43,27 +43,34 @@ void mix__fakes_prepare(struct mix__engine *e)
     }
 }
 
-void mix__fake_forward(struct mix__engine *e, const struct mix__step *s)
+void mix__units_prepare(struct mix__engine *e)
 {
-    const struct mix__fake *fake = &e->fakes[s->layer];
-    const size_t n = mix__rows(e, &s->in) * (size_t)s->in.c;
-    const float *x = mix__engine_at(e, s->x[0]);
-    float *y = mix__engine_at(e, s->y);
-    if (fake->n_branch == 0)
-        return; /* the convolution reads x itself */
-#pragma omp parallel for schedule(static)
-    for (int group = 0; group < MIX__GROUPS; group++) {
-        const size_t from = mix__group_row(n, group), to = mix__group_row(n, group + 1);
-        e->loops.fake_forward(y + from, x + from, to - from, fake);
+    for (size_t i = 0; i < e->plan.n_steps; i++) {
+        const struct mix__step *s = &e->plan.steps[i];
+        if (s->kind != MIX__STEP_CONV)
+            continue;
+        const int l = s->layer;
+        struct mix__fake *fake = &e->fakes[l];
+        e->units[l] = (struct mix__units){ .x = 1.0f };
+        /* The batch norm behind the layer takes the units in; it has to see all of them. */
+        const bool half = mix__conv_types(e->convs[l]).operand == MIX__DTYPE_BF16;
+        if (!half || !e->pass.batch_stats || s->after < 0 || s->node->bias >= 0)
+            continue;
+        if (fake->n_branch == 1 && fake->bounds[0].shift == 0.0f) {
+            fake->codes = true;
+            e->units[l].x = fake->step[0];
+        }
+        if (e->modes[l].weight_bits != 32)
+            e->units[l].w = e->state->value + e->state->weight_step[l];
     }
 }
 
-void mix__fake_collect(struct mix__engine *e, const struct mix__step *s, unsigned what)
+void mix__fake_collect(struct mix__engine *e, const struct mix__step *s, int parts, unsigned what)
 {
     const struct mix__fake *fake = &e->fakes[s->layer];
     struct mix__state *state = e->state;
     const size_t row = (size_t)s->layer * state->n_candidates;
-    const double numel = (double)mix__rows(e, &s->out) * s->out.c;
+    const double numel = (double)mix__rows(e, &s->in) * s->in.c;
     const bool mixture = fake->n_branch > 1;
     const int *candidate, n = mix__state_layer_candidates(state, s->layer, &candidate);
     const int first = !mixture && n > 1 ? e->modes[s->layer].choice : 0;
@@ -71,9 +78,9 @@ void mix__fake_collect(struct mix__engine *e, const struct mix__step *s, unsigne
     for (int b = 0; b < fake->n_branch; b++) {
         double dstep = 0.0;
         dp[b] = 0.0;
-        for (int group = 0; group < MIX__GROUPS; group++) {
-            dstep += e->fake_sums[group].step[b];
-            dp[b] += e->fake_sums[group].weight[b];
+        for (int part = 0; part < parts; part++) {
+            dstep += e->fake_sums[part].step[b];
+            dp[b] += e->fake_sums[part].weight[b];
         }
         if (what & MIX__GRAD_PARAMS)
             state->grad[state->act_step + row + first + b] +=
@@ -84,26 +91,6 @@ void mix__fake_collect(struct mix__engine *e, const struct mix__step *s, unsigne
     if (what & MIX__GRAD_ALPHA && mixture)
         for (int b = 0; b < fake->n_branch; b++)
             state->alpha_grad[row + b] += (float)(fake->weight[b] * (dp[b] - mean_dp));
-}
-
-void mix__fake_backward(struct mix__engine *e, const struct mix__step *s, unsigned what)
-{
-    const struct mix__fake *fake = &e->fakes[s->layer];
-    const size_t n = mix__rows(e, &s->in) * (size_t)s->in.c;
-    const float *x = mix__engine_at(e, s->x[0]);
-    float *dy = mix__engine_at(e, s->dy);
-    /* The image has no gradient of its own: what comes out is left where it was read. */
-    float *dx = s->dx[0] < 0 ? dy : mix__engine_at(e, s->dx[0]);
-    if (s->dx[0] < 0 && fake->n_branch == 0)
-        return;
-#pragma omp parallel for schedule(static)
-    for (int group = 0; group < MIX__GROUPS; group++) {
-        const size_t from = mix__group_row(n, group), to = mix__group_row(n, group + 1);
-        e->fake_sums[group] = (struct mix__fake_sums){ 0 };
-        e->loops.fake_backward(dx + from, dy + from, x + from, to - from, s->accumulate[0], fake,
-                               &e->fake_sums[group]);
-    }
-    mix__fake_collect(e, s, what);
 }
 
 /* ---- weights -------------------------------------------------------------------------------- */
@@ -120,7 +107,7 @@ static struct mix__fake channel_fake(const struct mix__engine *e, int layer, siz
         .n_branch = 1,
         .bounds = { mix__bounds_weight(e->modes[layer].weight_bits) },
         .step = { e->state->value[e->state->weight_step[layer] + channel] },
-        .codes = e->exacts[layer].on,
+        .codes = e->exacts[layer].on || e->units[layer].w,
     };
 }
 
@@ -134,7 +121,8 @@ static const float *quantized_weights(struct mix__engine *e, int layer)
 #pragma omp parallel for schedule(static)
     for (size_t k = 0; k < channels; k++) {
         const struct mix__fake fake = channel_fake(e, layer, k);
-        e->loops.fake_forward(e->weights + k * length, w + k * length, length, &fake);
+        e->loops.fake_forward(mix__f32(e->weights + k * length), mix__f32(w + k * length), length,
+                              &fake);
     }
     return e->weights;
 }
@@ -142,19 +130,20 @@ static const float *quantized_weights(struct mix__engine *e, int layer)
 static bool same_packed(const struct mix__packed *a, const struct mix__packed *b)
 {
     return a->version == b->version && a->bits == b->bits && a->codes == b->codes &&
-           (a->choice == b->choice || !a->codes);
+           a->exact == b->exact && (a->choice == b->choice || !a->exact);
 }
 
 static mix_status prepare_layer(struct mix__engine *e, const struct mix__step *s)
 {
     const int l = s->layer;
+    const bool exact = e->exacts[l].on;
     const struct mix__packed now = { e->state->version, e->modes[l].weight_bits, e->modes[l].choice,
-                                     e->exacts[l].on };
+                                     exact || e->units[l].w, exact };
     if (same_packed(&e->packed[l], &now))
         return MIX_OK;
     const float *weights = quantized_weights(e, l);
     MIX_TRY(mix__conv_pack(e->convs[l], weights));
-    if (now.codes)
+    if (exact)
         mix__exact_prepare(e, s, weights);
     e->packed[l] = now;
     return MIX_OK;
@@ -168,6 +157,14 @@ mix_status mix__weights_prepare(struct mix__engine *e)
     return MIX_OK;
 }
 
+/* From operands that were codes, and a dz that comes multiplied by the weights' unit. */
+static void scale_gradient(float *dw, size_t n, const struct mix__units *u, size_t k)
+{
+    const float scale = u->x / (u->w ? u->w[k] : 1.0f);
+    for (size_t i = 0; i < n && scale != 1.0f; i++)
+        dw[i] *= scale;
+}
+
 void mix__weights_backward(struct mix__engine *e, int layer)
 {
     const struct mix__param *p = weights_of(e, layer);
@@ -175,16 +172,19 @@ void mix__weights_backward(struct mix__engine *e, int layer)
     const float *w = e->state->value + p->offset;
     float *grad = e->state->grad + p->offset;
     float *step_grad = e->state->grad + e->state->weight_step[layer];
-    if (e->modes[layer].weight_bits == 32) {
-        e->loops.add(grad, grad, e->dweights, p->count);
-        return;
-    }
+    const bool quantized = e->modes[layer].weight_bits != 32;
 #pragma omp parallel for schedule(static)
     for (size_t k = 0; k < channels; k++) {
+        const struct mix__values to = mix__f32(grad + k * length);
+        float *dw = e->dweights + k * length;
+        scale_gradient(dw, length, &e->units[layer], k);
+        if (!quantized) {
+            e->loops.add(to, to, mix__f32(dw), length);
+            continue;
+        }
         const struct mix__fake fake = channel_fake(e, layer, k);
         struct mix__fake_sums sums = { 0 };
-        e->loops.fake_backward(grad + k * length, e->dweights + k * length, w + k * length, length,
-                               1, &fake, &sums);
+        e->loops.fake_backward(to, mix__f32(dw), mix__f32(w + k * length), length, 1, &fake, &sums);
         step_grad[k] += (float)(sums.step[0] / sqrt((double)p->count * fake.bounds[0].p));
     }
 }

@@ -1,13 +1,13 @@
 /*
  * engine/inside.h - the engine's inside, shared by the files that run its steps.
  *
- *   plan.c    what runs when, and where it lies       conv.c    convolutions
- *   norm.c    batch norm + activation + quantizer     fake.c    quantizers and quantized weights
+ *   plan.c    what runs when, and where it lies       tiles.c   a layer's batch in tiles
+ *   layer.c   a layer with its fused neighbours       conv.c    convolutions of a tile
+ *   norm.c    batch norm + activation                 fake.c    quantizers and quantized weights
  *   exact.c   evaluation on codes                     pool.c    pools
- *   basic.c   add, gate, dropout, activation
- *   engine.c  the walk over the steps
+ *   basic.c   add, gate, dropout, activation          engine.c  the walk over the steps
  *
- * Sums over a tensor are taken in MIX__GROUPS equal parts of its rows, each part by one thread, in
+ * Sums over a tensor are taken in at most MIX__PARTS parts of its rows, each part by one thread, in
  * pieces that stay in the cache; the parts are then added up in order. So a sum does not depend on
  * the number of threads.
  */
@@ -21,18 +21,31 @@
 #include "model/border.h"
 #include "model/net.h"
 
-enum { MIX__GROUPS = 16, MIX__PIECE_BYTES = 64 * 1024 };
+enum { MIX__PIECE_BYTES = 64 * 1024 };
 
 /* What one batch norm keeps from forward to backward; all (c). */
+enum { MIX__NORM_ARRAYS = 7 };
 struct mix__norm {
-    float *mean, *rstd, *scale, *offset;
+    float *mean, *rstd, *scale, *offset, *k1, *k2, *k3;
+};
+
+/* Rows of a batch norm in its backward pass. */
+struct mix__norm_piece {
+    struct mix__values du, dy, z;
+    size_t rows;
+};
+
+/* What a layer's operands are multiplied by to be values: 1, or steps where they are codes. */
+struct mix__units {
+    float x;
+    const float *w; /* (k); NULL: 1 */
 };
 
 /* What a layer's weights were last packed from. */
 struct mix__packed {
     uint64_t version; /* of the state; 0: never */
     int bits, choice; /* choice: of the input's bits, which the folded factors hold */
-    bool codes;
+    bool codes, exact;
 };
 
 /* A layer on codes: how its sums become values. */
@@ -59,24 +72,37 @@ struct mix__engine {
     struct mix__fake *fakes;       /* (layer): as the running pass applies them */
     struct mix__norm *norms;       /* (batch norm) */
     struct mix__exact *exacts;     /* (layer) */
+    struct mix__units *units;      /* (layer): in the running pass */
     float *zeros;                  /* (widest): the bias of a layer on codes */
     float *norm_block;
     float *weights;        /* fake-quantized weights, as long as the widest layer's */
     float *dweights;       /* and the gradient there */
     struct mix__pass pass; /* the last one */
-    /* Parts of sums: (group, 2, widest channel count) twice, and a quantizer's. */
+    int threads;
+    char *work; /* (thread, place, work_size bytes): layer.c */
+    size_t work_size;
+    /* Parts of sums: (part, 2, widest channel count) twice, (part, widest), and a quantizer's. */
     size_t widest;
     float *piece_sums;
-    double *group_sums;
-    struct mix__fake_sums fake_sums[MIX__GROUPS];
+    double *part_sums, *bias_sums;
+    size_t part_rows[MIX__PARTS];
+    struct mix__fake_sums fake_sums[MIX__PARTS];
     size_t bytes_weights, bytes_scratch;
     void (*watch)(void *user, const struct mix__layer_input *input); /* NULL: nobody */
     void *watch_user;
+    float *watched; /* a whole input */
 };
 
-static inline float *mix__engine_at(const struct mix__engine *e, int buffer)
+static inline struct mix__values mix__engine_at(const struct mix__engine *e, int buffer)
 {
-    return (float *)(void *)(e->arena + e->plan.buffers[buffer].offset);
+    const struct mix__buffer *b = &e->plan.buffers[buffer];
+    return (struct mix__values){ e->arena + b->offset, b->dtype };
+}
+
+/* A buffer that is float32 in every plan. */
+static inline float *mix__engine_floats(const struct mix__engine *e, int buffer)
+{
+    return mix__engine_at(e, buffer).at;
 }
 
 static inline size_t mix__rows(const struct mix__engine *e, const struct mix__tensor *t)
@@ -84,28 +110,55 @@ static inline size_t mix__rows(const struct mix__engine *e, const struct mix__te
     return (size_t)e->plan.batch * t->h * t->w;
 }
 
-/* First row of a group's part; group == MIX__GROUPS: the end. */
+/* First row of a part of MIX__PARTS; group == MIX__PARTS: the end. */
 static inline size_t mix__group_row(size_t rows, int group)
 {
-    return rows * (size_t)group / MIX__GROUPS;
+    return rows * (size_t)group / MIX__PARTS;
 }
 
-/* norm.c */
+static inline bool mix__wants_statistics(const struct mix__engine *e)
+{
+    return e->pass.batch_stats || e->pass.measure;
+}
+
+/* What output channel k of a layer is multiplied by to be a value; layer -1: 1. */
+static inline double mix__unit(const struct mix__engine *e, int layer, size_t k)
+{
+    if (layer < 0)
+        return 1.0;
+    const struct mix__units *u = &e->units[layer];
+    return (double)u->x * (u->w ? (double)u->w[k] : 1.0);
+}
+
+/* layer.c */
+mix_status mix__work_make(struct mix__engine *e) MIX_CHECKED;
+mix_status mix__layer_forward(struct mix__engine *e, const struct mix__step *s) MIX_CHECKED;
+mix_status mix__layer_backward(struct mix__engine *e, const struct mix__step *s,
+                               unsigned what) MIX_CHECKED;
+/* Mean of |x + shift| over what the layer reads, after a forward pass. */
+double mix__layer_input_size(struct mix__engine *e, const struct mix__step *s, float shift);
+
+/* norm.c; s is a NORM step */
 void mix__norm_forward(struct mix__engine *e, const struct mix__step *s);
 void mix__norm_backward(struct mix__engine *e, const struct mix__step *s, unsigned what);
+struct mix__affine mix__norm_affine(const struct mix__engine *e, const struct mix__step *s);
+/* Statistics: begin a part, add the rows of tiles, settle all parts into mean and rstd. */
+void mix__norm_part_begin(struct mix__engine *e, int part);
+void mix__norm_part_add(struct mix__engine *e, int part, struct mix__values z, size_t rows,
+                        size_t c);
+void mix__norm_settle(struct mix__engine *e, const struct mix__step *s, int parts);
+/* The same for the way back: dy becomes du; gradients of gamma and beta, and k1, k2, k3. */
+void mix__norm_back_begin(struct mix__engine *e, int part);
+void mix__norm_back_add(struct mix__engine *e, const struct mix__step *s,
+                        const struct mix__fake *fake, int part, const struct mix__norm_piece *p);
+void mix__norm_back_settle(struct mix__engine *e, const struct mix__step *s, int parts,
+                           unsigned what);
 
 /* fake.c */
 void mix__fakes_prepare(struct mix__engine *e); /* from modes, steps and alphas */
-static inline const struct mix__fake *mix__step_fake(const struct mix__engine *e,
-                                                     const struct mix__step *s)
-{
-    static const struct mix__fake off;
-    return s->layer < 0 ? &off : &e->fakes[s->layer];
-}
-void mix__fake_forward(struct mix__engine *e, const struct mix__step *s);
-void mix__fake_backward(struct mix__engine *e, const struct mix__step *s, unsigned what);
-/* Adds the groups' sums, in order, to the gradients of the layer's steps and alphas. */
-void mix__fake_collect(struct mix__engine *e, const struct mix__step *s, unsigned what);
+void mix__units_prepare(struct mix__engine *e); /* after that and exact_choose  */
+/* Adds the parts' sums, in order, to the gradients of the CONV step's quantizer and alphas. */
+void mix__fake_collect(struct mix__engine *e, const struct mix__step *s, int parts, unsigned what);
 /* Quantizes (where asked) and packs the weights that have changed. */
 mix_status mix__weights_prepare(struct mix__engine *e) MIX_CHECKED;
 /* e->dweights, the gradient at the (quantized) weights, is added to state->grad. */
@@ -117,7 +170,9 @@ void mix__exact_free(struct mix__engine *e);
 void mix__exact_choose(struct mix__engine *e); /* layers, from pass, modes and fakes */
 /* weights: the layer's codes, (k, c / groups, r, s), which have changed. */
 void mix__exact_prepare(struct mix__engine *e, const struct mix__step *s, const float *weights);
-void mix__exact_finish(const struct mix__engine *e, const struct mix__step *s);
+/* Sums of pixels [from, to) to values, in place. */
+void mix__exact_finish(const struct mix__engine *e, const struct mix__step *s, size_t from,
+                       size_t to);
 
 /* pool.c */
 void mix__maxpool_forward(const struct mix__engine *e, const struct mix__step *s);

@@ -9,6 +9,8 @@
  *   c = 24    | row 0 | row 1 |  ...  | row 9 |               a strip of 240
  *   c = 320   | row 0, channels 0..159 | channels 160..319 |  two strips
  *
+ * bfloat16 becomes float32, and back, a strip at a time: the formulas know float32 alone.
+ *
  * Sums are kept for each place in the strip, in float for at most FOLD strips and in double
  * after that. No sum crosses a vector, so every vector length gives the same bits; nothing is
  * contracted to FMA either (-ffp-contract=off).
@@ -39,11 +41,37 @@ static struct strip strip_at(size_t c, size_t first)
     return (struct strip){ first, width, width == c ? WIDE / c : 1 };
 }
 
-/* Per-channel values (c) to the strip's places, and a strip's sums added to per-channel ones. */
+/* Strips of values as floats: where they are, or in tmp. */
+static __attribute__((noinline)) const float *get(float *tmp, struct mix__values x, size_t at,
+                                                  size_t n)
+{
+    if (x.dtype == MIX__DTYPE_F32)
+        return (const float *)x.at + at;
+    const uint16_t *from = (const uint16_t *)x.at + at;
+    SIMD for (size_t i = 0; i < n; i++) tmp[i] = mix__bf16_widen(from[i]);
+    return tmp;
+}
+
+/* Where a strip of results is written, and what is left to do then. */
+static float *open(float *tmp, struct mix__values y, size_t at)
+{
+    return y.dtype == MIX__DTYPE_F32 ? (float *)y.at + at : tmp;
+}
+
+static __attribute__((noinline)) void close(struct mix__values y, size_t at, const float *tmp,
+                                            size_t n)
+{
+    if (y.dtype == MIX__DTYPE_F32)
+        return;
+    uint16_t *to = (uint16_t *)y.at + at;
+    SIMD for (size_t i = 0; i < n; i++) to[i] = mix__bf16_round(tmp[i]);
+}
+
+/* The values of a strip's channels to its places. */
 static void spread(float *out, const float *in, const struct strip *s)
 {
     for (size_t r = 0; r < s->rows; r++)
-        memcpy(out + r * s->width, in + s->first, s->width * sizeof *out);
+        memcpy(out + r * s->width, in, s->width * sizeof *out);
 }
 
 /* The sum of WIDE floats, in an order that does not depend on the vector length. */
@@ -224,39 +252,52 @@ MIX__TEMPLATE void strip_backward(int branches, int accumulate, float *dx, const
     }
 }
 
-MIX__TEMPLATE void forward_flat(enum mix__act act, int branches, float *y, const float *x, size_t n,
-                                const struct mix__fake *fake)
+MIX__TEMPLATE void forward_flat(enum mix__act act, int branches, struct mix__values y,
+                                struct mix__values x, size_t n, const struct mix__fake *fake)
 {
-    for (size_t i = 0; i < n; i += WIDE)
-        strip_forward(act, branches, y + i, x + i, MIN(WIDE, n - i), NULL, fake);
+    ALIGNED float x_strip[WIDE], y_strip[WIDE];
+    for (size_t i = 0; i < n; i += WIDE) {
+        const size_t m = MIN(WIDE, n - i);
+        strip_forward(act, branches, open(y_strip, y, i), get(x_strip, x, i, m), m, NULL, fake);
+        close(y, i, y_strip, m);
+    }
 }
 
-static void fake_forward(float *y, const float *x, size_t n, const struct mix__fake *fake)
+static void fake_forward(struct mix__values y, struct mix__values x, size_t n,
+                         const struct mix__fake *fake)
 {
     switch (MIN(fake->n_branch, MANY)) {
         CASES(forward_flat, MIX__ACT_NONE, y, x, n, fake)
     }
 }
 
-MIX__TEMPLATE void backward_flat(int branches, int accumulate, float *dx, const float *dy,
-                                 const float *x, size_t n, const struct mix__fake *fake,
-                                 struct mix__fake_sums *sums)
+MIX__TEMPLATE void backward_flat(int branches, int accumulate, struct mix__values dx,
+                                 struct mix__values dy, struct mix__values x, size_t n,
+                                 const struct mix__fake *fake, struct mix__fake_sums *sums)
 {
+    ALIGNED float x_strip[WIDE], dy_strip[WIDE], dx_strip[WIDE];
     struct fake_places at;
     fake_clear(&at, fake->n_branch);
     for (size_t i = 0; i < n; i += WIDE) {
-        strip_backward(branches, accumulate, dx + i, dy + i, x + i, MIN(WIDE, n - i), fake, &at);
+        const size_t m = MIN(WIDE, n - i);
+        float *out = open(dx_strip, dx, i);
+        if (accumulate)
+            get(dx_strip, dx, i, m);
+        strip_backward(branches, accumulate, out, get(dy_strip, dy, i, m), get(x_strip, x, i, m), m,
+                       fake, &at);
+        close(dx, i, dx_strip, m);
         if (++at.strips == FOLD)
             fake_fold(&at, fake, sums);
     }
     fake_fold(&at, fake, sums);
 }
 
-static void act_backward(float *dx, const float *dy, const float *x, size_t n, int accumulate,
-                         enum mix__act act);
+static void act_backward(struct mix__values dx, struct mix__values dy, struct mix__values x,
+                         size_t n, int accumulate, enum mix__act act);
 
-static void fake_backward(float *dx, const float *dy, const float *x, size_t n, int accumulate,
-                          const struct mix__fake *fake, struct mix__fake_sums *sums)
+static void fake_backward(struct mix__values dx, struct mix__values dy, struct mix__values x,
+                          size_t n, int accumulate, const struct mix__fake *fake,
+                          struct mix__fake_sums *sums)
 {
     if (fake->n_branch == 0)
         act_backward(dx, dy, x, n, accumulate, MIX__ACT_NONE);
@@ -268,14 +309,15 @@ static void fake_backward(float *dx, const float *dy, const float *x, size_t n, 
         backward_flat(MANY, accumulate, dx, dy, x, n, fake, sums);
 }
 
-static double abs_sum(const float *x, size_t n, float shift)
+static double abs_sum(struct mix__values x, size_t n, float shift)
 {
-    ALIGNED float at[WIDE] = { 0 };
+    ALIGNED float at[WIDE] = { 0 }, strip[WIDE];
     double sum = 0;
     int strips = 0;
     for (size_t i = 0; i < n; i += WIDE) {
         const size_t m = MIN(WIDE, n - i);
-        SIMD for (size_t j = 0; j < m; j++) at[j] += fabsf(x[i + j] + shift);
+        const float *values = get(strip, x, i, m);
+        SIMD for (size_t j = 0; j < m; j++) at[j] += fabsf(values[j] + shift);
         if (++strips == FOLD) {
             sum += total(at);
             memset(at, 0, sizeof at);
@@ -285,60 +327,80 @@ static double abs_sum(const float *x, size_t n, float shift)
     return sum + total(at);
 }
 
-/* sum (s->width) = sum over rows of z, or of (z - mean)^2 with mean given for each place. */
-MIX__TEMPLATE void channel_sums(double *sum, const float *z, size_t rows, size_t c,
-                                const struct strip *s, const float *mean)
+/* Adds a strip's sums to the channels' ones and clears them. */
+static void fold_channels(double *sum, float *at, const struct strip *s)
 {
-    ALIGNED float at[WIDE] = { 0 };
-    memset(sum, 0, s->width * sizeof *sum);
-    for (size_t r = 0, strips = 1; r < rows; r += s->rows, strips++) {
-        const float *restrict row = z + r * c + s->first;
-        const size_t n = MIN(s->rows, rows - r) * s->width;
-        SIMD for (size_t i = 0; i < n; i++)
-        {
-            const float d = mean ? row[i] - mean[i] : row[i];
-            at[i] += mean ? d * d : d;
-        }
-        if (strips % FOLD && r + s->rows < rows)
-            continue;
-        for (size_t k = 0; k < s->rows; k++)
-            SIMD for (size_t i = 0; i < s->width; i++) sum[i] += at[k * s->width + i];
-        memset(at, 0, sizeof at);
-    }
+    for (size_t k = 0; k < s->rows; k++)
+        SIMD for (size_t i = 0; i < s->width; i++) sum[i] += at[k * s->width + i];
+    memset(at, 0, WIDE * sizeof *at);
 }
 
-static void norm_stats(float *mean, float *m2, const float *z, size_t rows, size_t c)
+/* One pass: sums of z - reference and of its square, reference being the first row. */
+static void norm_stats(float *mean, float *m2, struct mix__values z, size_t rows, size_t c)
 {
-    ALIGNED float mean_at[WIDE];
-    double sum[WIDE];
+    ALIGNED float first[WIDE], place[WIDE], tmp[WIDE], one[WIDE] = { 0 }, two[WIDE] = { 0 };
+    double sum[WIDE], square[WIDE];
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
-        channel_sums(sum, z, rows, c, &s, NULL);
-        for (size_t i = 0; i < s.width; i++)
-            mean[s.first + i] = rows ? (float)(sum[i] / (double)rows) : 0.0f;
-        spread(mean_at, mean, &s);
-        channel_sums(sum, z, rows, c, &s, mean_at);
-        for (size_t i = 0; i < s.width; i++)
-            m2[s.first + i] = (float)sum[i];
+        memset(sum, 0, sizeof sum);
+        memset(square, 0, sizeof square);
+        memset(first, 0, sizeof first);
+        if (rows)
+            memcpy(first, get(tmp, z, s.first, s.width), s.width * sizeof *first);
+        spread(place, first, &s);
+        for (size_t r = 0, strips = 1; r < rows; r += s.rows, strips++) {
+            const size_t n = MIN(s.rows, rows - r) * s.width;
+            const float *row = get(tmp, z, r * c + s.first, n);
+            SIMD for (size_t i = 0; i < n; i++)
+            {
+                const float d = row[i] - place[i];
+                one[i] += d;
+                two[i] += d * d;
+            }
+            if (strips % FOLD && r + s.rows < rows)
+                continue;
+            fold_channels(sum, one, &s);
+            fold_channels(square, two, &s);
+        }
+        for (size_t i = 0; i < s.width; i++) {
+            const double offset = rows ? sum[i] / (double)rows : 0.0;
+            const double left = square[i] - offset * sum[i];
+            mean[s.first + i] = (float)(first[i] + offset);
+            m2[s.first + i] = left > 0 ? (float)left : 0.0f;
+        }
     }
 }
 
-MIX__TEMPLATE void norm_forward_as(enum mix__act act, int branches, float *y, const float *z,
-                                   size_t rows, size_t c, const struct mix__affine *affine,
-                                   const struct mix__fake *fake)
+static void row_sums(double *sum, struct mix__values x, size_t rows, size_t c)
 {
-    ALIGNED float scale[WIDE], offset[WIDE];
+    ALIGNED float at[WIDE] = { 0 }, tmp[WIDE];
+    for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width))
+        for (size_t r = 0, strips = 1; r < rows; r += s.rows, strips++) {
+            const size_t n = MIN(s.rows, rows - r) * s.width;
+            const float *row = get(tmp, x, r * c + s.first, n);
+            SIMD for (size_t i = 0; i < n; i++) at[i] += row[i];
+            if (strips % FOLD == 0 || r + s.rows >= rows)
+                fold_channels(sum + s.first, at, &s);
+        }
+}
+
+MIX__TEMPLATE void norm_forward_as(enum mix__act act, int branches, struct mix__values y,
+                                   struct mix__values z, size_t rows, size_t c,
+                                   const struct mix__affine *affine, const struct mix__fake *fake)
+{
+    ALIGNED float scale[WIDE], offset[WIDE], z_strip[WIDE], y_strip[WIDE];
     const struct places p = { scale, offset };
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
-        spread(scale, affine->scale, &s);
-        spread(offset, affine->offset, &s);
+        spread(scale, affine->scale + s.first, &s);
+        spread(offset, affine->offset + s.first, &s);
         for (size_t r = 0; r < rows; r += s.rows) {
             const size_t n = MIN(s.rows, rows - r) * s.width, at = r * c + s.first;
-            strip_forward(act, branches, y + at, z + at, n, &p, fake);
+            strip_forward(act, branches, open(y_strip, y, at), get(z_strip, z, at, n), n, &p, fake);
+            close(y, at, y_strip, n);
         }
     }
 }
 
-static void norm_forward(float *y, const float *z, size_t rows, size_t c,
+static void norm_forward(struct mix__values y, struct mix__values z, size_t rows, size_t c,
                          const struct mix__affine *affine, const struct mix__fake *fake)
 {
     SPECIALISE(norm_forward_as, affine->act, fake->n_branch, y, z, rows, c, affine, fake)
@@ -349,7 +411,7 @@ struct norm_places {
     ALIGNED float scale[WIDE], offset[WIDE], mean[WIDE], beta[WIDE], gamma[WIDE];
 };
 
-MIX__TEMPLATE void strip_norm_backward(enum mix__act act, int branches, float *restrict dy,
+MIX__TEMPLATE void strip_norm_backward(enum mix__act act, int branches, float *du, const float *dy,
                                        const float *restrict z, size_t n, struct norm_places *p,
                                        const struct mix__fake *fake, struct fake_places *at)
 {
@@ -375,7 +437,7 @@ MIX__TEMPLATE void strip_norm_backward(enum mix__act act, int branches, float *r
             g = keep[i] * g;
         }
         g = activate_back(g, u, act);
-        dy[i] = g;
+        du[i] = g;
         p->beta[i] += g;
         p->gamma[i] += g * (z[i] - p->mean[i]);
     }
@@ -394,24 +456,28 @@ static void norm_fold(struct norm_places *p, const struct strip *s, const float 
     memset(p->gamma, 0, sizeof p->gamma);
 }
 
-MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, float *dy, const float *z,
-                                    size_t rows, size_t c, const struct mix__affine *affine,
-                                    const float *mean, const float *rstd,
-                                    const struct mix__fake *fake, float *dbeta, float *dgamma,
-                                    struct mix__fake_sums *sums)
+MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, struct mix__values du,
+                                    struct mix__values dy, struct mix__values z, size_t rows,
+                                    size_t c, const struct mix__affine *affine, const float *mean,
+                                    const float *rstd, const struct mix__fake *fake, float *dbeta,
+                                    float *dgamma, struct mix__fake_sums *sums)
 {
+    ALIGNED float z_strip[WIDE], dy_strip[WIDE], du_strip[WIDE];
     struct norm_places p;
     struct fake_places at;
     fake_clear(&at, fake->n_branch);
     memset(p.beta, 0, sizeof p.beta);
     memset(p.gamma, 0, sizeof p.gamma);
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
-        spread(p.scale, affine->scale, &s);
-        spread(p.offset, affine->offset, &s);
-        spread(p.mean, mean, &s);
+        spread(p.scale, affine->scale + s.first, &s);
+        spread(p.offset, affine->offset + s.first, &s);
+        spread(p.mean, mean + s.first, &s);
         for (size_t r = 0; r < rows; r += s.rows) {
             const size_t n = MIN(s.rows, rows - r) * s.width, first = r * c + s.first;
-            strip_norm_backward(act, branches, dy + first, z + first, n, &p, fake, &at);
+            strip_norm_backward(act, branches, open(du_strip, du, first),
+                                get(dy_strip, dy, first, n), get(z_strip, z, first, n), n, &p, fake,
+                                &at);
+            close(du, first, du_strip, n);
             if (++at.strips < FOLD)
                 continue;
             norm_fold(&p, &s, rstd, dbeta, dgamma);
@@ -422,72 +488,109 @@ MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, float *dy, 
     fake_fold(&at, fake, sums);
 }
 
-static void norm_backward_sums(float *dy, const float *z, size_t rows, size_t c,
-                               const struct mix__affine *affine, const float *mean,
-                               const float *rstd, const struct mix__fake *fake, float *dbeta,
-                               float *dgamma, struct mix__fake_sums *sums)
+static void norm_backward_sums(struct mix__values du, struct mix__values dy, struct mix__values z,
+                               size_t rows, size_t c, const struct mix__affine *affine,
+                               const float *mean, const float *rstd, const struct mix__fake *fake,
+                               float *dbeta, float *dgamma, struct mix__fake_sums *sums)
 {
-    SPECIALISE(norm_backward_as, affine->act, fake->n_branch, dy, z, rows, c, affine, mean, rstd,
-               fake, dbeta, dgamma, sums)
+    SPECIALISE(norm_backward_as, affine->act, fake->n_branch, du, dy, z, rows, c, affine, mean,
+               rstd, fake, dbeta, dgamma, sums)
 }
 
-static void norm_backward_input(float *dz, const float *du, const float *z, size_t rows, size_t c,
-                                const float *k1, const float *k2, const float *k3)
+static void norm_backward_input(struct mix__values dz, struct mix__values du, struct mix__values z,
+                                size_t rows, size_t c, const float *k1, const float *k2,
+                                const float *k3)
 {
-    ALIGNED float a[WIDE], b[WIDE], d[WIDE];
+    ALIGNED float a[WIDE], b[WIDE], d[WIDE], z_strip[WIDE], du_strip[WIDE], dz_strip[WIDE];
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
-        spread(a, k1, &s);
-        spread(b, k2, &s);
-        spread(d, k3, &s);
+        spread(a, k1 + s.first, &s);
+        spread(b, k2 + s.first, &s);
+        spread(d, k3 + s.first, &s);
         for (size_t r = 0; r < rows; r += s.rows) {
             const size_t n = MIN(s.rows, rows - r) * s.width, at = r * c + s.first;
-            SIMD for (size_t i = 0; i < n; i++) dz[at + i] =
-                a[i] * du[at + i] + b[i] * z[at + i] + d[i];
+            const float *u = get(du_strip, du, at, n), *v = get(z_strip, z, at, n);
+            float *out = open(dz_strip, dz, at);
+            SIMD for (size_t i = 0; i < n; i++) out[i] = a[i] * u[i] + b[i] * v[i] + d[i];
+            close(dz, at, dz_strip, n);
         }
     }
 }
 
-static void add(float *y, const float *a, const float *b, size_t n)
+static void add(struct mix__values y, struct mix__values a, struct mix__values b, size_t n)
 {
-    SIMD for (size_t i = 0; i < n; i++) y[i] = a[i] + b[i];
+    ALIGNED float a_strip[WIDE], b_strip[WIDE], y_strip[WIDE];
+    for (size_t i = 0; i < n; i += WIDE) {
+        const size_t m = MIN(WIDE, n - i);
+        const float *one = get(a_strip, a, i, m), *two = get(b_strip, b, i, m);
+        float *out = open(y_strip, y, i);
+        SIMD for (size_t j = 0; j < m; j++) out[j] = one[j] + two[j];
+        close(y, i, y_strip, m);
+    }
 }
 
-static void act_forward(float *y, const float *x, size_t n, enum mix__act act)
+static void act_forward(struct mix__values y, struct mix__values x, size_t n, enum mix__act act)
 {
     const struct mix__fake off = { 0 };
     SPECIALISE(forward_flat, act, 0, y, x, n, &off)
 }
 
-MIX__TEMPLATE void act_backward_as(enum mix__act act, int accumulate, float *dx, const float *dy,
-                                   const float *x, size_t n)
+MIX__TEMPLATE void act_backward_as(enum mix__act act, int accumulate, struct mix__values dx,
+                                   struct mix__values dy, struct mix__values x, size_t n)
 {
-    SIMD for (size_t i = 0; i < n; i++)
-    {
-        const float g = activate_back(dy[i], x[i], act);
-        dx[i] = accumulate ? dx[i] + g : g;
+    ALIGNED float x_strip[WIDE], dy_strip[WIDE], dx_strip[WIDE];
+    for (size_t i = 0; i < n; i += WIDE) {
+        const size_t m = MIN(WIDE, n - i);
+        const float *in = get(x_strip, x, i, m), *slope = get(dy_strip, dy, i, m);
+        float *out = open(dx_strip, dx, i);
+        if (accumulate)
+            get(dx_strip, dx, i, m);
+        SIMD for (size_t j = 0; j < m; j++)
+        {
+            const float g = activate_back(slope[j], in[j], act);
+            out[j] = accumulate ? out[j] + g : g;
+        }
+        close(dx, i, dx_strip, m);
     }
 }
 
-static void act_backward(float *dx, const float *dy, const float *x, size_t n, int accumulate,
-                         enum mix__act act)
+static void act_backward(struct mix__values dx, struct mix__values dy, struct mix__values x,
+                         size_t n, int accumulate, enum mix__act act)
 {
     SPECIALISE(act_backward_as, act, accumulate ? 1 : 0, dx, dy, x, n)
 }
 
-static void gate_forward(float *y, const float *x, const float *gate, size_t rows, size_t c)
+static void gate_forward(struct mix__values y, struct mix__values x, const float *gate, size_t rows,
+                         size_t c)
 {
+    ALIGNED float x_strip[WIDE], y_strip[WIDE];
     for (size_t r = 0; r < rows; r++)
-        SIMD for (size_t i = 0; i < c; i++) y[r * c + i] = x[r * c + i] * gate[i];
+        for (size_t j = 0; j < c; j += WIDE) {
+            const size_t n = MIN(WIDE, c - j), at = r * c + j;
+            const float *in = get(x_strip, x, at, n);
+            float *out = open(y_strip, y, at);
+            SIMD for (size_t i = 0; i < n; i++) out[i] = in[i] * gate[j + i];
+            close(y, at, y_strip, n);
+        }
 }
 
-static void gate_backward(float *dx, float *dgate, const float *dy, const float *x,
-                          const float *gate, size_t rows, size_t c, int accumulate)
+static void gate_backward(struct mix__values dx, float *dgate, struct mix__values dy,
+                          struct mix__values x, const float *gate, size_t rows, size_t c,
+                          int accumulate)
 {
-    for (size_t r = 0; r < rows; r++, dx += c, dy += c, x += c)
-        SIMD for (size_t i = 0; i < c; i++)
-        {
-            dgate[i] += dy[i] * x[i];
-            dx[i] = accumulate ? dx[i] + dy[i] * gate[i] : dy[i] * gate[i];
+    ALIGNED float x_strip[WIDE], dy_strip[WIDE], dx_strip[WIDE];
+    for (size_t r = 0; r < rows; r++)
+        for (size_t j = 0; j < c; j += WIDE) {
+            const size_t n = MIN(WIDE, c - j), at = r * c + j;
+            const float *in = get(x_strip, x, at, n), *slope = get(dy_strip, dy, at, n);
+            float *out = open(dx_strip, dx, at);
+            if (accumulate)
+                get(dx_strip, dx, at, n);
+            SIMD for (size_t i = 0; i < n; i++)
+            {
+                dgate[j + i] += slope[i] * in[i];
+                out[i] = accumulate ? out[i] + slope[i] * gate[j + i] : slope[i] * gate[j + i];
+            }
+            close(dx, at, dx_strip, n);
         }
 }
 
@@ -501,6 +604,7 @@ void MIX__LOOPS_NAME(mix__loops_fill)(struct mix__loops *loops)
     loops->norm_backward_sums = norm_backward_sums;
     loops->norm_backward_input = norm_backward_input;
     loops->add = add;
+    loops->row_sums = row_sums;
     loops->act_forward = act_forward;
     loops->act_backward = act_backward;
     loops->gate_forward = gate_forward;

@@ -2,10 +2,11 @@
  * engine/loops.h - the engine's own inner loops, one table for each instruction set.
  *
  * All are single-threaded, work on rows of c channels, (rows, c) without gaps, and add to
- * their sums, which the caller clears. The engine cuts a tensor into pieces, gives each piece to
- * one thread and adds the pieces' sums up in a fixed order, so results do not depend on which
- * thread took which piece. loops.c and loops_depthwise.c are compiled once for each
- * instruction set.
+ * their sums, which the caller clears. Values are float32 or bfloat16 in memory and float32 in
+ * every formula; depthwise convolutions and per-channel vectors know float32 alone. The engine cuts
+ * a tensor into pieces, gives each piece to one thread and adds the pieces' sums up in a fixed
+ * order, so results do not depend on which thread took which piece. loops.c and loops_depthwise.c
+ * are compiled once for each instruction set.
  */
 #ifndef METAMIX_ENGINE_LOOPS_H
 #define METAMIX_ENGINE_LOOPS_H
@@ -13,6 +14,7 @@
 #include <stddef.h>
 
 #include "quant/act.h"
+#include "tensor/values.h"
 
 enum { MIX__BRANCH_MAX = 7 }; /* bit-widths 2..8 */
 
@@ -49,49 +51,59 @@ struct mix__affine {
     enum mix__act act;
 };
 
-/* A depthwise convolution of one image, (h, w, c) to (oh, ow, c), weights (r, s, c). */
+/* A depthwise convolution of one image, (h, w, c) to (oh, ow, c), weights (r, s, c). Pointers to x
+ * and y, or to their gradients, are to rows x_row and y_row of the image: what lies before need not
+ * be in memory. */
 struct mix__dw_shape {
     int h, w, c, oh, ow, kernel, stride, pad;
+    int x_row, y_row;
 };
 
 struct mix__loops {
     /* y (n) = fake(x); y may be x. */
-    void (*fake_forward)(float *y, const float *x, size_t n, const struct mix__fake *fake);
+    void (*fake_forward)(struct mix__values y, struct mix__values x, size_t n,
+                         const struct mix__fake *fake);
     /* dx = or += (accumulate) dy through the quantizer; dx may be dy when not accumulating. */
-    void (*fake_backward)(float *dx, const float *dy, const float *x, size_t n, int accumulate,
-                          const struct mix__fake *fake, struct mix__fake_sums *sums);
+    void (*fake_backward)(struct mix__values dx, struct mix__values dy, struct mix__values x,
+                          size_t n, int accumulate, const struct mix__fake *fake,
+                          struct mix__fake_sums *sums);
     /* Sum of |x + shift| over n values, in double. */
-    double (*abs_sum)(const float *x, size_t n, float shift);
+    double (*abs_sum)(struct mix__values x, size_t n, float shift);
 
     /* Per channel: mean (c) and m2 (c) = sum of squared deviations from that mean, of these rows.
-     * Two passes over the rows, so call it with a piece that fits into the L1 or L2 cache.
      * Overwrites mean and m2. */
-    void (*norm_stats)(float *mean, float *m2, const float *z, size_t rows, size_t c);
+    void (*norm_stats)(float *mean, float *m2, struct mix__values z, size_t rows, size_t c);
     /* y = fake(act(affine(z))); y may be z. */
-    void (*norm_forward)(float *y, const float *z, size_t rows, size_t c,
+    void (*norm_forward)(struct mix__values y, struct mix__values z, size_t rows, size_t c,
                          const struct mix__affine *affine, const struct mix__fake *fake);
-    /* dy (rows, c) becomes du, the gradient at the affine map's output, and
+    /* du (rows, c) = the gradient at the affine map's output, from dy, which it may be, and
      * dbeta[c] += sum du, dgamma[c] += sum du * (z - mean[c]) * rstd[c]. sums may be NULL when fake
      * is off. */
-    void (*norm_backward_sums)(float *dy, const float *z, size_t rows, size_t c,
-                               const struct mix__affine *affine, const float *mean,
-                               const float *rstd, const struct mix__fake *fake, float *dbeta,
-                               float *dgamma, struct mix__fake_sums *sums);
+    void (*norm_backward_sums)(struct mix__values du, struct mix__values dy, struct mix__values z,
+                               size_t rows, size_t c, const struct mix__affine *affine,
+                               const float *mean, const float *rstd, const struct mix__fake *fake,
+                               float *dbeta, float *dgamma, struct mix__fake_sums *sums);
     /* dz = k1[c] * du + k2[c] * z + k3[c]; dz may be du. */
-    void (*norm_backward_input)(float *dz, const float *du, const float *z, size_t rows, size_t c,
-                                const float *k1, const float *k2, const float *k3);
+    void (*norm_backward_input)(struct mix__values dz, struct mix__values du, struct mix__values z,
+                                size_t rows, size_t c, const float *k1, const float *k2,
+                                const float *k3);
 
-    void (*add)(float *y, const float *a, const float *b, size_t n); /* y = a + b; may alias */
-    void (*act_forward)(float *y, const float *x, size_t n, enum mix__act act);
+    /* y = a + b; may alias */
+    void (*add)(struct mix__values y, struct mix__values a, struct mix__values b, size_t n);
+    /* sum[c] += over rows. */
+    void (*row_sums)(double *sum, struct mix__values x, size_t rows, size_t c);
+    void (*act_forward)(struct mix__values y, struct mix__values x, size_t n, enum mix__act act);
     /* dx = or += dy times the activation's slope at x */
-    void (*act_backward)(float *dx, const float *dy, const float *x, size_t n, int accumulate,
-                         enum mix__act act);
+    void (*act_backward)(struct mix__values dx, struct mix__values dy, struct mix__values x,
+                         size_t n, int accumulate, enum mix__act act);
 
     /* y = x * gate[c]; y may be x. */
-    void (*gate_forward)(float *y, const float *x, const float *gate, size_t rows, size_t c);
+    void (*gate_forward)(struct mix__values y, struct mix__values x, const float *gate, size_t rows,
+                         size_t c);
     /* dx = or += dy * gate[c]; dgate[c] += sum over rows of dy * x. */
-    void (*gate_backward)(float *dx, float *dgate, const float *dy, const float *x,
-                          const float *gate, size_t rows, size_t c, int accumulate);
+    void (*gate_backward)(struct mix__values dx, float *dgate, struct mix__values dy,
+                          struct mix__values x, const float *gate, size_t rows, size_t c,
+                          int accumulate);
 
     /* Output rows [oh0, oh1) of one image: y = x (*) w. */
     void (*dw_forward)(float *y, const float *x, const float *w, const struct mix__dw_shape *s,

@@ -101,8 +101,8 @@ MIX__TEMPLATE void ask_ahead(const float *p, int channels_left)
 
 /* An image (h, w, c) with `spacing` - 1 zeros between its values and endless zeros around them. */
 struct image {
-    const float *at;
-    int h, w, c, spacing;
+    const float *at; /* its row `row` */
+    int h, w, c, spacing, row;
 };
 
 struct tile {
@@ -141,7 +141,7 @@ MIX__TEMPLATE void copy_input(vec *copy, const struct image *x, const struct til
     const int top = ceil_div(t->top, d), bottom = MIN(x->h, ceil_div(t->top + t->height, d));
     const int left = ceil_div(t->left, d), right = MIN(x->w, ceil_div(t->left + t->width, d));
     for (int i = top; i < bottom; i++) {
-        const float *p = x->at + ((size_t)i * x->w + left) * x->c + first;
+        const float *p = x->at + ((size_t)(i - x->row) * x->w + left) * x->c + first;
         const int at = (i * d - t->top) * t->width - t->left;
         for (int j = left; j < right; j++, p += x->c) {
             copy[at + j * d] = get(p, lanes);
@@ -163,11 +163,11 @@ MIX__TEMPLATE void convolve_few(float *y, int c, int lanes, const vec *in, int p
     UNROLL for (int k = 0; k < n; k++) put(y + (size_t)k * c, acc[k], lanes);
 }
 
-MIX__TEMPLATE void convolve_tile(float *y, int ow, int c, int lanes, const vec *copy,
+MIX__TEMPLATE void convolve_tile(float *y, int y_row, int ow, int c, int lanes, const vec *copy,
                                  const struct tile *t, const vec *w, int kernel, int stride)
 {
     for (int i = 0; i < t->rows; i++) {
-        float *out = y + ((size_t)(t->row + i) * ow + t->col) * c;
+        float *out = y + ((size_t)(t->row + i - y_row) * ow + t->col) * c;
         const vec *in = copy + (size_t)i * stride * t->width;
         int j = 0;
         for (; j + 4 <= t->cols; j += 4, in += 4 * stride)
@@ -179,8 +179,8 @@ MIX__TEMPLATE void convolve_tile(float *y, int ow, int c, int lanes, const vec *
     }
 }
 
-/* Output rows [begin, end) of ow columns; turned: the weights by half a turn. */
-MIX__TEMPLATE void convolve(float *y, int ow, int begin, int end, const struct image *x,
+/* Output rows [begin, end) of ow columns, y being row y_row; turned: the weights by half a turn. */
+MIX__TEMPLATE void convolve(float *y, int y_row, int ow, int begin, int end, const struct image *x,
                             const float *w, int kernel, int stride, int pad, bool turned)
 {
     vec copy[COPY_MAX], tap[TAPS_MAX];
@@ -195,7 +195,7 @@ MIX__TEMPLATE void convolve(float *y, int ow, int begin, int end, const struct i
                 for (int i = 0; i < taps; i++)
                     tap[i] = get(w + (size_t)(turned ? taps - 1 - i : i) * c + first, lanes);
                 copy_input(copy, x, &t, first, lanes);
-                convolve_tile(y + first, ow, c, lanes, copy, &t, tap, kernel, stride);
+                convolve_tile(y + first, y_row, ow, c, lanes, copy, &t, tap, kernel, stride);
             }
         }
 }
@@ -203,12 +203,12 @@ MIX__TEMPLATE void convolve(float *y, int ow, int begin, int end, const struct i
 /* dw of kernel rows [row, row + n), summed over a tile in registers; left: channels from dy's on.
  */
 MIX__TEMPLATE void weight_rows(float *dw, int c, int lanes, const vec *copy, const float *dy,
-                               int left, int ow, const struct tile *t, int kernel, int stride,
-                               int row, int n)
+                               int y_row, int left, int ow, const struct tile *t, int kernel,
+                               int stride, int row, int n)
 {
     vec acc[10] = { { 0 } };
     for (int i = 0; i < t->rows; i++) {
-        const float *g = dy + ((size_t)(t->row + i) * ow + t->col) * c;
+        const float *g = dy + ((size_t)(t->row + i - y_row) * ow + t->col) * c;
         const vec *in = copy + ((size_t)i * stride + row) * t->width;
         for (int j = 0; j < t->cols; j++, g += c, in += stride) {
             const vec d = get(g, lanes);
@@ -225,7 +225,7 @@ MIX__TEMPLATE void weight_rows(float *dw, int c, int lanes, const vec *copy, con
     }
 }
 
-MIX__TEMPLATE void weights(float *dw, const float *dy, int ow, int begin, int end,
+MIX__TEMPLATE void weights(float *dw, const float *dy, int y_row, int ow, int begin, int end,
                            const struct image *x, int kernel, int stride, int pad)
 {
     vec copy[COPY_MAX];
@@ -239,11 +239,15 @@ MIX__TEMPLATE void weights(float *dw, const float *dy, int ow, int begin, int en
                 const int lanes = MIN(LANES, c - f);
                 copy_input(copy, x, &t, f, lanes);
                 if (kernel == 3) {
-                    weight_rows(dw + f, c, lanes, copy, dy + f, c - f, ow, &t, 3, stride, 0, 3);
+                    weight_rows(dw + f, c, lanes, copy, dy + f, y_row, c - f, ow, &t, 3, stride, 0,
+                                3);
                 } else {
-                    weight_rows(dw + f, c, lanes, copy, dy + f, c - f, ow, &t, 5, stride, 0, 2);
-                    weight_rows(dw + f, c, lanes, copy, dy + f, c - f, ow, &t, 5, stride, 2, 2);
-                    weight_rows(dw + f, c, lanes, copy, dy + f, c - f, ow, &t, 5, stride, 4, 1);
+                    weight_rows(dw + f, c, lanes, copy, dy + f, y_row, c - f, ow, &t, 5, stride, 0,
+                                2);
+                    weight_rows(dw + f, c, lanes, copy, dy + f, y_row, c - f, ow, &t, 5, stride, 2,
+                                2);
+                    weight_rows(dw + f, c, lanes, copy, dy + f, y_row, c - f, ow, &t, 5, stride, 4,
+                                1);
                 }
             }
         }
@@ -262,33 +266,45 @@ static int meets(int in, int r, int out_size, const struct mix__dw_shape *s)
     return at >= 0 && at % s->stride == 0 && at / s->stride < out_size ? at / s->stride : -1;
 }
 
+/* Where a place of the image lies behind the pointer. */
+static size_t x_at(const struct mix__dw_shape *s, int row, int col)
+{
+    return ((size_t)(row - s->x_row) * s->w + col) * s->c;
+}
+
+static size_t y_at(const struct mix__dw_shape *s, int row, int col)
+{
+    return ((size_t)(row - s->y_row) * s->ow + col) * s->c;
+}
+
 static void plain_forward(float *y, const float *x, const float *w, const struct mix__dw_shape *s,
                           int oh0, int oh1)
 {
-    memset(y + (size_t)oh0 * s->ow * s->c, 0, (size_t)(oh1 - oh0) * s->ow * s->c * sizeof *y);
+    memset(y + (size_t)(oh0 - s->y_row) * s->ow * s->c, 0,
+           (size_t)(oh1 - oh0) * s->ow * s->c * sizeof *y);
     for (int i = oh0; i < oh1; i++)
         for (int j = 0; j < s->ow; j++)
             for (int t = 0; t < s->kernel * s->kernel; t++) {
                 const int row = i * s->stride - s->pad + t / s->kernel;
                 const int col = j * s->stride - s->pad + t % s->kernel;
                 if (row >= 0 && row < s->h && col >= 0 && col < s->w)
-                    multiply_add(y + ((size_t)i * s->ow + j) * s->c,
-                                 x + ((size_t)row * s->w + col) * s->c, w + (size_t)t * s->c, s->c);
+                    multiply_add(y + y_at(s, i, j), x + x_at(s, row, col), w + (size_t)t * s->c,
+                                 s->c);
             }
 }
 
 static void plain_backward_data(float *dx, const float *dy, const float *w,
                                 const struct mix__dw_shape *s, int h0, int h1)
 {
-    memset(dx + (size_t)h0 * s->w * s->c, 0, (size_t)(h1 - h0) * s->w * s->c * sizeof *dx);
+    memset(dx + (size_t)(h0 - s->x_row) * s->w * s->c, 0,
+           (size_t)(h1 - h0) * s->w * s->c * sizeof *dx);
     for (int i = h0; i < h1; i++)
         for (int j = 0; j < s->w; j++)
             for (int t = 0; t < s->kernel * s->kernel; t++) {
                 const int row = meets(i, t / s->kernel, s->oh, s);
                 const int col = meets(j, t % s->kernel, s->ow, s);
                 if (row >= 0 && col >= 0)
-                    multiply_add(dx + ((size_t)i * s->w + j) * s->c,
-                                 dy + ((size_t)row * s->ow + col) * s->c, w + (size_t)t * s->c,
+                    multiply_add(dx + x_at(s, i, j), dy + y_at(s, row, col), w + (size_t)t * s->c,
                                  s->c);
             }
 }
@@ -302,8 +318,8 @@ static void plain_backward_weights(float *dw, const float *x, const float *dy,
                 const int row = i * s->stride - s->pad + t / s->kernel;
                 const int col = j * s->stride - s->pad + t % s->kernel;
                 if (row >= 0 && row < s->h && col >= 0 && col < s->w)
-                    multiply_add(dw + (size_t)t * s->c, x + ((size_t)row * s->w + col) * s->c,
-                                 dy + ((size_t)i * s->ow + j) * s->c, s->c);
+                    multiply_add(dw + (size_t)t * s->c, x + x_at(s, row, col), dy + y_at(s, i, j),
+                                 s->c);
             }
 }
 
@@ -316,19 +332,19 @@ static int kind(const struct mix__dw_shape *s)
 static void dw_forward(float *y, const float *x, const float *w, const struct mix__dw_shape *s,
                        int oh0, int oh1)
 {
-    const struct image in = { x, s->h, s->w, s->c, 1 };
+    const struct image in = { x, s->h, s->w, s->c, 1, s->x_row };
     switch (kind(s)) {
     case 31:
-        convolve(y, s->ow, oh0, oh1, &in, w, 3, 1, s->pad, false);
+        convolve(y, s->y_row, s->ow, oh0, oh1, &in, w, 3, 1, s->pad, false);
         break;
     case 32:
-        convolve(y, s->ow, oh0, oh1, &in, w, 3, 2, s->pad, false);
+        convolve(y, s->y_row, s->ow, oh0, oh1, &in, w, 3, 2, s->pad, false);
         break;
     case 51:
-        convolve(y, s->ow, oh0, oh1, &in, w, 5, 1, s->pad, false);
+        convolve(y, s->y_row, s->ow, oh0, oh1, &in, w, 5, 1, s->pad, false);
         break;
     case 52:
-        convolve(y, s->ow, oh0, oh1, &in, w, 5, 2, s->pad, false);
+        convolve(y, s->y_row, s->ow, oh0, oh1, &in, w, 5, 2, s->pad, false);
         break;
     default:
         plain_forward(y, x, w, s, oh0, oh1);
@@ -338,16 +354,16 @@ static void dw_forward(float *y, const float *x, const float *w, const struct mi
 static void dw_backward_data(float *dx, const float *dy, const float *w,
                              const struct mix__dw_shape *s, int h0, int h1)
 {
-    const struct image in = { dy, s->oh, s->ow, s->c, s->stride };
+    const struct image in = { dy, s->oh, s->ow, s->c, s->stride, s->y_row };
     const int pad = s->kernel - 1 - s->pad;
     switch (kind(s)) {
     case 31:
     case 32:
-        convolve(dx, s->w, h0, h1, &in, w, 3, 1, pad, true);
+        convolve(dx, s->x_row, s->w, h0, h1, &in, w, 3, 1, pad, true);
         break;
     case 51:
     case 52:
-        convolve(dx, s->w, h0, h1, &in, w, 5, 1, pad, true);
+        convolve(dx, s->x_row, s->w, h0, h1, &in, w, 5, 1, pad, true);
         break;
     default:
         plain_backward_data(dx, dy, w, s, h0, h1);
@@ -357,19 +373,19 @@ static void dw_backward_data(float *dx, const float *dy, const float *w,
 static void dw_backward_weights(float *dw, const float *x, const float *dy,
                                 const struct mix__dw_shape *s, int oh0, int oh1)
 {
-    const struct image in = { x, s->h, s->w, s->c, 1 };
+    const struct image in = { x, s->h, s->w, s->c, 1, s->x_row };
     switch (kind(s)) {
     case 31:
-        weights(dw, dy, s->ow, oh0, oh1, &in, 3, 1, s->pad);
+        weights(dw, dy, s->y_row, s->ow, oh0, oh1, &in, 3, 1, s->pad);
         break;
     case 32:
-        weights(dw, dy, s->ow, oh0, oh1, &in, 3, 2, s->pad);
+        weights(dw, dy, s->y_row, s->ow, oh0, oh1, &in, 3, 2, s->pad);
         break;
     case 51:
-        weights(dw, dy, s->ow, oh0, oh1, &in, 5, 1, s->pad);
+        weights(dw, dy, s->y_row, s->ow, oh0, oh1, &in, 5, 1, s->pad);
         break;
     case 52:
-        weights(dw, dy, s->ow, oh0, oh1, &in, 5, 2, s->pad);
+        weights(dw, dy, s->y_row, s->ow, oh0, oh1, &in, 5, 2, s->pad);
         break;
     default:
         plain_backward_weights(dw, x, dy, s, oh0, oh1);

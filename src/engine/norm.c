@@ -1,16 +1,18 @@
 /*
- * engine/norm.c - batch norm with what follows it: activation and quantizer, one pass over memory
- * each way beside the one for the statistics.
+ * engine/norm.c - batch norm with its activation.
  *
- *   y = fake(act(gamma * (z - mean) * rstd + beta))
+ *   u = gamma * (z - mean) * rstd + beta,  y = act(u)
  *
- * Backward, with R rows, xhat = (z - mean) * rstd and du the gradient behind the activation:
+ * Backward, with R rows, xhat = (z - mean) * rstd and du the gradient at u:
  *   dbeta = sum du,  dgamma = sum du * xhat
  *   dz = gamma * rstd * (du - dbeta / R - xhat * dgamma / R)          = k1 du + k2 z + k3
  *
- * Each way takes two walks over tensors that may be larger than the cache. The first one, the sums,
- * goes from the end to the beginning: what the convolution before it wrote last is still in
- * the cache, and what the sums read last is where the second walk begins.
+ * The statistics of a convolution's output, and dz, are the convolution's work, tile by tile; so is
+ * the rest where one layer alone reads y (layer.c). What is left to a step of its own is the walk
+ * over y for other readers, and all of it behind anything but a convolution.
+ *
+ * Where a convolution multiplied codes instead of values, z is in units of x_unit * w_unit[k]
+ * (mix__unit): mean, scale and rstd absorb that, and dz comes multiplied by w_unit[k].
  */
 #include <string.h>
 
@@ -32,6 +34,13 @@ static size_t piece_rows(size_t c)
     return rows ? rows : 1;
 }
 
+static double *sums_of(const struct mix__engine *e, int part)
+{
+    return e->part_sums + (size_t)part * 2 * e->widest;
+}
+
+/* ---- statistics of a batch ------------------------------------------------------------------ */
+
 /* Joins (count, mean, m2) of b to a, per channel (Chan, Golub, LeVeque 1979). */
 static void join(double *mean, double *m2, size_t count, const float *b_mean, const float *b_m2,
                  size_t b_count, size_t c)
@@ -44,68 +53,95 @@ static void join(double *mean, double *m2, size_t count, const float *b_mean, co
     }
 }
 
-/* Leaves mean and sum of squared deviations in group 0's sums. */
-static void batch_statistics(struct mix__engine *e, const float *z, size_t rows, size_t c)
+void mix__norm_part_begin(struct mix__engine *e, int part)
 {
-    const size_t step = piece_rows(c);
-#pragma omp parallel for schedule(static)
-    for (int group = MIX__GROUPS - 1; group >= 0; group--) {
-        double *mean = e->group_sums + (size_t)group * 2 * e->widest, *m2 = mean + e->widest;
-        float *piece_mean = e->piece_sums + (size_t)group * 2 * e->widest;
-        float *piece_m2 = piece_mean + e->widest;
-        const size_t from = mix__group_row(rows, group), to = mix__group_row(rows, group + 1);
-        memset(mean, 0, c * sizeof *mean);
-        memset(m2, 0, c * sizeof *m2);
-        for (size_t end = to, n; end > from; end -= n) {
-            n = end - from < step ? end - from : step;
-            e->loops.norm_stats(piece_mean, piece_m2, z + (end - n) * c, n, c);
-            join(mean, m2, to - end, piece_mean, piece_m2, n, c);
-        }
-        for (size_t i = 0; i < c; i++) {
-            piece_mean[i] = (float)mean[i];
-            piece_m2[i] = (float)m2[i];
-        }
-    }
-    for (int group = 1; group < MIX__GROUPS; group++) {
-        const size_t before = mix__group_row(rows, group);
-        const size_t count = mix__group_row(rows, group + 1) - before;
-        const float *mean = e->piece_sums + (size_t)group * 2 * e->widest;
-        if (count > 0)
-            join(e->group_sums, e->group_sums + e->widest, before, mean, mean + e->widest, count,
-                 c);
-    }
+    memset(sums_of(e, part), 0, 2 * e->widest * sizeof(double));
+    e->part_rows[part] = 0;
 }
 
-static void use_batch_statistics(struct mix__engine *e, const struct mix__step *s, const float *z)
+void mix__norm_part_add(struct mix__engine *e, int part, struct mix__values z, size_t rows,
+                        size_t c)
+{
+    double *mean = sums_of(e, part);
+    float *piece = e->piece_sums + (size_t)part * 2 * e->widest;
+    e->loops.norm_stats(piece, piece + e->widest, z, rows, c);
+    join(mean, mean + e->widest, e->part_rows[part], piece, piece + e->widest, rows, c);
+    e->part_rows[part] += rows;
+}
+
+/* Leaves mean and sum of squared deviations in part 0's sums; returns the rows. */
+static size_t join_parts(struct mix__engine *e, int parts, size_t c)
+{
+    double *sums = sums_of(e, 0);
+    size_t count = e->part_rows[0];
+    for (int part = 1; part < parts; part++) {
+        const double *from = sums_of(e, part);
+        float *mean = e->piece_sums, *m2 = e->piece_sums + e->widest;
+        for (size_t i = 0; i < c; i++) {
+            mean[i] = (float)from[i];
+            m2[i] = (float)from[e->widest + i];
+        }
+        if (e->part_rows[part] > 0)
+            join(sums, sums + e->widest, count, mean, m2, e->part_rows[part], c);
+        count += e->part_rows[part];
+    }
+    return count;
+}
+
+static void use_batch_statistics(struct mix__engine *e, const struct mix__step *s, size_t rows)
 {
     const struct mix__node *node = s->node;
     struct mix__norm *norm = &e->norms[s->norm];
-    const size_t rows = mix__rows(e, &s->in), c = (size_t)s->in.c;
-    batch_statistics(e, z, rows, c);
-    const double *mean = e->group_sums, *m2 = e->group_sums + e->widest;
+    const double *mean = sums_of(e, 0), *m2 = mean + e->widest;
     float *running_mean = running(e, node->mean), *running_var = running(e, node->var);
-    for (size_t i = 0; i < c; i++) {
+    for (size_t i = 0; i < (size_t)s->in.c; i++) {
+        const double unit = mix__unit(e, s->source, i), square = unit * unit * m2[i];
         norm->mean[i] = (float)mean[i];
-        norm->rstd[i] = (float)(1.0 / sqrt(m2[i] / (double)rows + node->eps));
+        norm->rstd[i] = (float)(unit / sqrt(square / (double)rows + node->eps));
         if (!e->pass.update_stats)
             continue;
-        const double unbiased = rows > 1 ? m2[i] / (double)(rows - 1) : 0.0;
-        running_mean[i] += node->momentum * ((float)mean[i] - running_mean[i]);
+        const double unbiased = rows > 1 ? square / (double)(rows - 1) : 0.0;
+        running_mean[i] += node->momentum * ((float)(unit * mean[i]) - running_mean[i]);
         running_var[i] += node->momentum * ((float)unbiased - running_var[i]);
     }
 }
 
-static void measure_statistics(struct mix__engine *e, const struct mix__step *s, const float *z)
+static void measure_statistics(struct mix__engine *e, const struct mix__step *s, size_t rows)
 {
     const mix_graph *g = e->graph;
-    const size_t rows = mix__rows(e, &s->in), c = (size_t)s->in.c;
-    float *mean = e->pass.measure + (g->params[s->node->mean].offset - g->n_trained);
-    float *var = e->pass.measure + (g->params[s->node->var].offset - g->n_trained);
-    batch_statistics(e, z, rows, c);
-    for (size_t i = 0; i < c; i++) {
-        mean[i] = (float)e->group_sums[i];
-        var[i] = (float)(e->group_sums[e->widest + i] / (double)rows);
+    const double *mean = sums_of(e, 0), *m2 = mean + e->widest;
+    float *to_mean = e->pass.measure + (g->params[s->node->mean].offset - g->n_trained);
+    float *to_var = e->pass.measure + (g->params[s->node->var].offset - g->n_trained);
+    for (size_t i = 0; i < (size_t)s->in.c; i++) {
+        to_mean[i] = (float)mean[i];
+        to_var[i] = (float)(m2[i] / (double)rows);
     }
+}
+
+void mix__norm_settle(struct mix__engine *e, const struct mix__step *s, int parts)
+{
+    const size_t rows = join_parts(e, parts, (size_t)s->in.c);
+    if (e->pass.batch_stats)
+        use_batch_statistics(e, s, rows);
+    else
+        measure_statistics(e, s, rows);
+}
+
+/* Behind anything but a convolution. */
+static void take_statistics(struct mix__engine *e, const struct mix__step *s)
+{
+    const struct mix__values z = mix__engine_at(e, s->x[0]);
+    const size_t rows = mix__rows(e, &s->in), c = (size_t)s->in.c, step = piece_rows(c);
+#pragma omp parallel for schedule(static)
+    for (int group = 0; group < MIX__PARTS; group++) {
+        const size_t to = mix__group_row(rows, group + 1);
+        mix__norm_part_begin(e, group);
+        for (size_t r = mix__group_row(rows, group), n; r < to; r += n) {
+            n = to - r < step ? to - r : step;
+            mix__norm_part_add(e, group, mix__values_from(z, r * c), n, c);
+        }
+    }
+    mix__norm_settle(e, s, MIX__PARTS);
 }
 
 static void use_running_statistics(struct mix__engine *e, const struct mix__step *s)
@@ -118,80 +154,80 @@ static void use_running_statistics(struct mix__engine *e, const struct mix__step
     }
 }
 
+/* ---- forward -------------------------------------------------------------------------------- */
+
+struct mix__affine mix__norm_affine(const struct mix__engine *e, const struct mix__step *s)
+{
+    const struct mix__norm *norm = &e->norms[s->norm];
+    return (struct mix__affine){ norm->scale, norm->offset, s->act };
+}
+
 void mix__norm_forward(struct mix__engine *e, const struct mix__step *s)
 {
+    static const struct mix__fake off;
     struct mix__norm *norm = &e->norms[s->norm];
-    const float *z = mix__engine_at(e, s->x[0]);
-    float *y = mix__engine_at(e, s->y);
     const size_t rows = mix__rows(e, &s->in), c = (size_t)s->in.c;
     const float *gamma = value(e, s->node->gamma), *beta = value(e, s->node->beta);
-    if (!e->pass.batch_stats && e->pass.measure)
-        measure_statistics(e, s, z);
-    if (e->pass.batch_stats)
-        use_batch_statistics(e, s, z);
-    else
+    if (s->source < 0 && mix__wants_statistics(e))
+        take_statistics(e, s);
+    if (!e->pass.batch_stats)
         use_running_statistics(e, s);
     const bool folded = s->source >= 0 && e->exacts[s->source].on;
     for (size_t i = 0; i < c; i++) {
         norm->scale[i] = folded ? 1.0f : gamma[i] * norm->rstd[i];
         norm->offset[i] = folded ? 0.0f : beta[i] - norm->mean[i] * norm->scale[i];
     }
-    const struct mix__affine affine = { norm->scale, norm->offset, s->act };
-    const struct mix__fake *fake = mix__step_fake(e, s);
+    if (s->fused)
+        return;
+    const struct mix__affine affine = mix__norm_affine(e, s);
+    const struct mix__values z = mix__engine_at(e, s->x[0]), y = mix__engine_at(e, s->y);
 #pragma omp parallel for schedule(static)
-    for (int group = 0; group < MIX__GROUPS; group++) {
+    for (int group = 0; group < MIX__PARTS; group++) {
         const size_t from = mix__group_row(rows, group), to = mix__group_row(rows, group + 1);
-        e->loops.norm_forward(y + from * c, z + from * c, to - from, c, &affine, fake);
+        e->loops.norm_forward(mix__values_from(y, from * c), mix__values_from(z, from * c),
+                              to - from, c, &affine, &off);
     }
 }
 
-/* dy becomes du; leaves dbeta and dgamma in group 0's sums. */
-static void backward_sums(struct mix__engine *e, const struct mix__step *s, float *dy,
-                          const float *z)
+/* ---- backward ------------------------------------------------------------------------------- */
+
+void mix__norm_back_begin(struct mix__engine *e, int part)
+{
+    memset(sums_of(e, part), 0, 2 * e->widest * sizeof(double));
+    e->fake_sums[part] = (struct mix__fake_sums){ 0 };
+}
+
+void mix__norm_back_add(struct mix__engine *e, const struct mix__step *s,
+                        const struct mix__fake *fake, int part, const struct mix__norm_piece *p)
 {
     const struct mix__norm *norm = &e->norms[s->norm];
-    const struct mix__affine affine = { norm->scale, norm->offset, s->act };
-    const struct mix__fake *fake = mix__step_fake(e, s);
-    const size_t rows = mix__rows(e, &s->in), c = (size_t)s->in.c, step = piece_rows(c);
-#pragma omp parallel for schedule(static)
-    for (int group = MIX__GROUPS - 1; group >= 0; group--) {
-        double *sums = e->group_sums + (size_t)group * 2 * e->widest;
-        float *piece = e->piece_sums + (size_t)group * 2 * e->widest;
-        const size_t from = mix__group_row(rows, group), to = mix__group_row(rows, group + 1);
-        memset(sums, 0, 2 * e->widest * sizeof *sums);
-        e->fake_sums[group] = (struct mix__fake_sums){ 0 };
-        for (size_t end = to, n; end > from; end -= n) {
-            n = end - from < step ? end - from : step;
-            const size_t at = (end - n) * c;
-            memset(piece, 0, 2 * e->widest * sizeof *piece);
-            e->loops.norm_backward_sums(dy + at, z + at, n, c, &affine, norm->mean, norm->rstd,
-                                        fake, piece, piece + e->widest, &e->fake_sums[group]);
-            for (size_t i = 0; i < c; i++) {
-                sums[i] += piece[i];
-                sums[e->widest + i] += piece[e->widest + i];
-            }
-        }
+    const struct mix__affine affine = mix__norm_affine(e, s);
+    const size_t c = (size_t)s->in.c;
+    double *sums = sums_of(e, part);
+    float *piece = e->piece_sums + (size_t)part * 2 * e->widest;
+    memset(piece, 0, 2 * e->widest * sizeof *piece);
+    e->loops.norm_backward_sums(p->du, p->dy, p->z, p->rows, c, &affine, norm->mean, norm->rstd,
+                                fake, piece, piece + e->widest, &e->fake_sums[part]);
+    for (size_t i = 0; i < c; i++) {
+        sums[i] += piece[i];
+        sums[e->widest + i] += piece[e->widest + i];
     }
-    for (int group = 1; group < MIX__GROUPS; group++) {
-        const double *sums = e->group_sums + (size_t)group * 2 * e->widest;
+}
+
+void mix__norm_back_settle(struct mix__engine *e, const struct mix__step *s, int parts,
+                           unsigned what)
+{
+    const struct mix__norm *norm = &e->norms[s->norm];
+    const size_t c = (size_t)s->in.c;
+    const double rows = (double)mix__rows(e, &s->in);
+    double *dbeta = sums_of(e, 0), *dgamma = dbeta + e->widest;
+    for (int part = 1; part < parts; part++) {
+        const double *from = sums_of(e, part);
         for (size_t i = 0; i < c; i++) {
-            e->group_sums[i] += sums[i];
-            e->group_sums[e->widest + i] += sums[e->widest + i];
+            dbeta[i] += from[i];
+            dgamma[i] += from[e->widest + i];
         }
     }
-}
-
-void mix__norm_backward(struct mix__engine *e, const struct mix__step *s, unsigned what)
-{
-    const struct mix__norm *norm = &e->norms[s->norm];
-    const float *z = mix__engine_at(e, s->x[0]);
-    float *dy = mix__engine_at(e, s->dy);
-    const size_t rows = mix__rows(e, &s->in), c = (size_t)s->in.c;
-    backward_sums(e, s, dy, z);
-    if (s->layer >= 0)
-        mix__fake_collect(e, s, what);
-
-    const double *dbeta = e->group_sums, *dgamma = e->group_sums + e->widest;
     if (what & MIX__GRAD_PARAMS) {
         float *gamma_grad = e->state->grad + e->graph->params[s->node->gamma].offset;
         float *beta_grad = e->state->grad + e->graph->params[s->node->beta].offset;
@@ -200,16 +236,44 @@ void mix__norm_backward(struct mix__engine *e, const struct mix__step *s, unsign
             beta_grad[i] += (float)dbeta[i];
         }
     }
-    float *k2 = e->piece_sums, *k3 = e->piece_sums + e->widest;
+    const double x_unit = s->source < 0 ? 1.0 : e->units[s->source].x;
     for (size_t i = 0; i < c; i++) {
-        const double k1 = norm->scale[i] / (double)rows;
-        k2[i] = (float)(-k1 * norm->rstd[i] * dgamma[i]);
-        k3[i] = (float)(-k1 * dbeta[i] + k1 * norm->rstd[i] * dgamma[i] * norm->mean[i]);
+        const double k1 = norm->scale[i] / x_unit, share = k1 / rows;
+        norm->k1[i] = (float)k1;
+        norm->k2[i] = (float)(-share * norm->rstd[i] * dgamma[i]);
+        norm->k3[i] =
+            (float)(-share * dbeta[i] + share * norm->rstd[i] * dgamma[i] * norm->mean[i]);
     }
+}
+
+/* dy becomes du and, where no convolution will do that, dz. */
+void mix__norm_backward(struct mix__engine *e, const struct mix__step *s, unsigned what)
+{
+    static const struct mix__fake off;
+    const struct mix__norm *norm = &e->norms[s->norm];
+    if (s->fused)
+        return;
+    const struct mix__values z = mix__engine_at(e, s->x[0]), dy = mix__engine_at(e, s->dy);
+    const size_t rows = mix__rows(e, &s->in), c = (size_t)s->in.c, step = piece_rows(c);
 #pragma omp parallel for schedule(static)
-    for (int group = 0; group < MIX__GROUPS; group++) {
+    for (int group = 0; group < MIX__PARTS; group++) {
+        const size_t to = mix__group_row(rows, group + 1);
+        mix__norm_back_begin(e, group);
+        for (size_t r = mix__group_row(rows, group), n; r < to; r += n) {
+            n = to - r < step ? to - r : step;
+            const struct mix__values at = mix__values_from(dy, r * c);
+            mix__norm_back_add(e, s, &off, group,
+                               &(struct mix__norm_piece){ at, at, mix__values_from(z, r * c), n });
+        }
+    }
+    mix__norm_back_settle(e, s, MIX__PARTS, what);
+    if (s->source >= 0)
+        return;
+#pragma omp parallel for schedule(static)
+    for (int group = 0; group < MIX__PARTS; group++) {
         const size_t from = mix__group_row(rows, group), to = mix__group_row(rows, group + 1);
-        e->loops.norm_backward_input(dy + from * c, dy + from * c, z + from * c, to - from, c,
-                                     norm->scale, k2, k3);
+        const struct mix__values at = mix__values_from(dy, from * c);
+        e->loops.norm_backward_input(at, at, mix__values_from(z, from * c), to - from, c, norm->k1,
+                                     norm->k2, norm->k3);
     }
 }

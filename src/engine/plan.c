@@ -14,6 +14,7 @@ struct maker {
     const mix_graph *graph;
     int *value, *grad;        /* (tensor): buffer, -1: not yet or not needed  */
     int *reader;              /* (tensor): the node that reads it, the last one of several */
+    int *fused;               /* (tensor): step of the fused batch norm that makes it, -1  */
     bool *skip;               /* (node): taken in by an earlier step */
     struct mix__step nowhere; /* what a builder writes to after a failure */
     mix_status status;
@@ -27,7 +28,8 @@ static int new_buffer(struct maker *m, const struct mix__tensor *t)
             mix__grow(p->ctx, &p->buffers, p->n_buffers, &p->cap_buffers, sizeof *p->buffers);
     if (m->status != MIX_OK)
         return 0;
-    p->buffers[p->n_buffers] = (struct mix__buffer){ .dtype = MIX__DTYPE_F32,
+    const bool small = t == m->graph->tensors || t->h * t->w == 1;
+    p->buffers[p->n_buffers] = (struct mix__buffer){ .dtype = small ? MIX__DTYPE_F32 : p->dtype,
                                                      .count = (size_t)p->batch * t->h * t->w * t->c,
                                                      .first = -1 };
     return (int)p->n_buffers++;
@@ -48,7 +50,8 @@ static struct mix__step *new_step(struct maker *m, enum mix__step_kind kind,
         .layer = -1,
         .x = { m->value[in], -1 },
         .y = -1,
-        .raw = -1,
+        .before = -1,
+        .after = -1,
         .dx = { -1, -1 },
         .dy = -1,
         .in = m->graph->tensors[in],
@@ -67,10 +70,11 @@ static const struct mix__node *single_reader(const struct maker *m, int tensor)
 /* Tells the convolution in front of a batch norm, which alone reads it, of that; its layer. */
 static int tell_conv(struct maker *m, const struct mix__node *bn)
 {
-    for (size_t i = 0; i < m->plan->n_steps; i++) {
+    for (size_t i = 0; i + 1 < m->plan->n_steps; i++) {
         struct mix__step *s = &m->plan->steps[i];
         if (s->kind == MIX__STEP_CONV && s->node->out == bn->in[0]) {
             s->bn = bn;
+            s->after = (int)m->plan->n_steps - 1;
             return s->layer;
         }
     }
@@ -97,35 +101,18 @@ static void plan_norm(struct maker *m, const struct mix__node *node)
     s->act = act;
     s->norm = m->plan->n_norms++;
     s->source = tell_conv(m, node);
-    s->layer = next ? next->layer : -1;
-    s->y = m->plan->backward ? new_buffer(m, &m->graph->tensors[out]) : s->x[0];
+    s->fused = next && next->layer >= 0;
+    if (s->fused)
+        m->fused[out] = (int)m->plan->n_steps - 1;
+    s->y = !s->fused && m->plan->backward ? new_buffer(m, &m->graph->tensors[out]) : s->x[0];
     m->value[out] = s->y;
-}
-
-/* Whether the value of the tensor already is what the layer's quantizer makes of it. */
-static bool is_fused(const struct maker *m, int tensor, int layer)
-{
-    const struct mix__plan *p = m->plan;
-    for (size_t i = 0; i < p->n_steps; i++)
-        if (p->steps[i].kind == MIX__STEP_NORM && p->steps[i].layer == layer)
-            return p->steps[i].y == m->value[tensor];
-    return false;
 }
 
 static void plan_conv(struct maker *m, const struct mix__node *node)
 {
-    const int in = node->in[0];
-    int x = m->value[in], raw = -1;
-    if (!is_fused(m, in, node->layer)) {
-        struct mix__step *fake = new_step(m, MIX__STEP_FAKE, node, in, in);
-        fake->layer = node->layer;
-        raw = x;
-        x = fake->y = new_buffer(m, &m->graph->tensors[in]);
-    }
-    struct mix__step *s = new_step(m, MIX__STEP_CONV, node, in, node->out);
+    struct mix__step *s = new_step(m, MIX__STEP_CONV, node, node->in[0], node->out);
     s->layer = node->layer;
-    s->x[0] = x;
-    s->raw = raw;
+    s->before = m->fused[node->in[0]];
     s->y = m->value[node->out] = new_buffer(m, &m->graph->tensors[node->out]);
 }
 
@@ -198,35 +185,27 @@ static int output_tensor(const struct maker *m, const struct mix__step *s)
 static void plan_gradients(struct maker *m, bool *written)
 {
     struct mix__plan *p = m->plan;
-    int fake_grad = -1; /* of the CONV step just passed, for the FAKE step before it */
     for (size_t i = p->n_steps; i-- > 0;) {
         struct mix__step *s = &p->steps[i];
         const int in = s->node->in[0];
-        if (s->kind == MIX__STEP_FAKE) {
-            s->dy = fake_grad;
+        s->dy = grad_of(m, output_tensor(m, s));
+        switch (s->kind) {
+        case MIX__STEP_CONV:
             s->dx[0] = in == 0 ? -1 : grad_of(m, in);
-        } else {
-            const int out = output_tensor(m, s);
-            s->dy = grad_of(m, out);
-            switch (s->kind) {
-            case MIX__STEP_CONV:
-                s->dx[0] = s->raw >= 0 ? new_buffer(m, &s->in) : grad_of(m, in);
-                fake_grad = s->dx[0];
-                break;
-            case MIX__STEP_NORM:
-                s->dx[0] = m->grad[in] = s->dy;
-                break;
-            case MIX__STEP_ADD:
-                if (single_reader(m, s->node->in[1]))
-                    m->grad[s->node->in[1]] = s->dy;
+            break;
+        case MIX__STEP_NORM:
+            s->dx[0] = m->grad[in] = s->dy;
+            break;
+        case MIX__STEP_ADD:
+            if (single_reader(m, s->node->in[1]))
+                m->grad[s->node->in[1]] = s->dy;
+            s->dx[1] = grad_of(m, s->node->in[1]);
+            s->dx[0] = grad_of(m, in);
+            break;
+        default:
+            s->dx[0] = grad_of(m, in);
+            if (s->kind == MIX__STEP_GATE)
                 s->dx[1] = grad_of(m, s->node->in[1]);
-                s->dx[0] = grad_of(m, in);
-                break;
-            default:
-                s->dx[0] = grad_of(m, in);
-                if (s->kind == MIX__STEP_GATE)
-                    s->dx[1] = grad_of(m, s->node->in[1]);
-            }
         }
         for (int k = 0; k < 2 && m->status == MIX_OK; k++) {
             if (s->dx[k] < 0)
@@ -265,22 +244,24 @@ static void find_spans(struct mix__plan *p)
     const int end = 2 * (int)p->n_steps;
     for (int i = 0; i < (int)p->n_steps; i++) {
         const struct mix__step *s = &p->steps[i];
+        const int back = end - 1 - i;
+        if (s->kind == MIX__STEP_NORM && s->fused)
+            continue; /* the layers on both sides use its buffers */
         use(p, s->x[0], i);
         use(p, s->x[1], i);
-        use(p, s->raw, i);
         use(p, s->y, i);
         if (!p->backward)
             continue;
-        const int back = end - 1 - i;
         use(p, s->dy, back);
         use(p, s->dx[0], back);
         use(p, s->dx[1], back);
+        if (s->kind == MIX__STEP_CONV && s->after >= 0)
+            use(p, s->y, back); /* the batch norm's backward pass is done here */
         if (s->kind == MIX__STEP_ADD || s->kind == MIX__STEP_AVGPOOL ||
             s->kind == MIX__STEP_DROPOUT)
             continue;
         use(p, s->x[0], back);
         use(p, s->x[1], back);
-        use(p, s->raw, back);
     }
     use(p, p->input, 0); /* the same batch may be run again */
     use(p, p->input, end);
@@ -354,7 +335,7 @@ static void make(struct maker *m)
     const mix_graph *g = m->graph;
     struct mix__plan *p = m->plan;
     for (size_t t = 0; t < g->n_tensors; t++)
-        m->value[t] = m->grad[t] = -1;
+        m->value[t] = m->grad[t] = m->fused[t] = -1;
     for (size_t i = 0; i < g->n_nodes; i++)
         for (int k = 0; k < g->nodes[i].n_in; k++)
             m->reader[g->nodes[i].in[k]] = (int)i;
@@ -377,25 +358,28 @@ static void make(struct maker *m)
     mix__free(p->ctx, written);
 }
 
-mix_status mix__plan_make(struct mix__plan *plan, const mix_graph *graph, int batch, bool backward)
+mix_status mix__plan_make(struct mix__plan *plan, const mix_graph *graph, int batch, bool backward,
+                          enum mix__dtype dtype)
 {
     mix_ctx *ctx = graph->ctx;
-    *plan = (struct mix__plan){ .ctx = ctx, .batch = batch, .backward = backward };
+    *plan = (struct mix__plan){ .ctx = ctx, .batch = batch, .backward = backward, .dtype = dtype };
     struct maker m = {
         .plan = plan,
         .graph = graph,
         .value = mix__alloc(ctx, graph->n_tensors, sizeof(int)),
         .grad = mix__alloc(ctx, graph->n_tensors, sizeof(int)),
         .reader = mix__zalloc(ctx, graph->n_tensors, sizeof(int)),
+        .fused = mix__alloc(ctx, graph->n_tensors, sizeof(int)),
         .skip = mix__zalloc(ctx, graph->n_nodes, sizeof(bool)),
     };
-    if (m.value && m.grad && m.reader && m.skip)
+    if (m.value && m.grad && m.reader && m.fused && m.skip)
         make(&m);
     else
         m.status = MIX_ENOMEM;
     mix__free(ctx, m.value);
     mix__free(ctx, m.grad);
     mix__free(ctx, m.reader);
+    mix__free(ctx, m.fused);
     mix__free(ctx, m.skip);
     if (m.status == MIX_OK) {
         find_spans(plan);

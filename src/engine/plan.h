@@ -2,10 +2,12 @@
  * engine/plan.h - from a graph to a list of steps over buffers in one arena.
  *
  * The plan is made once. It decides
- *   - what is fused: batch norm + activation + the quantizer of the one layer that reads the result
- * are one NORM step; a quantizer whose input has other readers is a FAKE step of its own
+ *   - what is fused: a batch norm and its activation whose result one layer alone reads have no
+ *     result in memory; the layer (CONV) makes what it reads, its quantizer included, from the
+ * batch norm's input, forward and backward, a tile at a time (layer.c)
  *   - which buffers share one place: a gradient runs through a NORM step in place, through
  *     an addition without a copy for one side; without a backward pass, values do so too
+ *   - their types: with bfloat16, everything but the image and tensors of one pixel (logits, gates)
  *   - where each buffer lies: time runs over the steps forward, 0 .. S-1, and then back, the
  *     backward pass of step i being at 2S-1-i; buffers whose spans do not meet may overlap
  */
@@ -19,7 +21,6 @@
 enum mix__step_kind {
     MIX__STEP_CONV,
     MIX__STEP_NORM,
-    MIX__STEP_FAKE,
     MIX__STEP_ACT,
     MIX__STEP_ADD,
     MIX__STEP_GATE,
@@ -38,16 +39,18 @@ struct mix__buffer {
 /* Buffers are given by number; -1: none. */
 struct mix__step {
     enum mix__step_kind kind;
-    const struct mix__node *node; /* NORM: the batch norm; FAKE: the reading layer's node */
-    int layer;     /* CONV: its own; NORM, FAKE: the layer whose quantizer is applied, -1: none */
-    int x[2], y;   /* values   */
-    int raw;       /* CONV behind a FAKE step: what to read when the quantizer is off        */
-    int dx[2], dy; /* gradients; CONV on the image: dx is only wanted for the quantizer's step */
-    bool accumulate[2];         /* dx is added to, not written */
-    enum mix__act act;          /* NORM, ACT */
-    int norm;                   /* NORM: number among the batch norms */
-    int source;                 /* NORM: the layer whose output it reads, -1: none          */
-    const struct mix__node *bn; /* CONV: the batch norm that reads its output; NULL: none   */
+    const struct mix__node *node; /* NORM: the batch norm     */
+    int layer;                    /* CONV: its own; else -1   */
+    int x[2], y;                  /* values                   */
+    int dx[2], dy;                /* gradients; a NORM's dx is its dy, behind the activation */
+    bool accumulate[2];           /* dx is added to, not written */
+    enum mix__act act;            /* NORM, ACT */
+    int norm;                     /* NORM: number among the batch norms */
+    bool fused;                   /* NORM: done by the layer that reads it; y is x */
+    int source;                   /* NORM: the layer whose output it reads, -1: none         */
+    int before,
+        after; /* CONV: steps of the fused NORM that it reads and of the NORM behind it; -1 */
+    const struct mix__node *bn; /* CONV: that batch norm; NULL: none     */
     struct mix__tensor in, out; /* shapes */
 };
 
@@ -55,6 +58,7 @@ struct mix__plan {
     mix_ctx *ctx;
     int batch;
     bool backward;
+    enum mix__dtype dtype;
     struct mix__step *steps;
     struct mix__buffer *buffers;
     size_t n_steps, n_buffers, cap_steps, cap_buffers;
@@ -64,8 +68,8 @@ struct mix__plan {
     size_t values_live; /* bytes: largest sum of buffers in use at one time, the floor for arena */
 };
 
-mix_status mix__plan_make(struct mix__plan *plan, const mix_graph *graph, int batch,
-                          bool backward) MIX_CHECKED;
+mix_status mix__plan_make(struct mix__plan *plan, const mix_graph *graph, int batch, bool backward,
+                          enum mix__dtype dtype) MIX_CHECKED;
 void mix__plan_release(struct mix__plan *plan);
 
 #endif

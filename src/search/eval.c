@@ -29,7 +29,7 @@ mix_status mix__judge_make(struct mix__trainer *t, const struct mix__checkpoint 
         MIX_TRY(mix__checkpoint_bits(c, graph, &t->bits));
     }
     MIX_TRY(mix__batches_open(&t->validation, data, t->settings, MIX_VAL));
-    MIX_TRY(mix__engine_new(&t->judge, t->state, t->settings->batch, false));
+    MIX_TRY(mix__engine_new(&t->judge, t->state, t->settings->batch, false, MIX__DTYPE_F32));
     if (!t->bits || as_float)
         return MIX_OK;
     if (!t->state->act_steps_ready)

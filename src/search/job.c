@@ -239,8 +239,8 @@ static mix_status make_engines(struct mix__job *job)
 {
     struct mix__trainer *t = &job->t;
     const int batch = job->settings->batch;
-    MIX_TRY(mix__engine_new(&t->engine, t->state, batch, true));
-    MIX_TRY(mix__engine_new(&t->judge, t->state, batch, false));
+    MIX_TRY(mix__engine_new(&t->engine, t->state, batch, true, MIX__DTYPE_F32));
+    MIX_TRY(mix__engine_new(&t->judge, t->state, batch, false, MIX__DTYPE_F32));
     job->plan_bytes = memory_of(t->engine);
     t->dlogits = mix__alloc(job->ctx, (size_t)batch,
                             (size_t)job->graph->tensors[job->graph->output].c * sizeof(float));

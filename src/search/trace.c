@@ -86,7 +86,7 @@ static mix_status build(mix_trace *trace, const struct mix__checkpoint *c, const
         .classes = trace->graph->tensors[trace->graph->output].c,
     };
     MIX_TRY(make_layers(trace));
-    mix__engine_watch(trace->t.judge, keep_input, trace);
+    MIX_TRY(mix__engine_watch(trace->t.judge, keep_input, trace));
     return mix__batches_seek(trace->t.validation, 0, 0);
 }
 

@@ -241,12 +241,14 @@ static void check_flat(size_t n, int branches)
         struct mix__fake_sums got = { 0 };
         float *out[5] = { copy_of(x, n), copy_of(accumulate ? old : dy, n), copy_of(x, n),
                           copy_of(accumulate ? old : dy, n), copy_of(x, n) };
-        l->fake_forward(out[0], out[0], n, &f);
-        l->fake_backward(out[1], accumulate ? dy : out[1], x, n, accumulate, &f, &got);
-        l->act_forward(out[2], out[2], n, act);
-        l->act_backward(out[3], accumulate ? dy : out[3], x, n, accumulate, act);
-        l->add(out[4], out[4], dy, n);
-        const double abs = l->abs_sum(x, n, f.bounds[0].shift);
+        l->fake_forward(mix__f32(out[0]), mix__f32(out[0]), n, &f);
+        l->fake_backward(mix__f32(out[1]), mix__f32(accumulate ? dy : out[1]), mix__f32(x), n,
+                         accumulate, &f, &got);
+        l->act_forward(mix__f32(out[2]), mix__f32(out[2]), n, act);
+        l->act_backward(mix__f32(out[3]), mix__f32(accumulate ? dy : out[3]), mix__f32(x), n,
+                        accumulate, act);
+        l->add(mix__f32(out[4]), mix__f32(out[4]), mix__f32(dy), n);
+        const double abs = l->abs_sum(mix__f32(x), n, f.bounds[0].shift);
         if (t == 0) {
             memcpy(first, out, sizeof out);
             first_sums = got;
@@ -274,7 +276,7 @@ static void check_stats(size_t rows, size_t c)
     float *first[2] = { 0 };
     for (int t = 0; t < n_isa; t++) {
         float *out[2] = { filled(c, 7, 8), filled(c, 7, 8) };
-        isa[t].loops.norm_stats(out[0], out[1], z, rows, c);
+        isa[t].loops.norm_stats(out[0], out[1], mix__f32(z), rows, c);
         if (t == 0)
             memcpy(first, out, sizeof out);
         for (size_t j = 0; j < c; j++) {
@@ -331,10 +333,11 @@ static void check_norm(size_t rows, size_t c, enum mix__act act, int branches)
         float *out[5] = { copy_of(z, n), copy_of(dy, n), copy_of(dy, n), take(c), take(c) };
         memset(out[3], 0, c * sizeof(float));
         memset(out[4], 0, c * sizeof(float));
-        l->norm_forward(out[0], out[0], rows, c, &affine, &f);
-        l->norm_backward_sums(out[1], z, rows, c, &affine, mean, rstd, &f, out[3], out[4],
-                              branches ? &got : NULL);
-        l->norm_backward_input(out[2], out[2], z, rows, c, scale, k2, k3);
+        l->norm_forward(mix__f32(out[0]), mix__f32(out[0]), rows, c, &affine, &f);
+        l->norm_backward_sums(mix__f32(out[1]), mix__f32(out[1]), mix__f32(z), rows, c, &affine,
+                              mean, rstd, &f, out[3], out[4], branches ? &got : NULL);
+        l->norm_backward_input(mix__f32(out[2]), mix__f32(out[2]), mix__f32(z), rows, c, scale, k2,
+                               k3);
         if (t == 0) {
             memcpy(first, out, sizeof out);
             first_sums = got;
@@ -374,8 +377,9 @@ static void check_gate(size_t rows, size_t c)
     for (int t = 0; t < n_isa; t++) {
         const struct mix__loops *l = &isa[t].loops;
         float *out[3] = { copy_of(x, n), copy_of(old, n), copy_of(old_gate, c) };
-        l->gate_forward(out[0], out[0], gate, rows, c);
-        l->gate_backward(out[1], out[2], dy, x, gate, rows, c, accumulate);
+        l->gate_forward(mix__f32(out[0]), mix__f32(out[0]), gate, rows, c);
+        l->gate_backward(mix__f32(out[1]), out[2], mix__f32(dy), mix__f32(x), gate, rows, c,
+                         accumulate);
         if (t == 0)
             memcpy(first, out, sizeof out);
         static const char *const names[] = { "gate_forward", "gate_backward dx",
@@ -584,35 +588,41 @@ static void bench_norm(size_t rows, size_t c)
         const char *name = isa[t].name;
         struct mix__fake_sums sums = { 0 };
         double seconds;
-        BEST(seconds, PIECES(l->norm_stats(db, dg, z + i, r, c)));
+        BEST(seconds, PIECES(l->norm_stats(db, dg, mix__f32(z + i), r, c)));
         print_values("norm_stats", name, rows, c, 1, seconds);
         for (size_t k = 0; k < MIX_COUNT(branches); k++) {
             const struct mix__fake f = draw_fake(branches[k]);
             char what[32];
             snprintf(what, sizeof what, "norm_forward %d", branches[k]);
-            BEST(seconds, PIECES(l->norm_forward(y + i, z + i, r, c, &affine, &f)));
+            BEST(seconds,
+                 PIECES(l->norm_forward(mix__f32(y + i), mix__f32(z + i), r, c, &affine, &f)));
             print_values(what, name, rows, c, 2, seconds);
             snprintf(what, sizeof what, "norm_backward_sums %d", branches[k]);
-            BEST(seconds, PIECES(l->norm_backward_sums(y + i, z + i, r, c, &affine, b, a, &f, db,
-                                                       dg, &sums)));
+            BEST(seconds,
+                 PIECES(l->norm_backward_sums(mix__f32(y + i), mix__f32(y + i), mix__f32(z + i), r,
+                                              c, &affine, b, a, &f, db, dg, &sums)));
             print_values(what, name, rows, c, 3, seconds);
             snprintf(what, sizeof what, "fake_forward %d", branches[k]);
-            BEST(seconds, PIECES(l->fake_forward(y + i, z + i, r * c, &f)));
+            BEST(seconds, PIECES(l->fake_forward(mix__f32(y + i), mix__f32(z + i), r * c, &f)));
             print_values(what, name, rows, c, 2, seconds);
             snprintf(what, sizeof what, "fake_backward %d", branches[k]);
-            BEST(seconds, PIECES(l->fake_backward(y + i, y + i, z + i, r * c, 0, &f, &sums)));
+            BEST(seconds, PIECES(l->fake_backward(mix__f32(y + i), mix__f32(y + i), mix__f32(z + i),
+                                                  r * c, 0, &f, &sums)));
             print_values(what, name, rows, c, 3, seconds);
         }
-        BEST(seconds, PIECES(l->norm_backward_input(y + i, y + i, z + i, r, c, b, b, b)));
+        BEST(seconds, PIECES(l->norm_backward_input(mix__f32(y + i), mix__f32(y + i),
+                                                    mix__f32(z + i), r, c, b, b, b)));
         print_values("norm_backward_input", name, rows, c, 3, seconds);
-        BEST(seconds, PIECES(l->add(y + i, y + i, z + i, r * c)));
+        BEST(seconds, PIECES(l->add(mix__f32(y + i), mix__f32(y + i), mix__f32(z + i), r * c)));
         print_values("add", name, rows, c, 3, seconds);
-        BEST(seconds, PIECES(l->act_forward(y + i, z + i, r * c, MIX__ACT_RELU6)));
+        BEST(seconds,
+             PIECES(l->act_forward(mix__f32(y + i), mix__f32(z + i), r * c, MIX__ACT_RELU6)));
         print_values("act_forward", name, rows, c, 2, seconds);
-        BEST(seconds, PIECES(l->act_backward(y + i, y + i, z + i, r * c, 0, MIX__ACT_RELU6)));
+        BEST(seconds, PIECES(l->act_backward(mix__f32(y + i), mix__f32(y + i), mix__f32(z + i),
+                                             r * c, 0, MIX__ACT_RELU6)));
         print_values("act_backward", name, rows, c, 3, seconds);
         double all = 0;
-        BEST(seconds, PIECES(all += l->abs_sum(z + i, r * c, 0)));
+        BEST(seconds, PIECES(all += l->abs_sum(mix__f32(z + i), r * c, 0)));
         print_values(all > 0 ? "abs_sum" : "abs_sum of zeros", name, rows, c, 1, seconds);
     }
     give_back("bench");
@@ -628,7 +638,7 @@ static void bench(void)
         for (int kernel = 3; kernel <= (i == 2 || i == 5 ? 5 : 3); kernel += 2) {
             const int h = shapes[i][0], stride = shapes[i][2], out = (h - 1) / stride + 1;
             bench_depthwise(&(struct mix__dw_shape){ h, h, shapes[i][1], out, out, kernel, stride,
-                                                     kernel / 2 });
+                                                     kernel / 2, 0, 0 });
         }
     bench_norm(BATCH * 32 * 32, 96);
     bench_norm(BATCH * 16 * 16, 24);

@@ -53,8 +53,8 @@ static void check_one(const struct mix__loops *loops, const char *name, size_t a
     struct mix__fake_sums sums = { 0 };
     assert_true(n <= MAX_VALUES);
 
-    loops->fake_forward(out, x, n, &fake);
-    loops->fake_backward(din, dy, x, n, 0, &fake, &sums);
+    loops->fake_forward(mix__f32(out), mix__f32(x), n, &fake);
+    loops->fake_backward(mix__f32(din), mix__f32(dy), mix__f32(x), n, 0, &fake, &sums);
     for (size_t i = 0; i < n; i++) {
         if (out[i] != y[i])
             fail_msg("%s: Q(%.9g) is %.9g, PyTorch has %.9g", name, x[i], out[i], y[i]);
@@ -125,8 +125,8 @@ static void check_mixture(const struct mix__loops *loops, const char *kind, cons
         fake.weight[b] = (float)(exp(alpha[b]) / total);
     }
 
-    loops->fake_forward(out, x, n, &fake);
-    loops->fake_backward(din, dy, x, n, 0, &fake, &sums);
+    loops->fake_forward(mix__f32(out), mix__f32(x), n, &fake);
+    loops->fake_backward(mix__f32(din), mix__f32(dy), mix__f32(x), n, 0, &fake, &sums);
     check_close(name, out, y, n, 1e-6, 0.0);
     for (size_t i = 0; i < n; i++)
         if (!(fabs(din[i] - dx[i]) <= 1e-6 * fabs(dy[i])))

@@ -91,7 +91,7 @@ static int setup(void **state)
                p->count * sizeof(float));
     }
     CHECK_OK(mix__state_new(&net.state, net.graph, candidate, CANDIDATES, 1));
-    CHECK_OK(mix__engine_new(&net.engine, net.state, BATCH, true));
+    CHECK_OK(mix__engine_new(&net.engine, net.state, BATCH, true, MIX__DTYPE_F32));
     return 0;
 }
 

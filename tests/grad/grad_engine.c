@@ -293,7 +293,7 @@ static void begin(struct fixture *f, int (*build)(mix_graph *), unsigned cpu)
     for (size_t i = 0; i < f->graph->n_values; i++)
         f->graph->values[i] = (float)(0.3 * mix__random_normal(7, 1, i));
     assert_int_equal(mix__state_new(&f->state, f->graph, candidates, 4, 1), MIX_OK);
-    assert_int_equal(mix__engine_new(&f->engine, f->state, BATCH, true), MIX_OK);
+    assert_int_equal(mix__engine_new(&f->engine, f->state, BATCH, true, MIX__DTYPE_F32), MIX_OK);
     for (size_t i = 0; i < elements(&f->graph->tensors[0]); i++)
         mix__engine_input(f->engine)[i] = (float)mix__random_normal(7, 2, i);
     for (int i = 0; i < BATCH; i++)

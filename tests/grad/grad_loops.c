@@ -100,7 +100,7 @@ static void activation(void **state)
         xd[i] = x[i];
     for (enum mix__act act = MIX__ACT_NONE; act < MIX__ACTS; act++) {
         const struct act_arg arg = { act, dy };
-        loops.act_backward(dx, dy, x, N, 0, act);
+        loops.act_backward(mix__f32(dx), mix__f32(dy), mix__f32(x), N, 0, act);
         for (size_t i = 0; i < N; i++)
             if (!at_kink(xd[i], act))
                 assert_near(dx[i], difference(act_loss, xd, i, &arg), 1e-3);
@@ -146,20 +146,21 @@ static void check_norm(enum mix__act act)
         xd[i] = x[i];
     for (size_t i = 0; i < N; i++)
         du[i] = dy[i];
-    loops.norm_stats(mean, m2, x, ROWS, C);
+    loops.norm_stats(mean, m2, mix__f32(x), ROWS, C);
     for (size_t j = 0; j < C; j++) {
         rstd[j] = (float)(1 / sqrt(m2[j] / ROWS + EPSILON));
         scale[j] = x[GAMMA + j] * rstd[j];
         offset[j] = x[BETA + j] - mean[j] * scale[j];
     }
     const struct mix__affine affine = { scale, offset, act };
-    loops.norm_backward_sums(du, x, ROWS, C, &affine, mean, rstd, &off, dbeta, dgamma, NULL);
+    loops.norm_backward_sums(mix__f32(du), mix__f32(du), mix__f32(x), ROWS, C, &affine, mean, rstd,
+                             &off, dbeta, dgamma, NULL);
     for (size_t j = 0; j < C; j++) {
         k1[j] = scale[j];
         k2[j] = -scale[j] * rstd[j] * dgamma[j] / ROWS;
         k3[j] = -scale[j] * dbeta[j] / ROWS - k2[j] * mean[j];
     }
-    loops.norm_backward_input(dz, du, x, ROWS, C, k1, k2, k3);
+    loops.norm_backward_input(mix__f32(dz), mix__f32(du), mix__f32(x), ROWS, C, k1, k2, k3);
 
     const struct act_arg arg = { act, dy };
     for (size_t i = 0; i < N; i++) {
@@ -210,7 +211,7 @@ static double dw_loss(const double *x, const void *arg)
 static void check_depthwise(int kernel, int stride, int pad)
 {
     const int out = (SIDE + 2 * pad - kernel) / stride + 1;
-    const struct mix__dw_shape s = { SIDE, SIDE, C, out, out, kernel, stride, pad };
+    const struct mix__dw_shape s = { SIDE, SIDE, C, out, out, kernel, stride, pad, 0, 0 };
     float x[PIXELS + TAPS], dy[2 * PIXELS], dx[PIXELS], dw[TAPS] = { 0 };
     double xd[PIXELS + TAPS];
     fill(x, PIXELS + TAPS, 8, -1, 1);
@@ -252,7 +253,7 @@ static void check_quantizer(int branches, mix_range range)
         fake.step[k] = 0.37f / (float)(k + 1);
         fake.weight[k] = branches > 1 ? 0.1f * (float)(k + 1) : 99.0f;
     }
-    loops.fake_backward(dx, dy, x, N, 0, &fake, &sums);
+    loops.fake_backward(mix__f32(dx), mix__f32(dy), mix__f32(x), N, 0, &fake, &sums);
     for (size_t i = 0; i < N; i++) {
         double slope = 0;
         bool near_boundary = false;

@@ -98,7 +98,7 @@ static void run(mix_graph *g, const struct batch *b, const char *out)
     const size_t count = (size_t)b->n * (size_t)classes;
     float *evaluated = block(count, sizeof *evaluated), *dlogits = block(count, sizeof *dlogits);
     need(mix__state_new(&state, g, &(int){ 8 }, 1, 1));
-    need(mix__engine_new(&engine, state, b->n, true));
+    need(mix__engine_new(&engine, state, b->n, true, MIX__DTYPE_F32));
     memcpy(mix__engine_input(engine), b->image,
            (size_t)b->n * b->size * b->size * 3 * sizeof *b->image);
     need(mix__engine_forward(engine, &(struct mix__pass){ 0 }, &logits));

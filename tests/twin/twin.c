@@ -53,7 +53,7 @@ static void engine_run(struct twin *w, int bits, const float *images, float *log
     mix__engine_mode_all(w->engine, MIX__QUANT_ONE, 0, bits);
     mix__state_init_weight_steps(w->state, mix__engine_modes(w->engine));
     memcpy(mix__engine_input(w->engine), images, BATCH * PIXELS * sizeof *images);
-    mix__engine_watch(w->engine, keep_codes, w);
+    CHECK_OK(mix__engine_watch(w->engine, keep_codes, w));
     CHECK_OK(mix__engine_forward(w->engine, &eval, &found));
     memcpy(logits, found, BATCH * CLASSES * sizeof *logits);
 }
@@ -121,7 +121,7 @@ static void check(mix_ctx *ctx, const char *arch, int bits, size_t *compared)
     const size_t layers = f.graph->n_layers;
     w.codes = calloc(layers, sizeof *w.codes);
     CHECK_OK(mix__state_new(&w.state, f.graph, &bits, 1, 1));
-    CHECK_OK(mix__engine_new(&w.engine, w.state, BATCH, true));
+    CHECK_OK(mix__engine_new(&w.engine, w.state, BATCH, true, MIX__DTYPE_F32));
     engine_run(&w, bits, images, logits);
     lower(&w, f.bits);
     runtime_run(&w, images, logits);

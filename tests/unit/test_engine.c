@@ -29,7 +29,7 @@ static mix_status build(struct fixture *f, mix_ctx *ctx)
     options.classes = CLASSES;
     MIX_TRY(mix_zoo_new(&f->graph, ctx, &options));
     MIX_TRY(mix__state_new(&f->state, f->graph, candidates, (int)MIX_COUNT(candidates), 1));
-    MIX_TRY(mix__engine_new(&f->engine, f->state, BATCH, true));
+    MIX_TRY(mix__engine_new(&f->engine, f->state, BATCH, true, MIX__DTYPE_F32));
     for (size_t i = 0; i < (size_t)BATCH * SIZE * SIZE * 3; i++)
         mix__engine_input(f->engine)[i] = (float)mix__random_normal(3, 0, i);
     return MIX_OK;
@@ -117,7 +117,7 @@ static void test_arena(void **unused)
     CHECK_OK(mix_zoo_new(&g, ctx, &options));
     for (int backward = 0; backward < 2; backward++) {
         struct mix__plan p;
-        CHECK_OK(mix__plan_make(&p, g, 2, backward));
+        CHECK_OK(mix__plan_make(&p, g, 2, backward, MIX__DTYPE_F32));
         for (size_t i = 0; i < p.n_buffers; i++) {
             const struct mix__buffer *a = &p.buffers[i];
             assert_true(a->offset + a->count * sizeof(float) <= p.arena);
@@ -189,7 +189,8 @@ static void test_refuses(void **unused)
     (void)unused;
     mix_ctx *ctx = plain_ctx();
     CHECK_OK(build(&f, ctx));
-    CHECK_FAILS(ctx, mix__engine_new(&engine, f.state, 0, true), MIX_EINVAL, "expected 1 to");
+    CHECK_FAILS(ctx, mix__engine_new(&engine, f.state, 0, true, MIX__DTYPE_F32), MIX_EINVAL,
+                "expected 1 to");
     assert_null(engine);
     CHECK_OK(mix__engine_forward(f.engine, &(struct mix__pass){ .batch_stats = false }, &logits));
     CHECK_FAILS(ctx, mix__engine_backward(f.engine, dlogits, MIX__GRAD_PARAMS), MIX_EINVAL,

@@ -59,7 +59,7 @@ static double largest_error(const mix_graph *g, const float *images, const float
     const float *logits;
     double worst = 0.0;
     CHECK_OK(mix__state_new(&state, g, (int[]){ 8 }, 1, 0));
-    CHECK_OK(mix__engine_new(&engine, state, n, false));
+    CHECK_OK(mix__engine_new(&engine, state, n, false, MIX__DTYPE_F32));
     float *input = mix__engine_input(engine);
     const size_t plane = (size_t)t->h * (size_t)t->w, c = (size_t)t->c;
     for (size_t i = 0; i < (size_t)n; i++)

@@ -62,7 +62,7 @@ static void recentred(void **unused)
     CHECK_OK(mix_data_open(&data, ctx, "data", &data_options));
     CHECK_OK(mix_graph_from_onnx(&graph, ctx, MODEL, &onnx));
     CHECK_OK(mix__state_new(&state, graph, (int[]){ 8 }, 1, 0));
-    CHECK_OK(mix__engine_new(&engine, state, RUN_BATCH, false));
+    CHECK_OK(mix__engine_new(&engine, state, RUN_BATCH, false, MIX__DTYPE_F32));
     CHECK_OK(mix__batches_new(&batches, data, &options));
     CHECK_OK(mix__batches_seek(batches, 0, 0));
     CHECK_OK(mix__batches_next(batches, &batch));

@@ -60,8 +60,8 @@ static void fixture_init(struct fixture *f)
     t->job = &f->job;
     t->lr = 1e-2;
     CHECK_OK(mix__state_new(&t->state, f->graph, candidates, MIX_COUNT(candidates), 1));
-    CHECK_OK(mix__engine_new(&t->engine, t->state, BATCH, true));
-    CHECK_OK(mix__engine_new(&t->judge, t->state, BATCH, false));
+    CHECK_OK(mix__engine_new(&t->engine, t->state, BATCH, true, MIX__DTYPE_F32));
+    CHECK_OK(mix__engine_new(&t->judge, t->state, BATCH, false, MIX__DTYPE_F32));
     const struct mix__optimizer_options adam = {
         .kind = MIX__ADAM, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f
     };

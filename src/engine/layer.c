@@ -1,0 +1,309 @@
+/*
+ * engine/layer.c - a layer with what lies on both sides of it, one tile at a time.
+ *
+ *   forward    x = fake(act(affine(z0)))      of the fused batch norm before it, or fake(z0)
+ *              z = conv(x)                    goes to memory
+ *              statistics of z                for the batch norm behind it
+ *
+ *   backward   dz = k1 du + k2 z + k3         of the batch norm behind it, or the gradient as it is
+ *              x                              made again
+ *              dw += dz^T x,  dx = conv^T(dz)
+ *              du0 = back through fake, act   goes to memory; its sums are the batch norm's
+ *
+ * x, dz and dx live in the cache. So a layer between two batch norms reads one tensor and writes
+ * one forward, and reads three (du, z, z0) and writes one backward.
+ */
+#include <omp.h>
+#include <string.h>
+
+#include "engine/inside.h"
+
+/* A thread's place for one tile's values in the order of the list above. */
+enum { READ, GRADIENT, RESULT, PLACES };
+
+static void need(size_t *size, size_t values)
+{
+    const size_t bytes = (values * sizeof(float) + MIX_ALIGN - 1) / MIX_ALIGN * MIX_ALIGN;
+    if (bytes > *size)
+        *size = bytes;
+}
+
+mix_status mix__work_make(struct mix__engine *e)
+{
+    for (size_t i = 0; i < e->plan.n_steps; i++) {
+        const struct mix__step *s = &e->plan.steps[i];
+        if (s->kind != MIX__STEP_CONV)
+            continue;
+        const struct mix__conv *conv = e->convs[s->layer];
+        for (int k = 0; k < mix__conv_tiling(conv)->count; k++) {
+            const struct mix__tile t = mix__conv_tile(conv, k);
+            const int x0 = t.x0 < t.dx0 ? t.x0 : t.dx0, x1 = t.x1 > t.dx1 ? t.x1 : t.dx1;
+            const size_t images = (size_t)t.images - 1;
+            need(&e->work_size,
+                 (mix__conv_x_pixels(conv, (int)images, x1) - mix__conv_x_pixels(conv, 0, x0)) *
+                     (size_t)s->in.c);
+            need(&e->work_size, (mix__conv_y_pixels(conv, (int)images, t.dy1) -
+                                 mix__conv_y_pixels(conv, 0, t.dy0)) *
+                                    (size_t)s->out.c);
+        }
+    }
+    e->work = mix__alloc(e->ctx, (size_t)e->threads * PLACES, e->work_size);
+    return e->work ? MIX_OK : MIX_ENOMEM;
+}
+
+static void *work_at(const struct mix__engine *e, int thread, int place)
+{
+    return e->work + ((size_t)thread * PLACES + (size_t)place) * e->work_size;
+}
+
+/* Some pixels of a tensor (n, h, w, c): the first one's number and how many. */
+struct span {
+    size_t first, count;
+};
+
+static struct span x_span(const struct mix__conv *c, const struct mix__tile *t, int from, int to)
+{
+    const size_t first = mix__conv_x_pixels(c, t->image, from);
+    return (struct span){ first, mix__conv_x_pixels(c, t->image + t->images - 1, to) - first };
+}
+
+static struct span y_span(const struct mix__conv *c, const struct mix__tile *t, int from, int to)
+{
+    const size_t first = mix__conv_y_pixels(c, t->image, from);
+    return (struct span){ first, mix__conv_y_pixels(c, t->image + t->images - 1, to) - first };
+}
+
+static struct mix__values buffer_at(const struct mix__engine *e, int buffer, size_t pixel, int c)
+{
+    return mix__values_from(mix__engine_at(e, buffer), pixel * (size_t)c);
+}
+
+/* These pixels of the layer's input as the convolution reads them; in place where they are that
+ * already, else in `work`. */
+static struct mix__values read_input(const struct mix__engine *e, const struct mix__step *s,
+                                     struct span p, void *work)
+{
+    const enum mix__dtype dtype = mix__conv_types(e->convs[s->layer]).operand;
+    const struct mix__fake *fake = &e->fakes[s->layer];
+    const struct mix__values z = buffer_at(e, s->x[0], p.first, s->in.c);
+    const struct mix__values x = { work, dtype };
+    const size_t c = (size_t)s->in.c;
+    if (s->before >= 0) {
+        const struct mix__affine affine = mix__norm_affine(e, &e->plan.steps[s->before]);
+        e->loops.norm_forward(x, z, p.count, c, &affine, fake);
+        return x;
+    }
+    if (fake->n_branch == 0 && z.dtype == dtype)
+        return z;
+    e->loops.fake_forward(x, z, p.count * c, fake);
+    return x;
+}
+
+/* These pixels of the gradient at the layer's output. */
+static struct mix__values read_gradient(const struct mix__engine *e, const struct mix__step *s,
+                                        struct span p, void *work)
+{
+    const enum mix__dtype dtype = mix__conv_types(e->convs[s->layer]).operand;
+    const struct mix__values dy = buffer_at(e, s->dy, p.first, s->out.c);
+    const struct mix__values dz = { work, dtype };
+    const size_t k = (size_t)s->out.c;
+    if (s->after >= 0) {
+        const struct mix__norm *norm = &e->norms[e->plan.steps[s->after].norm];
+        e->loops.norm_backward_input(dz, dy, buffer_at(e, s->y, p.first, s->out.c), p.count, k,
+                                     norm->k1, norm->k2, norm->k3);
+        return dz;
+    }
+    if (dy.dtype == dtype)
+        return dy;
+    e->loops.act_forward(dz, dy, p.count * k, MIX__ACT_NONE);
+    return dz;
+}
+
+/* ---- forward -------------------------------------------------------------------------------- */
+
+static const float *bias_of(const struct mix__engine *e, const struct mix__step *s)
+{
+    if (s->node->bias < 0)
+        return NULL;
+    return e->exacts[s->layer].on ? e->zeros
+                                  : e->state->value + e->graph->params[s->node->bias].offset;
+}
+
+static mix_status forward_tile(struct mix__engine *e, const struct mix__step *s, int part,
+                               const struct mix__tile *t)
+{
+    struct mix__conv *conv = e->convs[s->layer];
+    const int thread = omp_get_thread_num();
+    const struct span own = y_span(conv, t, t->y0, t->y1);
+    const struct mix__values x =
+        read_input(e, s, x_span(conv, t, t->x0, t->x1), work_at(e, thread, READ));
+    const struct mix__values y = buffer_at(e, s->y, own.first, s->out.c);
+    const bool direct = mix__conv_types(conv).y == y.dtype;
+    const struct mix__values z =
+        direct ? y : (struct mix__values){ work_at(e, thread, RESULT), mix__conv_types(conv).y };
+    MIX_TRY(mix__conv_forward(conv, thread, t, z.at, x.at, bias_of(e, s)));
+    if (!direct)
+        e->loops.act_forward(y, z, own.count * (size_t)s->out.c, MIX__ACT_NONE);
+    if (e->exacts[s->layer].on)
+        mix__exact_finish(e, s, own.first, own.first + own.count);
+    if (s->after >= 0 && mix__wants_statistics(e))
+        mix__norm_part_add(e, part, y, own.count, (size_t)s->out.c);
+    return MIX_OK;
+}
+
+/* The whole input, for who watches. */
+static void show_input(struct mix__engine *e, const struct mix__step *s)
+{
+    const struct mix__fake *fake = &e->fakes[s->layer];
+    const bool codes = e->exacts[s->layer].on;
+    const size_t pixels = mix__rows(e, &s->in);
+    const struct mix__values x = read_input(e, s, (struct span){ 0, pixels }, e->watched);
+    const struct mix__layer_input input = { s->layer, x.at, pixels * (size_t)s->in.c,
+                                            codes ? fake->step[0] : 1.0f,
+                                            codes ? fake->bounds[0].shift : 0.0f };
+    e->watch(e->watch_user, &input);
+}
+
+mix_status mix__layer_forward(struct mix__engine *e, const struct mix__step *s)
+{
+    const struct mix__tiling *tiling = mix__conv_tiling(e->convs[s->layer]);
+    mix_status status[MIX__PARTS] = { MIX_OK };
+    if (e->watch)
+        show_input(e, s);
+#pragma omp parallel for schedule(static)
+    for (int part = 0; part < tiling->parts; part++) {
+        mix__norm_part_begin(e, part);
+        for (int i = mix__part_first(tiling, part);
+             i < mix__part_first(tiling, part + 1) && status[part] == MIX_OK; i++) {
+            const struct mix__tile t = mix__conv_tile(e->convs[s->layer], i);
+            status[part] = forward_tile(e, s, part, &t);
+        }
+    }
+    for (int part = 0; part < tiling->parts; part++)
+        MIX_TRY(status[part]);
+    if (s->after >= 0 && mix__wants_statistics(e))
+        mix__norm_settle(e, &e->plan.steps[s->after], tiling->parts);
+    return MIX_OK;
+}
+
+double mix__layer_input_size(struct mix__engine *e, const struct mix__step *s, float shift)
+{
+    const size_t pixels = mix__rows(e, &s->in), c = (size_t)s->in.c;
+    const size_t step = e->work_size / (c * sizeof(float));
+    double part_sum[MIX__PARTS] = { 0 }, sum = 0.0;
+#pragma omp parallel for schedule(static)
+    for (int part = 0; part < MIX__PARTS; part++) {
+        const size_t to = mix__group_row(pixels, part + 1);
+        for (size_t r = mix__group_row(pixels, part), n; r < to; r += n) {
+            n = to - r < step ? to - r : step;
+            const struct mix__values x =
+                read_input(e, s, (struct span){ r, n }, work_at(e, omp_get_thread_num(), READ));
+            part_sum[part] += e->loops.abs_sum(x, n * c, shift);
+        }
+    }
+    for (int part = 0; part < MIX__PARTS; part++)
+        sum += part_sum[part];
+    return sum / (double)(pixels * c);
+}
+
+/* ---- backward ------------------------------------------------------------------------------- */
+
+/* Whether anything is wanted behind the layer. In front of the image there is only the step size of
+ * its quantizer to train. */
+static bool wants_input_gradient(const struct mix__engine *e, const struct mix__step *s,
+                                 unsigned what)
+{
+    return s->node->in[0] != 0 || (e->fakes[s->layer].n_branch > 0 && what & MIX__GRAD_PARAMS);
+}
+
+static mix_status input_gradient(struct mix__engine *e, const struct mix__step *s, int part,
+                                 const struct mix__tile *t, const void *dz)
+{
+    struct mix__conv *conv = e->convs[s->layer];
+    const struct mix__fake *fake = &e->fakes[s->layer];
+    const enum mix__dtype dtype = mix__conv_types(conv).dx;
+    const int thread = omp_get_thread_num();
+    const struct span own = x_span(conv, t, t->dx0, t->dx1);
+    const struct mix__values work = { work_at(e, thread, RESULT), dtype };
+    const struct mix__values z = buffer_at(e, s->x[0], own.first, s->in.c);
+    const struct mix__values to = s->dx[0] < 0 ? work : buffer_at(e, s->dx[0], own.first, s->in.c);
+    const struct mix__values dx = to.dtype == dtype && !s->accumulate[0] ? to : work;
+    MIX_TRY(mix__conv_backward_data(conv, thread, t, dx.at, dz));
+    if (s->before >= 0)
+        mix__norm_back_add(e, &e->plan.steps[s->before], fake, part,
+                           &(struct mix__norm_piece){ to, dx, z, own.count });
+    else if (fake->n_branch > 0 || dx.at != to.at)
+        e->loops.fake_backward(to, dx, z, own.count * (size_t)s->in.c, s->accumulate[0], fake,
+                               &e->fake_sums[part]);
+    return MIX_OK;
+}
+
+static mix_status backward_tile(struct mix__engine *e, const struct mix__step *s, int part,
+                                const struct mix__tile *t, unsigned what)
+{
+    struct mix__conv *conv = e->convs[s->layer];
+    const int thread = omp_get_thread_num();
+    const size_t k = (size_t)s->out.c;
+    const struct mix__values dz =
+        read_gradient(e, s, y_span(conv, t, t->dy0, t->dy1), work_at(e, thread, GRADIENT));
+    if (what & MIX__GRAD_PARAMS) {
+        const struct mix__values x =
+            read_input(e, s, x_span(conv, t, t->x0, t->x1), work_at(e, thread, READ));
+        MIX_TRY(mix__conv_backward_weights(conv, thread, t, x.at, dz.at));
+        if (s->node->bias >= 0) {
+            const size_t before = y_span(conv, t, t->dy0, t->y0).count;
+            e->loops.row_sums(e->bias_sums + (size_t)part * e->widest,
+                              mix__values_from(dz, before * k), y_span(conv, t, t->y0, t->y1).count,
+                              k);
+        }
+    }
+    if (wants_input_gradient(e, s, what))
+        MIX_TRY(input_gradient(e, s, part, t, dz.at));
+    return MIX_OK;
+}
+
+static void add_bias_gradient(const struct mix__engine *e, const struct mix__step *s, int parts)
+{
+    float *grad = e->state->grad + e->graph->params[s->node->bias].offset;
+    for (size_t i = 0; i < (size_t)s->out.c; i++) {
+        double sum = 0.0;
+        for (int part = 0; part < parts; part++)
+            sum += e->bias_sums[(size_t)part * e->widest + i];
+        grad[i] += (float)sum;
+    }
+}
+
+mix_status mix__layer_backward(struct mix__engine *e, const struct mix__step *s, unsigned what)
+{
+    struct mix__conv *conv = e->convs[s->layer];
+    const struct mix__tiling *tiling = mix__conv_tiling(conv);
+    mix_status status[MIX__PARTS] = { MIX_OK };
+    const bool weights = what & MIX__GRAD_PARAMS;
+    if (weights) {
+        mix__conv_weights_begin(conv);
+        memset(e->bias_sums, 0, MIX__PARTS * e->widest * sizeof *e->bias_sums);
+    }
+#pragma omp parallel for schedule(static)
+    for (int part = 0; part < tiling->parts; part++) {
+        mix__norm_back_begin(e, part);
+        for (int i = mix__part_first(tiling, part);
+             i < mix__part_first(tiling, part + 1) && status[part] == MIX_OK; i++) {
+            const struct mix__tile t = mix__conv_tile(conv, i);
+            status[part] = backward_tile(e, s, part, &t, what);
+        }
+    }
+    for (int part = 0; part < tiling->parts; part++)
+        MIX_TRY(status[part]);
+    if (weights) {
+        MIX_TRY(mix__conv_weights_end(conv, e->dweights));
+        mix__weights_backward(e, s->layer);
+        if (s->node->bias >= 0)
+            add_bias_gradient(e, s, tiling->parts);
+    }
+    if (!wants_input_gradient(e, s, what))
+        return MIX_OK;
+    mix__fake_collect(e, s, tiling->parts, what);
+    if (s->before >= 0)
+        mix__norm_back_settle(e, &e->plan.steps[s->before], tiling->parts, what);
+    return MIX_OK;
+}

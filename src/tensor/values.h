@@ -1,0 +1,66 @@
+/*
+ * tensor/values.h - numbers in memory whose type is known only at run time: float32 or bfloat16.
+ *
+ * bfloat16 is the upper half of a float32, rounded to nearest, ties to even: 8 significant bits, so
+ * whole numbers up to 256, the codes of a quantizer, are exact.
+ *
+ *          sign  exponent   fraction
+ *    f32   31    30 .. 23   22 ......... 0
+ *    bf16  15    14 .. 7     6 .. 0
+ */
+#ifndef METAMIX_TENSOR_VALUES_H
+#define METAMIX_TENSOR_VALUES_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include "tensor/dtype.h"
+
+struct mix__values {
+    void *at;
+    enum mix__dtype dtype; /* F32 or BF16 */
+};
+
+static inline struct mix__values mix__f32(const float *at)
+{
+    return (struct mix__values){ (void *)at, MIX__DTYPE_F32 };
+}
+
+/* Those from number i on. */
+static inline struct mix__values mix__values_from(struct mix__values v, size_t i)
+{
+    return (struct mix__values){ (char *)v.at + i * mix__dtype_size(v.dtype), v.dtype };
+}
+
+static inline float mix__bf16_widen(uint16_t half)
+{
+    const uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Not a number stays so. */
+static inline uint16_t mix__bf16_round(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const uint32_t even = bits + 0x7fffu + (bits >> 16 & 1u);
+    return (uint16_t)((value != value ? bits | 0x400000u : even) >> 16);
+}
+
+static inline float mix__values_get(struct mix__values v, size_t i)
+{
+    return v.dtype == MIX__DTYPE_F32 ? ((const float *)v.at)[i]
+                                     : mix__bf16_widen(((const uint16_t *)v.at)[i]);
+}
+
+static inline void mix__values_put(struct mix__values v, size_t i, float value)
+{
+    if (v.dtype == MIX__DTYPE_F32)
+        ((float *)v.at)[i] = value;
+    else
+        ((uint16_t *)v.at)[i] = mix__bf16_round(value);
+}
+
+#endif
