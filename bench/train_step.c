@@ -1,7 +1,7 @@
 /*
  * bench/train_step.c - how long a training step takes, against its floor.
  *
- *   train_step [--arch NAME] [--seconds S] [--size N --batch N] [--data DIR]
+ *   train_step [--arch NAME] [--seconds S] [--size N --batch N] [--data DIR] [--precision f32|bf16]
  *
  * For one network of the zoo (MobileNet v2) at 32 x 32 (batch 128) and 224 x 224 (batch 32): images
  * per second of a float step, a weight training step (W4, mixed activation bits) and a bit-meta
@@ -238,10 +238,11 @@ static mix_status one_step(struct job *j, enum kind kind)
     return status;
 }
 
-static mix_status job_new(struct job *j, mix_ctx *ctx, const mix_graph *g, int batch)
+static mix_status job_new(struct job *j, mix_ctx *ctx, const mix_graph *g, int batch,
+                          enum mix__dtype dtype)
 {
     MIX_TRY(mix__state_new(&j->state, g, candidates, (int)MIX_COUNT(candidates), 1));
-    MIX_TRY(mix__engine_new(&j->engine, j->state, batch, true, MIX__DTYPE_F32));
+    MIX_TRY(mix__engine_new(&j->engine, j->state, batch, true, dtype));
     const struct mix__optimizer_options adam = { .kind = MIX__ADAM };
     MIX_TRY(mix__optimizer_init(&j->adam, ctx, j->state->n, &adam));
     j->range = (struct mix__range){ 0, j->state->n, 5e-6f, -INFINITY };
@@ -260,8 +261,14 @@ static mix_status job_new(struct job *j, mix_ctx *ctx, const mix_graph *g, int b
     return MIX_OK;
 }
 
-static mix_status measure(mix_ctx *ctx, const char *arch, const char *path, int size, int batch,
-                          double budget)
+/* What the command line says. */
+struct what {
+    const char *arch, *data; /* data NULL: noise */
+    double budget;           /* seconds */
+    enum mix__dtype dtype;
+};
+
+static mix_status measure(mix_ctx *ctx, const struct what *w, int size, int batch)
 {
     static const char *const names[KINDS] = { "float", "weight training, W4",
                                               "bit-meta, 4 branches" };
@@ -270,17 +277,17 @@ static mix_status measure(mix_ctx *ctx, const char *arch, const char *path, int 
     struct job j = { 0 };
     double seconds[KINDS][MAX_RUNS], floor[3];
     mix_zoo_options_init(&options);
-    options.arch = arch;
+    options.arch = w->arch;
     options.size = size;
     MIX_TRY(mix_zoo_new(&g, ctx, &options));
     floor_of(g, batch, floor);
-    MIX_TRY(job_new(&j, ctx, g, batch));
-    if (path)
-        MIX_TRY(open_loader(&j, ctx, path, size, batch));
+    MIX_TRY(job_new(&j, ctx, g, batch, w->dtype));
+    if (w->data)
+        MIX_TRY(open_loader(&j, ctx, w->data, size, batch));
 
     int runs = 0;
     const double start = mix__clock();
-    for (int i = -1; i < MAX_RUNS && (runs < 3 || mix__clock() - start < budget); i++) {
+    for (int i = -1; i < MAX_RUNS && (runs < 3 || mix__clock() - start < w->budget); i++) {
         for (int kind = 0; kind < KINDS; kind++) {
             const double before = mix__clock();
             MIX_TRY(one_step(&j, (enum kind)kind));
@@ -290,8 +297,8 @@ static mix_status measure(mix_ctx *ctx, const char *arch, const char *path, int 
         runs = i + 1;
     }
     const double took = mix__clock() - start, sum = floor[0] + floor[1] + floor[2];
-    printf("%s, %d x %d, batch %d, %d threads, best of %d\n", arch, size, size, batch,
-           mix_ctx_threads(ctx), runs);
+    printf("%s, %d x %d, batch %d, %s, %d threads, best of %d\n", w->arch, size, size, batch,
+           w->dtype == MIX__DTYPE_BF16 ? "bf16" : "f32", mix_ctx_threads(ctx), runs);
     printf("  bare convolutions: forward %.1f, backward data %.1f, backward weights %.1f, sum %.1f "
            "ms\n",
            1e3 * floor[0], 1e3 * floor[1], 1e3 * floor[2], 1e3 * sum);
@@ -304,7 +311,7 @@ static mix_status measure(mix_ctx *ctx, const char *arch, const char *path, int 
     const struct mix__memory m = mix__engine_memory(j.engine);
     printf("  plan: %.0f MB activations and gradients, %.0f MB packed weights, %.0f MB scratch\n",
            1e-6 * (double)m.arena, 1e-6 * (double)m.weights, 1e-6 * (double)m.scratch);
-    if (path)
+    if (w->data)
         printf("  waiting for images: %.1f%% of the time\n",
                100.0 * mix__batches_waited(j.batches) / took);
     free(j.dlogits);
@@ -320,31 +327,32 @@ static mix_status measure(mix_ctx *ctx, const char *arch, const char *path, int 
 
 int main(int argc, char **argv)
 {
-    double budget = 20.0;
+    struct what w = { "mobilenet_v2", NULL, 20.0, MIX__DTYPE_F32 };
     int size = 0, batch = 0;
-    const char *data = NULL, *arch = "mobilenet_v2";
     for (int i = 1; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "--seconds"))
-            budget = atof(argv[i + 1]);
+            w.budget = atof(argv[i + 1]);
         else if (!strcmp(argv[i], "--size"))
             size = atoi(argv[i + 1]);
         else if (!strcmp(argv[i], "--batch"))
             batch = atoi(argv[i + 1]);
         else if (!strcmp(argv[i], "--arch"))
-            arch = argv[i + 1];
+            w.arch = argv[i + 1];
         else if (!strcmp(argv[i], "--data"))
-            data = argv[i + 1];
+            w.data = argv[i + 1];
+        else if (!strcmp(argv[i], "--precision"))
+            w.dtype = strcmp(argv[i + 1], "bf16") ? MIX__DTYPE_F32 : MIX__DTYPE_BF16;
     }
     mix_ctx *ctx;
     if (mix_ctx_new(&ctx, NULL) != MIX_OK)
         return 1;
     mix_status status;
     if (size) {
-        status = measure(ctx, arch, data, size, batch ? batch : 32, budget);
+        status = measure(ctx, &w, size, batch ? batch : 32);
     } else {
-        status = measure(ctx, arch, data, 32, 128, budget);
+        status = measure(ctx, &w, 32, 128);
         if (status == MIX_OK)
-            status = measure(ctx, arch, data, 224, 32, budget);
+            status = measure(ctx, &w, 224, 32);
     }
     if (status != MIX_OK)
         fprintf(stderr, "train_step: %s\n", mix_ctx_error(ctx));

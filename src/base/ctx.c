@@ -76,6 +76,8 @@ static unsigned detect_cpu(void)
         cpu |= MIX_CPU_AVX512;
     if (cpu & MIX_CPU_AVX512 && __builtin_cpu_supports("avx512vnni"))
         cpu |= MIX_CPU_VNNI;
+    if (cpu & MIX_CPU_AVX512 && __builtin_cpu_supports("avx512bf16"))
+        cpu |= MIX_CPU_BF16;
 #endif
     return cpu;
 }

@@ -57,6 +57,7 @@ static const struct word_rule word_rules[] = {
     { "crop", { "pad", "resized", "none" } },
     { "optimizer", { "sgd", "adam" } },
     { "meta_branches", { "all", "last" } },
+    { "precision", { "auto", "f32", "bf16" } },
     { "normalize", { "auto", "imagenet", "symmetric", "unit" } },
 };
 

@@ -89,5 +89,8 @@ mix_status mix__teacher_make(struct mix__job *job)
     MIX_TRY(find(job));
     MIX_TRY(check_shape(job));
     MIX_TRY(mix__state_new(&job->t.teacher_state, job->teacher_graph, &(int){ 8 }, 1, 0));
-    return mix__engine_new(&job->t.teacher, job->t.teacher_state, job->settings->batch, false, MIX__DTYPE_F32);
+    enum mix__dtype dtype;
+    MIX_TRY(mix__training_dtype(job, &dtype));
+    return mix__engine_new(&job->t.teacher, job->t.teacher_state, job->settings->batch, false,
+                           dtype);
 }
