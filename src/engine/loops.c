@@ -9,7 +9,9 @@
  *   c = 24    | row 0 | row 1 |  ...  | row 9 |               a strip of 240
  *   c = 320   | row 0, channels 0..159 | channels 160..319 |  two strips
  *
- * bfloat16 becomes float32, and back, a strip at a time: the formulas know float32 alone.
+ * bfloat16 becomes float32, and back, a strip at a time (get, open, close); the loops of batch norm,
+ * which take most of the time, are made for each combination of types instead (HALF). Those that
+ * read bfloat16 multiply by 1 / step where the others divide.
  *
  * Sums are kept for each place in the strip, in float for at most FOLD strips and in double
  * after that. No sum crosses a vector, so every vector length gives the same bits; nothing is
@@ -17,6 +19,7 @@
  */
 #include "engine/loops_isa.h"
 
+#include <assert.h>
 #include <string.h>
 
 enum { WIDE = 256, FOLD = 256, GRAIN = 16, PARTIAL = 8 };
@@ -122,6 +125,11 @@ enum { MANY = 2 };
         CASES(f, MIX__ACT_HARDSIGMOID, __VA_ARGS__)                                                \
     }
 
+/* A function whose first arguments are values, made for their types as constants: all float32, all
+ * bfloat16, or HALF, where the first is one and the rest are the other. */
+#define F32(v)  ((struct mix__values){ (v).at, MIX__DTYPE_F32 })
+#define BF16(v) ((struct mix__values){ (v).at, MIX__DTYPE_BF16 })
+
 /* The affine map's values at each place of a strip. NULL: the identity. */
 struct places {
     const float *scale, *offset;
@@ -132,13 +140,22 @@ MIX__TEMPLATE float affine_at(const struct places *p, size_t i, float z)
     return p ? p->scale[i] * z + p->offset[i] : z;
 }
 
-/* y = fake(act(affine(z))), n <= WIDE; y may be z. */
-MIX__TEMPLATE void strip_forward(enum mix__act act, int branches, float *y, const float *z,
-                                 size_t n, const struct places *p, const struct mix__fake *fake)
+/* (x + shift) / step, or times its reciprocal. */
+MIX__TEMPLATE float scaled(float x, float step, const struct mix__bounds *b, bool half)
 {
-    ALIGNED float a[WIDE];
+    return half ? (x + b->shift) * (1.0f / step) : (x + b->shift) / step;
+}
+
+/* y = fake(act(affine(z))), n <= WIDE; y may be z. */
+MIX__TEMPLATE void strip_forward(enum mix__act act, int branches, struct mix__values y,
+                                 struct mix__values z, size_t n, const struct places *p,
+                                 const struct mix__fake *fake)
+{
+    ALIGNED float a[WIDE], sum[WIDE];
+    const bool half = z.dtype == MIX__DTYPE_BF16;
     if (branches == 0) {
-        SIMD for (size_t i = 0; i < n; i++) y[i] = mix__activate(affine_at(p, i, z[i]), act);
+        SIMD for (size_t i = 0; i < n; i++) mix__values_put(
+            y, i, mix__activate(affine_at(p, i, mix__values_get(z, i)), act));
         return;
     }
     if (branches == 1) {
@@ -147,22 +164,24 @@ MIX__TEMPLATE void strip_forward(enum mix__act act, int branches, float *y, cons
         const float step = fake->step[0], unit = fake->codes ? 1.0f : step;
         SIMD for (size_t i = 0; i < n; i++)
         {
-            const float x = mix__activate(affine_at(p, i, z[i]), act);
-            y[i] = mix__dequantize(mix__quantize(x, step, &b), unit, &out);
+            const float x = mix__activate(affine_at(p, i, mix__values_get(z, i)), act);
+            const float code = mix__round(mix__clip(scaled(x, step, &b, half), b.n, b.p));
+            mix__values_put(y, i, mix__dequantize(code, unit, &out));
         }
         return;
     }
     SIMD for (size_t i = 0; i < n; i++)
     {
-        a[i] = mix__activate(affine_at(p, i, z[i]), act);
-        y[i] = 0.0f;
+        a[i] = mix__activate(affine_at(p, i, mix__values_get(z, i)), act);
+        sum[i] = 0.0f;
     }
     for (int k = 0; k < fake->n_branch; k++) {
         const struct mix__bounds b = fake->bounds[k];
         const float step = fake->step[k], weight = fake->weight[k];
-        SIMD for (size_t i = 0; i < n; i++) y[i] +=
+        SIMD for (size_t i = 0; i < n; i++) sum[i] +=
             weight * mix__dequantize(mix__quantize(a[i], step, &b), step, &b);
     }
+    SIMD for (size_t i = 0; i < n; i++) mix__values_put(y, i, sum[i]);
 }
 
 /* The sums of a fake quantizer at each place; strips counts those since the last fold. */
@@ -193,10 +212,10 @@ static void fake_fold(struct fake_places *at, const struct mix__fake *fake,
 }
 
 /* One value through one branch: q - v inside the bounds, the bound outside. */
-MIX__TEMPLATE float step_slope(float x, float step, const struct mix__bounds *b, float *code,
-                               bool *inside)
+MIX__TEMPLATE float step_slope(float x, float step, const struct mix__bounds *b, bool half,
+                               float *code, bool *inside)
 {
-    const float v = (x + b->shift) / step;
+    const float v = scaled(x, step, b, half);
     *code = mix__round(mix__clip(v, b->n, b->p));
     *inside = (v >= b->n) & (v <= b->p);
     return *code - (*inside ? v : 0.0f);
@@ -216,7 +235,7 @@ static inline void strip_branches(float *restrict keep, const float *restrict a,
         {
             float code;
             bool inside;
-            const float slope = step_slope(a[i], step, &b, &code, &inside);
+            const float slope = step_slope(a[i], step, &b, false, &code, &inside);
             step_at[i] += dy[i] * slope;
             weight_at[i] += dy[i] * mix__dequantize(code, step, &b);
             keep[i] += inside ? weight : 0.0f;
@@ -237,7 +256,7 @@ MIX__TEMPLATE void strip_backward(int branches, int accumulate, float *dx, const
         {
             float code;
             bool inside;
-            step_at[i] += dy[i] * step_slope(x[i], step, &b, &code, &inside);
+            step_at[i] += dy[i] * step_slope(x[i], step, &b, false, &code, &inside);
             const float g = inside ? dy[i] : 0.0f;
             dx[i] = accumulate ? dx[i] + g : g;
         }
@@ -258,7 +277,8 @@ MIX__TEMPLATE void forward_flat(enum mix__act act, int branches, struct mix__val
     ALIGNED float x_strip[WIDE], y_strip[WIDE];
     for (size_t i = 0; i < n; i += WIDE) {
         const size_t m = MIN(WIDE, n - i);
-        strip_forward(act, branches, open(y_strip, y, i), get(x_strip, x, i, m), m, NULL, fake);
+        strip_forward(act, branches, mix__f32(open(y_strip, y, i)), mix__f32(get(x_strip, x, i, m)),
+                      m, NULL, fake);
         close(y, i, y_strip, m);
     }
 }
@@ -336,23 +356,24 @@ static void fold_channels(double *sum, float *at, const struct strip *s)
 }
 
 /* One pass: sums of z - reference and of its square, reference being the first row. */
-static void norm_stats(float *mean, float *m2, struct mix__values z, size_t rows, size_t c)
+MIX__TEMPLATE void norm_stats_as(float *mean, float *m2, struct mix__values z, size_t rows,
+                                 size_t c)
 {
-    ALIGNED float first[WIDE], place[WIDE], tmp[WIDE], one[WIDE] = { 0 }, two[WIDE] = { 0 };
+    ALIGNED float first[WIDE], place[WIDE], one[WIDE] = { 0 }, two[WIDE] = { 0 };
     double sum[WIDE], square[WIDE];
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
         memset(sum, 0, sizeof sum);
         memset(square, 0, sizeof square);
         memset(first, 0, sizeof first);
-        if (rows)
-            memcpy(first, get(tmp, z, s.first, s.width), s.width * sizeof *first);
+        for (size_t i = 0; i < s.width && rows; i++)
+            first[i] = mix__values_get(z, s.first + i);
         spread(place, first, &s);
         for (size_t r = 0, strips = 1; r < rows; r += s.rows, strips++) {
             const size_t n = MIN(s.rows, rows - r) * s.width;
-            const float *row = get(tmp, z, r * c + s.first, n);
+            const struct mix__values row = mix__values_from(z, r * c + s.first);
             SIMD for (size_t i = 0; i < n; i++)
             {
-                const float d = row[i] - place[i];
+                const float d = mix__values_get(row, i) - place[i];
                 one[i] += d;
                 two[i] += d * d;
             }
@@ -368,6 +389,14 @@ static void norm_stats(float *mean, float *m2, struct mix__values z, size_t rows
             m2[s.first + i] = left > 0 ? (float)left : 0.0f;
         }
     }
+}
+
+static void norm_stats(float *mean, float *m2, struct mix__values z, size_t rows, size_t c)
+{
+    if (z.dtype == MIX__DTYPE_F32)
+        norm_stats_as(mean, m2, F32(z), rows, c);
+    else
+        norm_stats_as(mean, m2, BF16(z), rows, c);
 }
 
 static void row_sums(double *sum, struct mix__values x, size_t rows, size_t c)
@@ -387,15 +416,15 @@ MIX__TEMPLATE void norm_forward_as(enum mix__act act, int branches, struct mix__
                                    struct mix__values z, size_t rows, size_t c,
                                    const struct mix__affine *affine, const struct mix__fake *fake)
 {
-    ALIGNED float scale[WIDE], offset[WIDE], z_strip[WIDE], y_strip[WIDE];
+    ALIGNED float scale[WIDE], offset[WIDE];
     const struct places p = { scale, offset };
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
         spread(scale, affine->scale + s.first, &s);
         spread(offset, affine->offset + s.first, &s);
         for (size_t r = 0; r < rows; r += s.rows) {
             const size_t n = MIN(s.rows, rows - r) * s.width, at = r * c + s.first;
-            strip_forward(act, branches, open(y_strip, y, at), get(z_strip, z, at, n), n, &p, fake);
-            close(y, at, y_strip, n);
+            strip_forward(act, branches, mix__values_from(y, at), mix__values_from(z, at), n, &p,
+                          fake);
         }
     }
 }
@@ -403,7 +432,17 @@ MIX__TEMPLATE void norm_forward_as(enum mix__act act, int branches, struct mix__
 static void norm_forward(struct mix__values y, struct mix__values z, size_t rows, size_t c,
                          const struct mix__affine *affine, const struct mix__fake *fake)
 {
-    SPECIALISE(norm_forward_as, affine->act, fake->n_branch, y, z, rows, c, affine, fake)
+    if (z.dtype == MIX__DTYPE_F32) {
+        assert(y.dtype == MIX__DTYPE_F32);
+        SPECIALISE(norm_forward_as, affine->act, fake->n_branch, F32(y), F32(z), rows, c, affine,
+                   fake)
+    } else if (y.dtype == MIX__DTYPE_F32) {
+        SPECIALISE(norm_forward_as, affine->act, fake->n_branch, F32(y), BF16(z), rows, c, affine,
+                   fake)
+    } else {
+        SPECIALISE(norm_forward_as, affine->act, fake->n_branch, BF16(y), BF16(z), rows, c, affine,
+                   fake)
+    }
 }
 
 /* What the backward pass knows and adds up at each place of a strip. */
@@ -411,35 +450,40 @@ struct norm_places {
     ALIGNED float scale[WIDE], offset[WIDE], mean[WIDE], beta[WIDE], gamma[WIDE];
 };
 
-MIX__TEMPLATE void strip_norm_backward(enum mix__act act, int branches, float *du, const float *dy,
-                                       const float *restrict z, size_t n, struct norm_places *p,
-                                       const struct mix__fake *fake, struct fake_places *at)
+MIX__TEMPLATE void strip_norm_backward(enum mix__act act, int branches, struct mix__values du,
+                                       struct mix__values dy, struct mix__values z, size_t n,
+                                       struct norm_places *restrict p, const struct mix__fake *fake,
+                                       struct fake_places *restrict at)
 {
-    ALIGNED float a[WIDE], keep[WIDE];
+    ALIGNED float a[WIDE], keep[WIDE], slope[WIDE];
+    const bool half = z.dtype == MIX__DTYPE_BF16;
     const struct mix__bounds b = fake->bounds[0];
     const float step = fake->step[0];
     if (branches == MANY) {
-        SIMD for (size_t i = 0; i < n; i++) a[i] =
-            mix__activate(p->scale[i] * z[i] + p->offset[i], act);
-        strip_branches(keep, a, dy, n, fake, at);
+        SIMD for (size_t i = 0; i < n; i++)
+        {
+            a[i] = mix__activate(p->scale[i] * mix__values_get(z, i) + p->offset[i], act);
+            slope[i] = mix__values_get(dy, i);
+        }
+        strip_branches(keep, a, slope, n, fake, at);
     }
     float *restrict step_at = at->step[0];
     SIMD for (size_t i = 0; i < n; i++)
     {
-        const float u = p->scale[i] * z[i] + p->offset[i];
-        float g = dy[i];
+        const float v = mix__values_get(z, i), u = p->scale[i] * v + p->offset[i];
+        float g = mix__values_get(dy, i);
         if (branches == 1) {
             float code;
             bool inside;
-            step_at[i] += g * step_slope(mix__activate(u, act), step, &b, &code, &inside);
+            step_at[i] += g * step_slope(mix__activate(u, act), step, &b, half, &code, &inside);
             g = inside ? g : 0.0f;
         } else if (branches == MANY) {
             g = keep[i] * g;
         }
         g = activate_back(g, u, act);
-        du[i] = g;
+        mix__values_put(du, i, g);
         p->beta[i] += g;
-        p->gamma[i] += g * (z[i] - p->mean[i]);
+        p->gamma[i] += g * (v - p->mean[i]);
     }
 }
 
@@ -462,7 +506,6 @@ MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, struct mix_
                                     const float *rstd, const struct mix__fake *fake, float *dbeta,
                                     float *dgamma, struct mix__fake_sums *sums)
 {
-    ALIGNED float z_strip[WIDE], dy_strip[WIDE], du_strip[WIDE];
     struct norm_places p;
     struct fake_places at;
     fake_clear(&at, fake->n_branch);
@@ -474,10 +517,9 @@ MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, struct mix_
         spread(p.mean, mean + s.first, &s);
         for (size_t r = 0; r < rows; r += s.rows) {
             const size_t n = MIN(s.rows, rows - r) * s.width, first = r * c + s.first;
-            strip_norm_backward(act, branches, open(du_strip, du, first),
-                                get(dy_strip, dy, first, n), get(z_strip, z, first, n), n, &p, fake,
-                                &at);
-            close(du, first, du_strip, n);
+            strip_norm_backward(act, branches, mix__values_from(du, first),
+                                mix__values_from(dy, first), mix__values_from(z, first), n, &p,
+                                fake, &at);
             if (++at.strips < FOLD)
                 continue;
             norm_fold(&p, &s, rstd, dbeta, dgamma);
@@ -493,26 +535,51 @@ static void norm_backward_sums(struct mix__values du, struct mix__values dy, str
                                const float *mean, const float *rstd, const struct mix__fake *fake,
                                float *dbeta, float *dgamma, struct mix__fake_sums *sums)
 {
-    SPECIALISE(norm_backward_as, affine->act, fake->n_branch, du, dy, z, rows, c, affine, mean,
-               rstd, fake, dbeta, dgamma, sums)
+    assert(du.dtype == z.dtype);
+    if (z.dtype == MIX__DTYPE_F32) {
+        assert(dy.dtype == MIX__DTYPE_F32);
+        SPECIALISE(norm_backward_as, affine->act, fake->n_branch, F32(du), F32(dy), F32(z), rows, c,
+                   affine, mean, rstd, fake, dbeta, dgamma, sums)
+    } else if (dy.dtype == MIX__DTYPE_F32) {
+        SPECIALISE(norm_backward_as, affine->act, fake->n_branch, BF16(du), F32(dy), BF16(z), rows,
+                   c, affine, mean, rstd, fake, dbeta, dgamma, sums)
+    } else {
+        SPECIALISE(norm_backward_as, affine->act, fake->n_branch, BF16(du), BF16(dy), BF16(z), rows,
+                   c, affine, mean, rstd, fake, dbeta, dgamma, sums)
+    }
 }
 
-static void norm_backward_input(struct mix__values dz, struct mix__values du, struct mix__values z,
-                                size_t rows, size_t c, const float *k1, const float *k2,
-                                const float *k3)
+MIX__TEMPLATE void norm_backward_input_as(struct mix__values dz, struct mix__values du,
+                                          struct mix__values z, size_t rows, size_t c,
+                                          const float *k1, const float *k2, const float *k3)
 {
-    ALIGNED float a[WIDE], b[WIDE], d[WIDE], z_strip[WIDE], du_strip[WIDE], dz_strip[WIDE];
+    ALIGNED float a[WIDE], b[WIDE], d[WIDE];
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
         spread(a, k1 + s.first, &s);
         spread(b, k2 + s.first, &s);
         spread(d, k3 + s.first, &s);
         for (size_t r = 0; r < rows; r += s.rows) {
             const size_t n = MIN(s.rows, rows - r) * s.width, at = r * c + s.first;
-            const float *u = get(du_strip, du, at, n), *v = get(z_strip, z, at, n);
-            float *out = open(dz_strip, dz, at);
-            SIMD for (size_t i = 0; i < n; i++) out[i] = a[i] * u[i] + b[i] * v[i] + d[i];
-            close(dz, at, dz_strip, n);
+            const struct mix__values u = mix__values_from(du, at), v = mix__values_from(z, at);
+            const struct mix__values out = mix__values_from(dz, at);
+            SIMD for (size_t i = 0; i < n; i++) mix__values_put(
+                out, i, a[i] * mix__values_get(u, i) + b[i] * mix__values_get(v, i) + d[i]);
         }
+    }
+}
+
+static void norm_backward_input(struct mix__values dz, struct mix__values du, struct mix__values z,
+                                size_t rows, size_t c, const float *k1, const float *k2,
+                                const float *k3)
+{
+    assert(du.dtype == z.dtype);
+    if (z.dtype == MIX__DTYPE_F32) {
+        assert(dz.dtype == MIX__DTYPE_F32);
+        norm_backward_input_as(F32(dz), F32(du), F32(z), rows, c, k1, k2, k3);
+    } else if (dz.dtype == MIX__DTYPE_F32) {
+        norm_backward_input_as(F32(dz), BF16(du), BF16(z), rows, c, k1, k2, k3);
+    } else {
+        norm_backward_input_as(BF16(dz), BF16(du), BF16(z), rows, c, k1, k2, k3);
     }
 }
 

@@ -205,7 +205,8 @@ void mix__norm_back_add(struct mix__engine *e, const struct mix__step *s,
     const size_t c = (size_t)s->in.c;
     double *sums = sums_of(e, part);
     float *piece = e->piece_sums + (size_t)part * 2 * e->widest;
-    memset(piece, 0, 2 * e->widest * sizeof *piece);
+    memset(piece, 0, c * sizeof *piece);
+    memset(piece + e->widest, 0, c * sizeof *piece);
     e->loops.norm_backward_sums(p->du, p->dy, p->z, p->rows, c, &affine, norm->mean, norm->rstd,
                                 fake, piece, piece + e->widest, &e->fake_sums[part]);
     for (size_t i = 0; i < c; i++) {
