@@ -6,8 +6,9 @@
  *
  *   native  QuantizeLinear Clip DequantizeLinear(1) | Conv with codes as weights | Mul scale, Add
  *           offset: sums are whole numbers, so the result is the integer runtime's bit for bit
- *   int8    QuantizeLinear Clip DequantizeLinear(step) | Conv with step_w[k] * code, bias in int32:
- *           what runtimes fuse to integer convolutions; scale[k] = step * step_w[k]
+ *   int8    QuantizeLinear Clip DequantizeLinear(step) | Conv with step_w[k] * code: what runtimes
+ *           fuse to integer convolutions; scale[k] = step * step_w[k]. In front of a quantizer the
+ *           bias is int32 where that gives the same codes (onnx_stairs.h), else an Add behind
  *   qonnx   Quant(step) | Conv with Quant(step_w[k]), bias in float
  *
  * A shifted tensor's codes stand for step * code - shift. native has the offsets of model/border.h;
@@ -17,9 +18,11 @@
 #include "format/onnx_write.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "format/onnx_build.h"
+#include "format/onnx_stairs.h"
 #include "model/border.h"
 #include "tensor/packed.h"
 
@@ -33,17 +36,19 @@ struct writer {
 
 /* ---- codes ---------------------------------------------------------------------------------- */
 
-/* The ONNX type of a tensor's codes, and its range. There is no Clip of 4-bit types, so only
- * weights have them. */
+/* The ONNX type of a tensor's codes, its range and what stands for code 0. There is no Clip of
+ * 4-bit types, so only weights have them. */
 struct container {
     enum mix__onnx_type type;
-    int low, high;
+    int low, high, zero;
 };
 
-static struct container container_of(bool is_signed)
+/* int8: one type for all, as ONNX Runtime fuses only convolutions that keep it. */
+static struct container container_of(enum mix__onnx_style style, bool is_signed)
 {
-    return is_signed ? (struct container){ MIX__ONNX_INT8, -128, 127 }
-                     : (struct container){ MIX__ONNX_UINT8, 0, 255 };
+    if (is_signed && style == MIX__ONNX_QDQ_NATIVE)
+        return (struct container){ MIX__ONNX_INT8, -128, 127, 0 };
+    return (struct container){ MIX__ONNX_UINT8, 0, 255, is_signed ? 128 : 0 };
 }
 
 /* One number of an 8-bit type. */
@@ -106,11 +111,12 @@ static const char *quantize_linear(struct writer *w, const char *name, const cha
 {
     struct mix__onnx_build *b = &w->build;
     const struct mix__bounds bounds = mix__bounds_activation(t->bits, t->range);
-    const struct container c = container_of(bounds.n < 0);
-    const int n = bound_code(low, t->step, &bounds), p = bound_code(high, t->step, &bounds);
+    const struct container c = container_of(w->style, bounds.n < 0);
+    const int n = c.zero + bound_code(low, t->step, &bounds);
+    const int p = c.zero + bound_code(high, t->step, &bounds);
     const bool native = w->style == MIX__ONNX_QDQ_NATIVE;
     const char *step = mix__onnx_put_scalar(b, mix__onnx_text_of(b, "%s.step", name), t->step);
-    const char *zero = code(w, mix__onnx_text_of(b, "%s.zero", name), c.type, 0);
+    const char *zero = code(w, mix__onnx_text_of(b, "%s.zero", name), c.type, c.zero);
     const char *codes = mix__onnx_text_of(b, "%s.codes", name);
     const char *out = mix__onnx_text_of(b, "%s.value", name);
     mix__onnx_put_node(b, "QuantizeLinear", codes, x, step, zero, NULL);
@@ -195,29 +201,13 @@ static void finish(struct writer *w, const struct mix__net_op *op, const char *n
 
 /* ---- convolutions --------------------------------------------------------------------------- */
 
-/* (k, r, s, c) to (k, c, r, s), times a factor. */
-static void turn(int8_t *to, const int8_t *from, size_t channels, size_t taps, size_t depth,
-                 int factor)
+/* (k, r, s, c) to (k, c, r, s). */
+static void turn(int8_t *to, const int8_t *from, size_t channels, size_t taps, size_t depth)
 {
     for (size_t k = 0; k < channels; k++)
         for (size_t t = 0; t < taps; t++)
             for (size_t c = 0; c < depth; c++)
-                to[(k * depth + c) * taps + t] =
-                    (int8_t)(from[(k * taps + t) * depth + c] * factor);
-}
-
-/*
- * With 8-bit types an accumulator's unit is what a bias is rounded to. Narrow weights leave room
- * to make it finer: codes are multiplied by the largest factor that keeps them in int8 and a sum of
- * two products in int16, where integer kernels without VNNI add up pairs.
- */
-static int refinement(const struct mix__net_tensor *x, const struct mix__net_op *op)
-{
-    const int widest = (int)mix__bounds_weight(op->weight_bits).p;
-    const struct mix__bounds b = mix__bounds_activation(x->bits, x->range);
-    const int pairs = INT16_MAX / (2 * (int)b.p * widest), fits = INT8_MAX / widest;
-    const int factor = pairs < fits ? pairs : fits;
-    return factor > 1 ? factor : 1;
+                to[(k * depth + c) * taps + t] = from[(k * taps + t) * depth + c];
 }
 
 /* A layer's weights and factors as they are written. NULL: there is no memory. */
@@ -228,7 +218,7 @@ struct layer {
     float *step, *bias; /* (k)          */
 };
 
-static struct layer make_layer(struct writer *w, const struct mix__net_op *op, int factor)
+static struct layer make_layer(struct writer *w, const struct mix__net_op *op)
 {
     struct mix__onnx_build *b = &w->build;
     const struct mix__net_tensor *x = &w->net->tensors[op->in[0]];
@@ -246,9 +236,9 @@ static struct layer make_layer(struct writer *w, const struct mix__net_op *op, i
     if (!unpacked || !l.codes || !l.step || !l.bias)
         return (struct layer){ 0 };
     mix__codes_unpack(unpacked, op->weights, n, op->weight_bits);
-    turn(l.codes, unpacked, l.channels, l.taps, l.depth, factor);
+    turn(l.codes, unpacked, l.channels, l.taps, l.depth);
     for (size_t k = 0; k < l.channels; k++)
-        l.step[k] = (float)((double)op->scale[k] / x->step / factor);
+        l.step[k] = (float)((double)op->scale[k] / x->step);
     memcpy(l.bias, op->offset, l.channels * sizeof *l.bias);
     return l;
 }
@@ -338,22 +328,6 @@ static const char *qdq_weights(struct writer *w, const char *name, const struct 
                        l->step);
 }
 
-/* The bias in units of the sums. */
-static const char *int32_bias(struct writer *w, const char *name, const struct layer *l,
-                              float x_step)
-{
-    struct mix__onnx_build *b = &w->build;
-    int32_t *codes = mix__onnx_take(b, l->channels, sizeof *codes);
-    float *step = mix__onnx_take(b, l->channels, sizeof *step);
-    for (size_t k = 0; codes && step && k < l->channels; k++) {
-        step[k] = l->step[k] * x_step;
-        const double code = rint((double)l->bias[k] / step[k]);
-        codes[k] = (int32_t)fmin(fmax(code, INT32_MIN), INT32_MAX);
-    }
-    return dequantized(w, mix__onnx_text_of(b, "%s.bias", name), MIX__ONNX_INT32, 1, l->dims, codes,
-                       l->channels * sizeof *codes, step);
-}
-
 static void set_window(struct mix__onnx_build *b, Onnx__NodeProto *node,
                        const struct mix__net_op *op)
 {
@@ -438,7 +412,7 @@ static void write_exact_conv(struct writer *w, const struct mix__net_op *op, con
 {
     struct mix__onnx_build *b = &w->build;
     const bool shifted = w->net->tensors[op->in[0]].range == MIX_RANGE_SHIFTED;
-    struct layer l = make_layer(w, op, 1);
+    struct layer l = make_layer(w, op);
     for (size_t k = 0; k < l.channels; k++)
         l.step[k] = 1;
     const char *weights = qdq_weights(w, name, &l, op->weight_bits);
@@ -452,7 +426,78 @@ static void write_exact_conv(struct writer *w, const struct mix__net_op *op, con
     mix__onnx_put_node(b, "Add", name, scaled, offset, NULL);
 }
 
-/* ---- the others: sums of values */
+/* ---- int8 and qonnx: sums of values */
+
+/* Whether codes are made of the layer's values as they are, but for a clip. */
+static bool quantizes(const struct writer *w, const struct mix__net_op *op)
+{
+    const struct mix__net_tensor *y = &w->net->tensors[op->out];
+    return y->bits > 0 && op->act <= MIX__ACT_RELU6 && y->range != MIX_RANGE_SHIFTED;
+}
+
+/* Sums are multiplied by the largest factor that keeps weights in int8 and, for engines that add up
+ * pairs, the sum of two products in int16: a bias is then finer. */
+static int factor_of(int widest, int x_most)
+{
+    const int fits = INT8_MAX / widest, pairs = INT16_MAX / (2 * x_most * widest);
+    const int factor = pairs < fits ? pairs : fits;
+    return factor > 1 ? factor : 1;
+}
+
+/* The stairs of channel k; x: its input. */
+static struct mix__stairs stairs_of(const struct writer *w, const struct mix__net_op *op,
+                                    const struct layer *l, size_t k)
+{
+    const struct mix__net_tensor *x = &w->net->tensors[op->in[0]], *y = &w->net->tensors[op->out];
+    const struct mix__bounds xb = mix__bounds_activation(x->bits, x->range);
+    const struct mix__bounds yb = mix__bounds_activation(y->bits, y->range);
+    const bool relu6 = op->act == MIX__ACT_RELU6, relu = relu6 || op->act == MIX__ACT_RELU;
+    const size_t length = l->depth * l->taps;
+    struct mix__stairs s = { .scale = op->scale[k] != 0 ? fabsf(op->scale[k]) : x->step,
+                             .offset = l->bias[k],
+                             .step = y->step,
+                             .n = bound_code(relu ? 0 : -INFINITY, y->step, &yb),
+                             .p = bound_code(relu6 ? 6 : INFINITY, y->step, &yb) };
+    int widest = 1;
+    for (size_t i = k * length; i < (k + 1) * length; i++) {
+        const int code = l->codes[i];
+        s.least += code * (int)(code > 0 ? xb.n : xb.p);
+        s.most += code * (int)(code > 0 ? xb.p : xb.n);
+        widest = abs(code) > widest ? abs(code) : widest;
+    }
+    s.factor = factor_of(widest, container_of(w->style, xb.n < 0).zero + (int)xb.p);
+    return s;
+}
+
+/* The name of an int32 bias that leaves all codes as they are; weights and steps then fit it. NULL:
+ * there is none. */
+static const char *int32_bias(struct writer *w, const struct mix__net_op *op, const char *name,
+                              struct layer *l)
+{
+    struct mix__onnx_build *b = &w->build;
+    const float x_step = w->net->tensors[op->in[0]].step, y_step = w->net->tensors[op->out].step;
+    const size_t length = l->depth * l->taps;
+    int32_t *codes = mix__onnx_take(b, l->channels, sizeof *codes);
+    float *bias_step = mix__onnx_take(b, l->channels, sizeof *bias_step);
+    float *step = mix__onnx_take(b, l->channels, sizeof *step);
+    int *factor = mix__onnx_take(b, l->channels, sizeof *factor);
+    if (!codes || !bias_step || !step || !factor)
+        return NULL;
+    for (size_t k = 0; k < l->channels; k++) {
+        const struct mix__stairs s = stairs_of(w, op, l, k);
+        double slope;
+        if (!mix__stairs_fit(&codes[k], &slope, &s))
+            return NULL;
+        factor[k] = s.factor;
+        step[k] = (float)(slope * y_step / x_step);
+        bias_step[k] = step[k] * x_step;
+    }
+    for (size_t i = 0; i < l->channels * length; i++)
+        l->codes[i] = (int8_t)(l->codes[i] * factor[i / length]);
+    l->step = step;
+    return dequantized(w, mix__onnx_text_of(b, "%s.bias", name), MIX__ONNX_INT32, 1, l->dims, codes,
+                       l->channels * sizeof *codes, bias_step);
+}
 
 static void write_value_conv(struct writer *w, const struct mix__net_op *op, const char *name)
 {
@@ -460,18 +505,27 @@ static void write_value_conv(struct writer *w, const struct mix__net_op *op, con
     const struct mix__net_tensor *x = &w->net->tensors[op->in[0]];
     const float shift = mix__bounds_activation(x->bits, x->range).shift;
     const bool int8 = w->style == MIX__ONNX_QDQ_INT8, padded = op->pad > 0 || op->pad_end > 0;
-    const char *in = w->value[op->in[0]];
-    struct layer l = make_layer(w, op, int8 ? refinement(x, op) : 1);
+    const bool whole = int8 && quantizes(w, op); /* from codes to codes */
+    const char *in = w->value[op->in[0]], *bias = NULL;
+    struct layer l = make_layer(w, op);
     make_steps_positive(&l);
     if (shift != 0 && padded)
         in = with_number(w, "Sub", mix__onnx_text_of(b, "%s.in", name), in, shift);
     else if (shift != 0)
         fold_shift(&l, shift);
+    if (whole && !(shift != 0 && padded))
+        bias = int32_bias(w, op, name, &l);
     const char *weights = int8 ? qdq_weights(w, name, &l, op->weight_bits)
                                : qonnx_weights(w, name, &l, op->weight_bits);
-    const char *bias =
-        int8 ? int32_bias(w, name, &l, x->step)
-             : mix__onnx_put_constant(b, mix__onnx_text_of(b, "%s.bias", name), MIX__ONNX_FLOAT, 1,
+    if (whole && !bias) {
+        const char *sum = mix__onnx_text_of(b, "%s.sum", name);
+        put_conv(w, op, sum, in, weights, NULL);
+        mix__onnx_put_node(b, "Add", name, sum, channel_constant(w, name, "offset", &l, l.bias),
+                           NULL);
+        return;
+    }
+    if (!bias)
+        bias = mix__onnx_put_constant(b, mix__onnx_text_of(b, "%s.bias", name), MIX__ONNX_FLOAT, 1,
                                       l.dims, l.bias, l.channels * sizeof *l.bias);
     put_conv(w, op, name, in, weights, bias);
 }
