@@ -4,8 +4,9 @@
     torch_step.py VARIANT NETWORK SIZE BATCH THREADS
 
 VARIANT: plain, bf16, compile, compile-bf16. It prints PyTorch's version and the peak memory (MB) so
-far, then for each line `KIND STEPS` on its standard input the least of so many steps' seconds. KIND: float; weights (4-bit weights, mixed
-activation bits); meta (float weights, one forward and backward pass for each candidate).
+far, then for each line `KIND STEPS` on its standard input the least of so many steps' seconds.
+KIND: float; weights (4-bit weights, mixed activation bits); meta (float weights, one forward and
+backward pass for each candidate).
 """
 import contextlib
 import math
@@ -29,7 +30,8 @@ def flat(x):
 
 class Lsq(torch.autograd.Function):
     """value = step * round(clip(x / step, n, p)), straight through, in as few passes over memory as
-    PyTorch's operations allow. Input and result are all it keeps: their neighbours keep them too. A step's gradient is sum(dy * q) - sum(dx * x / step)."""
+    PyTorch's operations allow. Input and result are all it keeps: their neighbours keep them too.
+    A step's gradient is g * (sum(dy * q) - sum(dx * x / step))."""
 
     @staticmethod
     def forward(ctx, x, step, n, p, shift):

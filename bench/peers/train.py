@@ -11,7 +11,8 @@ every variant; each turn counts its fastest step of a kind, the table has the me
 Peak memory is a process's over all kinds of step; PyTorch's before the first step stands beside it.
 The bit-meta step has three candidates; where train_step has another number of branches its time is
 scaled to three, and a line says so. PyTorch's processes keep freed memory (glibc's MALLOC_
-variables), without which page faults take up to half of a step.
+variables), without which page faults take up to half of a step. torch.compile takes minutes once
+for each network and size; start it once before a run that matters, its results are kept.
 """
 import argparse
 import os
@@ -100,7 +101,7 @@ def compare(arch, size, options):
         rival.end()
     version = "".join(f", PyTorch {r.version}" for r in list(rivals.values())[1:2])
     print(f"{arch}, {size} x {size}, batch {BATCH[size]}, {options.threads} threads, medians of "
-          f"{options.rounds} rounds{version}")
+          f"{options.rounds} round{'s' * (options.rounds > 1)}{version}")
     print(f"  {'step':18} {'program':22}{'ms':>10}{'images/s':>10}{'PyTorch / metamix':>19}"
           f"{'peak MB':>9}")
     for kind, name in KINDS.items():
@@ -121,12 +122,13 @@ def compare(arch, size, options):
 def main():
     arguments = sys.argv[1:]
     split = arguments.index("--") if "--" in arguments else len(arguments)
+    variants = ["plain", "bf16", "compile", "compile-bf16"]
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("program")
-    parser.add_argument("--arch", nargs="+", default=["mobilenet_v2", "mobilenet_v3_large", "resnet18"])
+    parser.add_argument("--arch", nargs="+",
+                        default=["mobilenet_v2", "mobilenet_v3_large", "resnet18"])
     parser.add_argument("--size", nargs="+", type=int, choices=BATCH, default=list(BATCH))
-    parser.add_argument("--variants", nargs="*", default=["plain", "bf16", "compile", "compile-bf16"],
-                        choices=["plain", "bf16", "compile", "compile-bf16"])
+    parser.add_argument("--variants", nargs="*", default=variants, choices=variants)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2, help="of a kind in one turn")
     parser.add_argument("--threads", type=int, default=2)
