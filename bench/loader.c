@@ -1,11 +1,12 @@
 /*
  * loader.c - images per second of the loader alone.
  *
- *   loader --data DIR [--data DIR2 ...] [--size 224] [--batch 64] [--seconds 10]
+ *   loader --data DIR [--data DIR2 ...] [--size 224] [--batch 64] [--crop resized] [--seconds 10]
  *          [--step IMAGES_PER_SECOND]
  *
- * Each data set (a folder, and its pack) with 1 and with 2 loader threads: decoding,
- * RandomResizedCrop, mirroring, normalising. Decoded images are not kept, so each is read from its
+ * Each data set (a folder, and its pack) with 1 and with 2 loader threads: decoding, cropping
+ * (RandomResizedCrop, or with --crop pad a shift inside a border of an eighth), mirroring,
+ * normalising. Decoded images are not kept, so each is read from its
  * file every time; run it twice to have the files in the system's cache. --step is the training
  * step's figure in images
  * per second (bench/train_step prints it): the last column is how many of them the loader can feed.
@@ -22,6 +23,7 @@ enum { MAX_SETS = 8 };
 struct plan {
     const char *sets[MAX_SETS];
     int n_sets, size, batch;
+    bool pad;
     double seconds, step; /* step 0: not known */
 };
 
@@ -31,7 +33,9 @@ static mix_status measure(mix_data *data, const struct plan *p, int threads, dou
     const struct mix__batches_options options = { .split = MIX_TRAIN,
                                                   .batch = p->batch,
                                                   .train = true,
-                                                  .crop = MIX__CROP_RESIZED,
+                                                  .crop =
+                                                      p->pad ? MIX__CROP_PAD : MIX__CROP_RESIZED,
+                                                  .crop_padding = p->size / 8,
                                                   .flip = true,
                                                   .threads = threads,
                                                   .seed = 1 };
@@ -85,6 +89,8 @@ static void parse(struct plan *p, int argc, char **argv)
             p->size = atoi(argv[i + 1]);
         else if (!strcmp(argv[i], "--batch"))
             p->batch = atoi(argv[i + 1]);
+        else if (!strcmp(argv[i], "--crop"))
+            p->pad = !strcmp(argv[i + 1], "pad");
         else if (!strcmp(argv[i], "--seconds"))
             p->seconds = atof(argv[i + 1]);
         else if (!strcmp(argv[i], "--step"))
@@ -103,8 +109,8 @@ int main(int argc, char **argv)
     }
     if (mix_ctx_new(&ctx, NULL) != MIX_OK)
         return 1;
-    printf("RandomResizedCrop %d, batch %d\n  %-32s %7s %10s", p.size, p.batch, "data", "threads",
-           "images/s");
+    printf("%s %d, batch %d\n  %-32s %7s %10s", p.pad ? "crop from a border," : "RandomResizedCrop",
+           p.size, p.batch, "data", "threads", "images/s");
     if (p.step > 0)
         printf(" %14s\n  %-32s %7s %10.1f", "loader / step", "training step", "", p.step);
     putchar('\n');

@@ -32,6 +32,10 @@ check 0 quantize $common --from float --run both --candidates 2,4 --target W4A3 
 has out '^budget: [0-9.]+ GBOPs, reached [0-9.]+: (met, under|MISSED, over) by '
 has out '^stage b +1 '
 has out '^features.1.conv.0.0 +depthwise +[0-9]+ +4 +[24]  ####?#?#?$|^features.1.conv.0.0 .*  ##$'
+check 0 quantize $common --from float --run small \
+    --recipe "$(dirname "$0")/../../recipes/mobilenet_v2_small.json" --image-size 8 --cutout 2 \
+    --stage-b-epochs 1 --bn-batches 1 --quiet
+has small/config.json '"ema_decay": 0.999'
 check 0 select $common --from float --run select --candidates 2,4 --quiet
 lacks err .
 check 0 finetune $common --from select --run second --stage-a-epochs 1 --stage-b-epochs 1

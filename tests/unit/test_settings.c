@@ -1,4 +1,5 @@
 /* test_settings.c - the list as text and back, and values that must be refused. */
+#include <dirent.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,6 +11,8 @@
 #include <cmocka.h>
 
 #include "metamix/settings.h"
+#include "metamix/zoo.h"
+#include "search/search.h"
 
 static mix_ctx *ctx;
 
@@ -205,21 +208,50 @@ static void test_recipe(void **state)
     remove("recipe.json");
 }
 
-/* Those that come with the project name settings that there are. */
+/* Every recipe of the project names a network and settings that `metamix quantize` accepts. */
+static void check_recipe(const char *path)
+{
+    const unsigned groups =
+        MIX_GROUP_NET | MIX_GROUP_BITS | MIX_GROUP_SELECT | MIX_GROUP_FINETUNE | MIX_GROUP_RUN;
+    int candidate[MIX_BITS_MAX], n;
+    mix_zoo_options options;
+    mix_settings s;
+    mix_graph *g = NULL;
+    mix_settings_init(&s);
+    mix_zoo_options_init(&options);
+    strcpy(s.data, "a folder");
+    mix_status status = mix_settings_load(&s, ctx, path);
+    if (status == MIX_OK)
+        status = mix__settings_check(ctx, &s, groups | MIX_GROUP_DATA);
+    if (status == MIX_OK)
+        status = mix__candidates_parse(ctx, s.candidates, candidate, &n);
+    options.arch = s.arch;
+    options.size = s.image_size;
+    if (status == MIX_OK)
+        status = mix_zoo_new(&g, ctx, &options);
+    if (status != MIX_OK)
+        fail_msg("%s: %s", path, mix_ctx_error(ctx));
+    mix_graph_free(g);
+}
+
 static void test_recipes(void **state)
 {
-    static const char *const names[] = { "mobilenet_v2", "mobilenet_v3_large", "resnet18" };
+    static const char folder[] = MIX_TESTS_DIR "/../recipes";
+    DIR *dir = opendir(folder);
+    const struct dirent *entry;
+    int count = 0;
     (void)state;
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        mix_settings s;
+    assert_non_null(dir);
+    while ((entry = readdir(dir))) {
         char path[1024];
-        mix_settings_init(&s);
-        snprintf(path, sizeof path, MIX_TESTS_DIR "/../recipes/%s.json", names[i]);
-        if (mix_settings_load(&s, ctx, path) != MIX_OK)
-            fail_msg("%s", mix_ctx_error(ctx));
-        assert_string_equal(s.arch, names[i]);
-        assert_int_equal(s.stage_b_epochs, 120);
+        if (entry->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        check_recipe(path);
+        count++;
     }
+    closedir(dir);
+    assert_int_equal(count, 6);
 }
 
 int main(void)
