@@ -210,6 +210,122 @@ static void check_fake_sums(const char *what, int t, const struct mix__fake *f,
         fail(what, isa[t].name, (size_t)f->n_branch, got->step[0], first->step[0]);
 }
 
+/* ---- bfloat16 ---------------------------------------------------------------------------------
+ */
+
+/* The same values as bfloat16, in a block that ends at a guard page where n is even. */
+static struct mix__values half_of(const float *x, size_t n)
+{
+    const struct mix__values v = { take((n + 1) / 2), MIX__DTYPE_BF16 };
+    for (size_t i = 0; i < n; i++)
+        mix__values_put(v, i, x[i]);
+    return v;
+}
+
+static const float *widened(struct mix__values v, size_t n)
+{
+    float *x = take(n);
+    for (size_t i = 0; i < n; i++)
+        x[i] = mix__values_get(v, i);
+    return x;
+}
+
+/* got is want, rounded where got is bfloat16. */
+static void same_values(const char *what, int t, struct mix__values got, const float *want,
+                        size_t n)
+{
+    const struct mix__values rounded =
+        got.dtype == MIX__DTYPE_BF16 ? half_of(want, n) : mix__f32(want);
+    same(what, isa[t].name, widened(got, n), widened(rounded, n), n);
+}
+
+/* Loops on bfloat16 do what those on float32 do with the same values; steps are powers of two, so
+ * that a reciprocal is exact. */
+static void check_half(size_t rows, size_t c, int branches)
+{
+    const size_t n = rows * c;
+    struct mix__fake f = draw_fake(branches);
+    for (int k = 0; k < branches; k++)
+        f.step[k] = ldexpf(1.0f, draw_int(-6, 1));
+    const struct mix__values z = half_of(values(n), n), dy = half_of(filled(n, -1, 1), n);
+    const float *z32 = widened(z, n), *dy32 = widened(dy, n);
+    const float *scale = filled(c, 0.5f, 2), *offset = filled(c, -1, 1), *mean = filled(c, -1, 1);
+    const float *rstd = filled(c, 0.5f, 2);
+    const enum mix__act act = (enum mix__act)draw_int(MIX__ACT_NONE, MIX__ACTS - 1);
+    const struct mix__affine affine = { scale, offset, act };
+    for (int t = 0; t < n_isa; t++) {
+        const struct mix__loops *l = &isa[t].loops;
+        float *want = filled(n, 7, 8), *sums = filled(4 * c, 0, 0), *stats = filled(4 * c, 7, 8);
+        struct mix__fake_sums want_sums = { 0 };
+        l->norm_forward(mix__f32(want), mix__f32(z32), rows, c, &affine, &f);
+        const struct mix__values y16 = half_of(want, n), y32 = mix__f32(filled(n, 7, 8));
+        l->norm_forward(y16, z, rows, c, &affine, &f);
+        l->norm_forward(y32, z, rows, c, &affine, &f);
+        same_values("norm_forward bf16", t, y16, want, n);
+        same_values("norm_forward bf16 to f32", t, y32, want, n);
+
+        l->norm_backward_sums(mix__f32(want), mix__f32(dy32), mix__f32(z32), rows, c, &affine, mean,
+                              rstd, &f, sums, sums + c, &want_sums);
+        for (int k = 0; k < 2; k++) {
+            float *found = filled(2 * c, 0, 0);
+            struct mix__fake_sums found_sums = { 0 };
+            const struct mix__values du = half_of(want, n);
+            l->norm_backward_sums(du, k ? dy : mix__f32(dy32), z, rows, c, &affine, mean, rstd, &f,
+                                  found, found + c, &found_sums);
+            same_values("norm_backward_sums bf16 du", t, du, want, n);
+            same("norm_backward_sums bf16", isa[t].name, found, sums, 2 * c);
+            if (memcmp(&found_sums, &want_sums, sizeof found_sums))
+                fail("norm_backward_sums bf16 step", isa[t].name, 0, found_sums.step[0],
+                     want_sums.step[0]);
+        }
+
+        l->norm_backward_input(mix__f32(want), mix__f32(dy32), mix__f32(z32), rows, c, scale, mean,
+                               offset);
+        l->norm_backward_input(y16, dy, z, rows, c, scale, mean, offset);
+        l->norm_backward_input(y32, dy, z, rows, c, scale, mean, offset);
+        same_values("norm_backward_input bf16", t, y16, want, n);
+        same_values("norm_backward_input bf16 to f32", t, y32, want, n);
+
+        l->norm_stats(stats, stats + c, mix__f32(z32), rows, c);
+        l->norm_stats(stats + 2 * c, stats + 3 * c, z, rows, c);
+        same("norm_stats bf16", isa[t].name, stats + 2 * c, stats, 2 * c);
+
+        const int accumulate = draw_int(0, 1);
+        memcpy(want, dy32, n * sizeof *want);
+        const struct mix__values dx = half_of(want, n);
+        l->fake_backward(mix__f32(want), mix__f32(z32), mix__f32(z32), n, accumulate, &f,
+                         &want_sums);
+        l->fake_backward(dx, z, z, n, accumulate, &f, &want_sums);
+        same_values("fake_backward bf16", t, dx, want, n);
+        l->gate_backward(mix__f32(want), sums, mix__f32(dy32), mix__f32(z32), scale, rows, c, 0);
+        l->gate_backward(dx, sums, dy, z, scale, rows, c, 0);
+        same_values("gate_backward bf16", t, dx, want, n);
+        l->gate_forward(mix__f32(want), mix__f32(z32), scale, rows, c);
+        l->gate_forward(dx, z, scale, rows, c);
+        same_values("gate_forward bf16", t, dx, want, n);
+        l->act_backward(mix__f32(want), mix__f32(dy32), mix__f32(z32), n, 0, act);
+        l->act_backward(dx, dy, z, n, 0, act);
+        same_values("act_backward bf16", t, dx, want, n);
+        l->add(mix__f32(want), mix__f32(dy32), mix__f32(z32), n);
+        l->add(dx, dy, z, n);
+        same_values("add bf16", t, dx, want, n);
+
+        double *rows_sum = calloc(3 * c, sizeof *rows_sum);
+        for (size_t i = 0; i < n; i++)
+            rows_sum[2 * c + i % c] += z32[i];
+        l->row_sums(rows_sum, mix__f32(z32), rows, c);
+        l->row_sums(rows_sum + c, z, rows, c);
+        for (size_t i = 0; i < c; i++) {
+            compared++;
+            if (rows_sum[i] != rows_sum[c + i] ||
+                !(fabs(rows_sum[i] - rows_sum[2 * c + i]) <= 1e-5 * 1e4 * (double)rows))
+                fail("row_sums", isa[t].name, i, rows_sum[i], rows_sum[2 * c + i]);
+        }
+        free(rows_sum);
+    }
+    give_back("bf16");
+}
+
 /* ---- loops over values ----------------------------------------------------------------- */
 
 static void check_flat(size_t n, int branches)
@@ -420,6 +536,30 @@ static void near_rows(const char *what, int t, const float *got, const struct su
     }
 }
 
+/* Rows [y0, y1) of the output, known already. */
+struct band {
+    int y0, y1;
+    const float *y;
+};
+
+/* Those rows again from nothing but the input rows that they read. */
+static void check_band(const struct mix__dw_shape *s, const struct mix__loops *l, const float *x,
+                       const float *w, const struct band *b)
+{
+    struct mix__dw_shape part = *s;
+    const size_t x_row = (size_t)(s->w * s->c), y_row = (size_t)(s->ow * s->c);
+    const int x1 = (b->y1 - 1) * s->stride - s->pad + s->kernel;
+    part.x_row = b->y0 * s->stride - s->pad;
+    part.x_row = part.x_row < 0 ? 0 : part.x_row > s->h ? s->h : part.x_row;
+    part.y_row = b->y0;
+    const int rows = (x1 < s->h ? x1 : s->h) - part.x_row;
+    const float *in = copy_of(x + (size_t)part.x_row * x_row, rows > 0 ? (size_t)rows * x_row : 0);
+    const size_t n = (size_t)(b->y1 - b->y0) * y_row;
+    float *y = filled(n, UNTOUCHED, UNTOUCHED);
+    l->dw_forward(y, in, w, &part, b->y0, b->y1);
+    same("dw_forward of a band", "", y, b->y + (size_t)b->y0 * y_row, n);
+}
+
 static void check_depthwise(const struct mix__dw_shape *s, bool whole)
 {
     const size_t c = (size_t)s->c, nx = (size_t)(s->h * s->w) * c;
@@ -455,6 +595,7 @@ static void check_depthwise(const struct mix__dw_shape *s, bool whole)
         l->dw_forward(out, x, w, s, o0, o1);
         l->dw_backward_data(in, dy, w, s, h0, h1);
         l->dw_backward_weights(taps, x, dy, s, o0, o1);
+        check_band(s, l, x, w, &(struct band){ o0, o1, out });
         near_rows("dw_forward", t, out, y, ny, (size_t)o0 * y_row, (size_t)o1 * y_row, whole);
         near_rows("dw_backward_data", t, in, dx, nx, (size_t)h0 * x_row, (size_t)h1 * x_row, whole);
         near_rows("dw_backward_weights", t, taps, dw, nw, 0, nw, whole);
@@ -497,6 +638,7 @@ static void check_all(void)
                 continue;
             check_stats(rows[i], widths[j]);
             check_gate(rows[i], widths[j]);
+            check_half(rows[i], widths[j], branches[(i + j) % 5]);
             for (enum mix__act act = MIX__ACT_NONE; act < MIX__ACTS; act++)
                 check_norm(rows[i], widths[j], act, branches[(i + j + act) % 5]);
         }

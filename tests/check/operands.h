@@ -43,7 +43,7 @@ static inline float draw_float(float low, float high)
 static struct operand {
     unsigned char *map;
     size_t before, bytes; /* canary; whole mapping with the guard page */
-} taken[64];
+} taken[512];
 static int n_taken;
 
 enum { CANARY = 0xa5 };
@@ -54,7 +54,8 @@ static inline void *take_bytes(size_t size)
     const size_t body = (size + 64 + page - 1) / page * page;
     unsigned char *map =
         mmap(NULL, body + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (map == MAP_FAILED || mprotect(map + body, page, PROT_NONE) || n_taken == 64) {
+    if (map == MAP_FAILED || mprotect(map + body, page, PROT_NONE) ||
+        n_taken == (int)MIX_COUNT(taken)) {
         fputs("no memory for operands\n", stderr);
         exit(2);
     }

@@ -451,12 +451,98 @@ static void test_alpha(void **state)
     check_alpha("depthwise2");
 }
 
+/* ---- bfloat16 ---------------------------------------------------------------------------------
+ */
+
+/* Size of a - b against that of a. */
+#define HALF_APART 0.15
+#define STATS_APART 0.001
+static double apart(const float *a, const float *b, size_t n)
+{
+    double size = 0.0, difference = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        size += (double)a[i] * a[i];
+        difference += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+    }
+    return sqrt(difference / size);
+}
+
+static void gradients(const struct fixture *f, struct mix__engine *engine, float *grad)
+{
+    static const struct mix__pass pass = { .batch_stats = true, .update_stats = true };
+    float dlogits[BATCH * CLASSES];
+    const float *logits;
+    memset(f->state->grad, 0, f->state->n * sizeof *grad);
+    assert_int_equal(mix__engine_forward(engine, &pass, &logits), MIX_OK);
+    mix__loss_eval(logits, NULL, f->labels, BATCH, CLASSES, 1.0f, dlogits);
+    assert_int_equal(mix__engine_backward(engine, dlogits, MIX__GRAD_PARAMS), MIX_OK);
+    memcpy(grad, f->state->grad, f->state->n * sizeof *grad);
+}
+
+/* Gradients and running statistics from bfloat16 in memory and in products, in every mode, against
+ * those from float32: a few hundredths apart, where a wrong factor would be far. */
+static void check_half(int (*build)(mix_graph *))
+{
+    static const struct {
+        enum mix__quant_mode mode;
+        int weight_bits;
+    } modes[] = { { MIX__QUANT_OFF, 32 },
+                  { MIX__QUANT_ONE, 32 },
+                  { MIX__QUANT_ONE, 8 },
+                  { MIX__QUANT_MIXTURE, 32 } };
+    struct fixture f;
+    struct mix__engine *half;
+    begin(&f, build, MIX_CPU_ALL);
+    const size_t n = f.state->n, n_stats = f.state->n_stats;
+    float *grad[2] = { malloc(n * sizeof(float)), malloc(n * sizeof(float)) };
+    float *stats[2] = { malloc(n_stats * sizeof(float)), malloc(n_stats * sizeof(float)) };
+    assert_int_equal(mix__engine_new(&half, f.state, BATCH, true, MIX__DTYPE_BF16), MIX_OK);
+    memcpy(mix__engine_input(half), mix__engine_input(f.engine),
+           elements(&f.graph->tensors[0]) * sizeof(float));
+    assert_int_equal(mix__engine_calibrate(f.engine), MIX_OK);
+    for (size_t m = 0; m < MIX_COUNT(modes); m++) {
+        for (int i = 0; i < 2; i++) {
+            struct mix__engine *engine = i ? half : f.engine;
+            mix__engine_mode_all(engine, modes[m].mode, 3, modes[m].weight_bits);
+            if (i == 0)
+                mix__state_init_weight_steps(f.state, mix__engine_modes(engine));
+            for (size_t k = 0; k < n_stats; k++)
+                f.state->stats[k] = 1.0f;
+            gradients(&f, engine, grad[i]);
+            memcpy(stats[i], f.state->stats, n_stats * sizeof(float));
+        }
+        const double d = apart(grad[0], grad[1], n), s = apart(stats[0], stats[1], n_stats);
+        if (d > HALF_APART || s > STATS_APART)
+            fail_msg("mode %zu: gradients %.4f apart, statistics %.5f", m, d, s);
+    }
+    for (int i = 0; i < 2; i++) {
+        free(grad[i]);
+        free(stats[i]);
+    }
+    mix__engine_free(half);
+    end(&f);
+}
+
+static void test_half(void **state)
+{
+    mix_ctx *ctx;
+    (void)state;
+    assert_int_equal(mix_ctx_new(&ctx, NULL), MIX_OK);
+    const bool able = mix_ctx_cpu(ctx) & MIX_CPU_BF16;
+    mix_ctx_free(ctx);
+    if (!able)
+        skip();
+    check_half(inverted);
+    check_half(residual);
+    check_half(gated);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_inverted), cmocka_unit_test(test_residual),
         cmocka_unit_test(test_gated),    cmocka_unit_test(test_accumulates),
-        cmocka_unit_test(test_alpha),
+        cmocka_unit_test(test_alpha),    cmocka_unit_test(test_half),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
