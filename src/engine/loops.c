@@ -9,9 +9,9 @@
  *   c = 24    | row 0 | row 1 |  ...  | row 9 |               a strip of 240
  *   c = 320   | row 0, channels 0..159 | channels 160..319 |  two strips
  *
- * bfloat16 becomes float32, and back, a strip at a time (get, open, close); the loops of batch norm,
- * which take most of the time, are made for each combination of types instead (HALF). Those that
- * read bfloat16 multiply by 1 / step where the others divide.
+ * bfloat16 becomes float32, and back, a strip at a time (get, open, close); the loops of batch
+ * norm, which take most of the time, are made for each combination of types instead (HALF). Those
+ * that read bfloat16 multiply by 1 / step where the others divide.
  *
  * Sums are kept for each place in the strip, in float for at most FOLD strips and in double
  * after that. No sum crosses a vector, so every vector length gives the same bits; nothing is
@@ -154,8 +154,8 @@ MIX__TEMPLATE void strip_forward(enum mix__act act, int branches, struct mix__va
     ALIGNED float a[WIDE], sum[WIDE];
     const bool half = z.dtype == MIX__DTYPE_BF16;
     if (branches == 0) {
-        SIMD for (size_t i = 0; i < n; i++) mix__values_put(
-            y, i, mix__activate(affine_at(p, i, mix__values_get(z, i)), act));
+        SIMD for (size_t i = 0; i < n; i++)
+            mix__values_put(y, i, mix__activate(affine_at(p, i, mix__values_get(z, i)), act));
         return;
     }
     if (branches == 1) {

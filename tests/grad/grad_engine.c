@@ -455,7 +455,7 @@ static void test_alpha(void **state)
  */
 
 /* Size of a - b against that of a. */
-#define HALF_APART 0.15
+#define HALF_APART  0.15
 #define STATS_APART 0.001
 static double apart(const float *a, const float *b, size_t n)
 {

@@ -17,7 +17,8 @@ static void test_defaults(void **state)
     mix_ctx *ctx = plain_ctx();
     assert_string_equal(mix_ctx_error(ctx), "");
     assert_in_range(mix_ctx_threads(ctx), 1, 256);
-    assert_int_equal(mix_ctx_cpu(ctx) & ~(unsigned)(MIX_CPU_AVX2 | MIX_CPU_AVX512 | MIX_CPU_VNNI | MIX_CPU_BF16),
+    assert_int_equal(mix_ctx_cpu(ctx) &
+                         ~(unsigned)(MIX_CPU_AVX2 | MIX_CPU_AVX512 | MIX_CPU_VNNI | MIX_CPU_BF16),
                      0);
     mix_ctx_free(ctx);
     mix_ctx_free(NULL);
