@@ -18,8 +18,8 @@
 struct mix__conv_dims {
     int n, h, w, c, oh, ow, k, kernel, stride, pad, pad_end, groups; /* pad: above, left */
     bool bias;
-    enum mix__dtype dtype; /* wanted for what is multiplied                     */
-    enum mix__dtype y, dx; /* wanted for results; mix__conv_types() is what comes */
+    enum mix__dtype dtype; /* wanted for what is multiplied                            */
+    enum mix__dtype y, dx; /* wanted for results; mix__conv_types() says what it will be */
 };
 
 /* What x and dy, y, and dx are. */

@@ -10,8 +10,8 @@
  *   c = 320   | row 0, channels 0..159 | channels 160..319 |  two strips
  *
  * bfloat16 becomes float32, and back, a strip at a time (get, open, close); the loops of batch
- * norm, which take most of the time, are made for each combination of types instead (HALF). Those
- * that read bfloat16 multiply by 1 / step where the others divide.
+ * norm, which take most of the time, are made for each combination of types instead. Those that
+ * read bfloat16 multiply by 1 / step where the others divide.
  *
  * Sums are kept for each place in the strip, in float for at most FOLD strips and in double
  * after that. No sum crosses a vector, so every vector length gives the same bits; nothing is
@@ -125,8 +125,7 @@ enum { MANY = 2 };
         CASES(f, MIX__ACT_HARDSIGMOID, __VA_ARGS__)                                                \
     }
 
-/* A function whose first arguments are values, made for their types as constants: all float32, all
- * bfloat16, or HALF, where the first is one and the rest are the other. */
+/* The same values, their type a constant. */
 #define F32(v)  ((struct mix__values){ (v).at, MIX__DTYPE_F32 })
 #define BF16(v) ((struct mix__values){ (v).at, MIX__DTYPE_BF16 })
 
