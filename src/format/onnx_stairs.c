@@ -13,7 +13,8 @@
 
 #include "quant/quant.h"
 
-/* Engines multiply, and some add, in float: sums keep away from edges by this part of themselves. */
+/* Engines multiply, and some add, in float: sums keep away from edges by this part of themselves.
+ */
 #define MARGIN 4e-6
 
 /* The runtime's code. */

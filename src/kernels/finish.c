@@ -71,16 +71,17 @@ MIX__KERNEL_TEMPLATE void sums_as(enum mix__act act, bool codes, const struct mi
 
 #ifdef __AVX512F__
 /*
- * Codes without a division, in fixed point: t = scale' * sum + offset', both times 65536 / step, and
- * the code is t / 65536 to the nearest. Against the exact quotient, times 65536, t is off by
+ * Codes without a division, in fixed point: t = scale' * sum + offset', both times 65536 / step,
+ * and the code is t / 65536 to the nearest. Against the exact quotient, times 65536, t is off by
  * 2^-24 times
  *
  *   6 |quotient| + 6 |offset'|    the roundings of both ways: factor, scale', offset', the addition
  *                                 of the half, t; and product, value and quotient
  *
- * and 0.5 for t as an integer, where |quotient| is at most 2^24 and |offset'| is held to 1.5 * 2^24:
- * less than 16. Where t lies within 16 of the edge between two codes, the exact formula decides.
- * Saturating packs clip from below, and what is below code 0 of a signed tensor is its own max.
+ * and 0.5 for t as an integer, where |quotient| is at most 2^24 and |offset'| is held to 1.5 *
+ * 2^24: less than 16. Where t lies within 16 of the edge between two codes, the exact formula
+ * decides. Saturating packs clip from below, and what is below code 0 of a signed tensor is its own
+ * max.
  */
 enum { POINT = 16, EDGE = 16, LANES = 16, VECTORS = 4, BLOCK = LANES * VECTORS };
 
@@ -124,8 +125,7 @@ static void exact_codes(uint8_t *y, const int32_t *acc, const float *scale, cons
     const __m512 value = _mm512_add_ps(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask, scale), sum),
                                        _mm512_maskz_loadu_ps(mask, offset));
     const __m512 code = _mm512_min_ps(_mm512_max_ps(_mm512_div_ps(value, k->step), k->n), k->p);
-    _mm512_mask_cvtepi32_storeu_epi8(y, mask,
-                                     _mm512_add_epi32(_mm512_cvtps_epi32(code), k->zero));
+    _mm512_mask_cvtepi32_storeu_epi8(y, mask, _mm512_add_epi32(_mm512_cvtps_epi32(code), k->zero));
 }
 
 /* Channels of a block in vectors; those behind the last one are 0. */
@@ -145,7 +145,8 @@ MIX__KERNEL_TEMPLATE bool load_channels(struct channels *c, int vectors, const s
         const size_t at = c->from + (size_t)v * LANES, left = s->n - at;
         c->mask[v] = left < LANES ? (__mmask16)((1u << left) - 1) : 0xffff;
         c->scale[v] = _mm512_mul_ps(_mm512_maskz_loadu_ps(c->mask[v], s->scale + at), k->factor);
-        const __m512 o = _mm512_mul_ps(_mm512_maskz_loadu_ps(c->mask[v], s->offset + at), k->factor);
+        const __m512 o =
+            _mm512_mul_ps(_mm512_maskz_loadu_ps(c->mask[v], s->offset + at), k->factor);
         beyond |= _mm512_cmp_ps_mask(_mm512_abs_ps(o), most, _CMP_NLE_UQ);
         beyond |= _mm512_cmp_ps_mask(_mm512_abs_ps(c->scale[v]), finite, _CMP_NLE_UQ);
         c->offset[v] = _mm512_add_ps(o, k->half);
@@ -154,8 +155,8 @@ MIX__KERNEL_TEMPLATE bool load_channels(struct channels *c, int vectors, const s
 }
 
 /* t of the sums in vector v; whole: of 16. */
-MIX__KERNEL_TEMPLATE __m512i fixed_point(bool whole, int v, const int32_t *acc, const struct channels *c,
-                                         const struct fixed *k)
+MIX__KERNEL_TEMPLATE __m512i fixed_point(bool whole, int v, const int32_t *acc,
+                                         const struct channels *c, const struct fixed *k)
 {
     const int32_t *from = acc + v * LANES;
     const __m512 sum = _mm512_cvtepi32_ps(whole ? _mm512_loadu_si512(from)
@@ -166,8 +167,8 @@ MIX__KERNEL_TEMPLATE __m512i fixed_point(bool whole, int v, const int32_t *acc, 
 
 /* The vectors of a row that have sums at an edge, once more. */
 static __attribute__((noinline)) void mend_row(int vectors, uint8_t *y, const int32_t *acc,
-                                               const struct channels *c,
-                                               const struct mix__sums *s, const struct fixed *k)
+                                               const struct channels *c, const struct mix__sums *s,
+                                               const struct fixed *k)
 {
     for (int v = 0; v < vectors; v++) {
         const size_t i = (size_t)v * LANES, at = c->from + i;
@@ -195,8 +196,9 @@ MIX__KERNEL_TEMPLATE void fixed_row(int vectors, bool whole, uint8_t *y, const i
         mend_row(vectors, y, acc, c, s, k);
 }
 
-MIX__KERNEL_TEMPLATE void fixed_block(int vectors, bool whole, uint8_t *y, const struct mix__sums *s,
-                                      size_t from, size_t n, const struct fixed *k)
+MIX__KERNEL_TEMPLATE void fixed_block(int vectors, bool whole, uint8_t *y,
+                                      const struct mix__sums *s, size_t from, size_t n,
+                                      const struct fixed *k)
 {
     struct channels c;
     c.from = from;
