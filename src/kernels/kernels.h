@@ -50,10 +50,17 @@ struct mix__gemm {
     const int32_t *start;
 };
 
-/* A depthwise convolution at one place: acc (c) = start (c) + sum over taps of tap[t][c] * w[t][c].
+/*
+ * A depthwise convolution at some places of a row: acc (places, c) = start (c) + sum over the taps
+ * of a place of tap[t][c] * w[t][c]. Taps are pixels by column, from top to bottom; neighbours
+ * share columns, so the taps of a place begin `stride` columns behind those of the place before:
+ *
+ *     taps    0 3 6 | 9 ..     of a 3x3 kernel with stride 1: place 0 has 0 to 8,
+ *             1 4 7 |10 ..     place 1 has 3 to 11
+ *             2 5 8 |11 ..
  */
 struct mix__depthwise {
-    size_t n_taps, c;
+    size_t kernel, stride, places, c;
     int runs; /* how many products fit into an int16: mix__depthwise_runs() */
     const int32_t *start;
 };
@@ -67,9 +74,9 @@ struct mix__sums {
 
 struct mix__kernels {
     void (*gemm)(int32_t *acc, const uint8_t *x, const int8_t *w, const struct mix__gemm *g);
-    /* w as depthwise_pack() leaves it, depthwise_packed() bytes; its codes are (c, n_taps). */
-    size_t (*depthwise_packed)(size_t n_taps, size_t c);
-    void (*depthwise_pack)(int8_t *to, const int8_t *codes, size_t n_taps, size_t c);
+    /* w as depthwise_pack() leaves it, depthwise_packed() bytes; its codes are (c, r, s). */
+    size_t (*depthwise_packed)(size_t kernel, size_t c);
+    void (*depthwise_pack)(int8_t *to, const int8_t *codes, size_t kernel, size_t c);
     void (*depthwise)(int32_t *acc, const uint8_t *const *taps, const int8_t *w,
                       const struct mix__depthwise *d);
     void (*sums)(void *y, const struct mix__sums *s, const struct mix__finish *f);

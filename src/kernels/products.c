@@ -18,27 +18,30 @@ static void gemm_c(int32_t *acc, const uint8_t *x, const int8_t *w, const struct
     }
 }
 
-static size_t depthwise_packed_c(size_t n_taps, size_t c)
+static size_t depthwise_packed_c(size_t kernel, size_t c)
 {
-    return n_taps * c;
+    return kernel * kernel * c;
 }
 
-/* (n_taps, c), for AVX2 too */
-static void depthwise_pack_c(int8_t *to, const int8_t *codes, size_t n_taps, size_t c)
+/* (s, r, c), for AVX2 too */
+static void depthwise_pack_c(int8_t *to, const int8_t *codes, size_t kernel, size_t c)
 {
     for (size_t i = 0; i < c; i++)
-        for (size_t t = 0; t < n_taps; t++)
-            to[t * c + i] = codes[i * n_taps + t];
+        for (size_t r = 0; r < kernel; r++)
+            for (size_t s = 0; s < kernel; s++)
+                to[(s * kernel + r) * c + i] = codes[(i * kernel + r) * kernel + s];
 }
 
 static void depthwise_c(int32_t *acc, const uint8_t *const *taps, const int8_t *w,
                         const struct mix__depthwise *d)
 {
-    for (size_t i = 0; i < d->c; i++)
-        acc[i] = d->start[i];
-    for (size_t t = 0; t < d->n_taps; t++)
+    for (size_t p = 0; p < d->places; p++, acc += d->c, taps += d->stride * d->kernel) {
         for (size_t i = 0; i < d->c; i++)
-            acc[i] += taps[t][i] * w[t * d->c + i];
+            acc[i] = d->start[i];
+        for (size_t t = 0; t < d->kernel * d->kernel; t++)
+            for (size_t i = 0; i < d->c; i++)
+                acc[i] += taps[t][i] * w[t * d->c + i];
+    }
 }
 
 void mix__kernels_products_c(struct mix__kernels *k)

@@ -4,8 +4,8 @@
  *   dense       tiles of MIX__TILE places: the codes under each kernel position are gathered to one
  *               row (unless they are one already), rows times weights give sums, MIX__TILE_K
  *               channels at a time, and sums become values or codes while they are in the cache
- *   depthwise   for each place, pointers to the taps' pixels; outside of the picture, to a row of
- *               the stored zero
+ *   depthwise   for places of a row, pointers to the pixels of their columns; outside of the
+ *               picture, to a row of the stored zero
  */
 #include <string.h>
 
@@ -36,15 +36,16 @@ static mix_status pack(mix_runtime *rt, struct mix__step_plan *s, const int8_t *
     struct mix__conv_plan *p = &s->conv;
     const size_t groups = p->depthwise ? 1 : (size_t)s->op->groups;
     const size_t channels = (size_t)s->y->c / groups, taps = mix__net_taps(rt->net, s->op);
-    const size_t bytes =
-        p->depthwise ? rt->kernels.depthwise_packed(taps, channels) : p->k * p->depth;
+    const size_t bytes = p->depthwise
+                             ? rt->kernels.depthwise_packed((size_t)s->op->kernel, channels)
+                             : p->k * p->depth;
     p->weights = mix__alloc(rt->ctx, groups, bytes);
     p->start = mix__zalloc(rt->ctx, groups * p->k, sizeof *p->start);
     if (!p->weights || !p->start)
         return MIX_ENOMEM;
     rt->weight_bytes += groups * bytes;
     if (p->depthwise)
-        rt->kernels.depthwise_pack(p->weights, codes, taps, channels);
+        rt->kernels.depthwise_pack(p->weights, codes, (size_t)s->op->kernel, channels);
     for (size_t g = 0; g < groups; g++) {
         const int8_t *from = codes + g * channels * taps;
         if (!p->depthwise)
@@ -214,72 +215,42 @@ static void run_dense(const struct run *r, int part, int parts)
             dense_tile(r, i, to - i < MIX__TILE ? to - i : MIX__TILE, g, k0, k1);
 }
 
-/* Whether all taps of a place lie inside the picture. */
-static bool is_inside(const struct run *r, int oh, int ow)
-{
-    const struct mix__net_op *op = r->s->op;
-    const int top = oh * op->stride - op->pad, left = ow * op->stride - op->pad;
-    return top >= 0 && left >= 0 && top + op->kernel <= r->s->x->h &&
-           left + op->kernel <= r->s->x->w;
-}
-
-static void point_taps(const struct run *r, const uint8_t **tap, int oh, int ow)
+/* The pixels of the columns that n places of a row see, by column, from (oh, ow) on. */
+static void point_taps(const struct run *r, const uint8_t **tap, int oh, int ow, size_t n)
 {
     const struct mix__net_op *op = r->s->op;
     const struct mix__net_tensor *x = r->s->x;
-    const struct mix__taps rows = taps_at(op, x->h, oh), cols = taps_at(op, x->w, ow);
-    const int top = oh * op->stride - op->pad, left = ow * op->stride - op->pad;
     const uint8_t *zeros = r->rt->zeros + r->s->conv.zero * r->rt->widest;
-    for (int i = 0; i < op->kernel; i++)
-        for (int j = 0; j < op->kernel; j++) {
-            const bool inside = i >= rows.from && i < rows.to && j >= cols.from && j < cols.to;
-            *tap++ = inside ? r->x + ((size_t)(top + i) * (size_t)x->w + (size_t)(left + j)) *
-                                         (size_t)x->c
-                            : zeros;
+    const int top = oh * op->stride - op->pad, left = ow * op->stride - op->pad;
+    const int right = left + ((int)n - 1) * op->stride + op->kernel;
+    for (int w = left; w < right; w++)
+        for (int h = top; h < top + op->kernel; h++) {
+            const bool inside = h >= 0 && h < x->h && w >= 0 && w < x->w;
+            *tap++ = inside ? r->x + ((size_t)h * (size_t)x->w + (size_t)w) * (size_t)x->c : zeros;
         }
-}
-
-/* A place of a depthwise layer and the pixels under its taps. */
-struct walk {
-    int oh, ow;
-    bool inside; /* the whole kernel; false before the first place */
-    const uint8_t **taps;
-};
-
-/* To the next place: inside the picture, taps move along a row. */
-static void step_on(const struct run *r, struct walk *w, const struct mix__depthwise *d)
-{
-    const size_t move = (size_t)r->s->op->stride * d->c;
-    const bool was_inside = w->inside;
-    if (++w->ow == r->s->y->w) {
-        w->ow = 0;
-        w->oh++;
-    }
-    w->inside = is_inside(r, w->oh, w->ow);
-    if (was_inside && w->inside && w->ow > 0)
-        for (size_t t = 0; t < d->n_taps; t++)
-            w->taps[t] += move;
-    else
-        point_taps(r, w->taps, w->oh, w->ow);
 }
 
 static void run_depthwise(const struct run *r, int part, int parts)
 {
+    const struct mix__net_op *op = r->s->op;
     const struct mix__conv_plan *p = &r->s->conv;
-    const size_t c = (size_t)r->s->y->c, places = (size_t)r->s->y->h * (size_t)r->s->y->w;
+    const size_t c = (size_t)r->s->y->c, width = (size_t)r->s->y->w;
+    const size_t places = (size_t)r->s->y->h * width;
     const size_t fit = MIX__TILE_SUMS / c, tile = fit < 1 ? 1 : fit < MIX__TILE ? fit : MIX__TILE;
-    const struct mix__depthwise d = { (size_t)r->s->op->kernel * (size_t)r->s->op->kernel, c,
-                                      p->runs, p->start };
+    struct mix__depthwise d = { .kernel = (size_t)op->kernel,
+                                .stride = (size_t)op->stride,
+                                .c = c,
+                                .runs = p->runs,
+                                .start = p->start };
     size_t from, to;
     mix__part(places, tile, part, parts, &from, &to);
     for (size_t i = from, n; i < to; i += n) {
         n = to - i < tile ? to - i : tile;
-        struct walk w = { .oh = (int)(i / (size_t)r->s->y->w),
-                          .ow = (int)(i % (size_t)r->s->y->w) - 1,
-                          .taps = r->scratch->taps };
-        for (size_t j = 0; j < n; j++) {
-            step_on(r, &w, &d);
-            r->rt->kernels.depthwise(r->scratch->sums + j * c, w.taps, p->weights, &d);
+        for (size_t j = 0; j < n; j += d.places) {
+            const size_t oh = (i + j) / width, ow = (i + j) % width;
+            d.places = n - j < width - ow ? n - j : width - ow;
+            point_taps(r, r->scratch->taps, (int)oh, (int)ow, d.places);
+            r->rt->kernels.depthwise(r->scratch->sums + j * c, r->scratch->taps, p->weights, &d);
         }
         finish(r, i, n, 0, c, c);
     }

@@ -43,7 +43,7 @@ struct mix__scratch {
     int32_t *sums;        /* MIX__TILE * MIX__TILE_K, or one place of the widest depthwise layer */
     uint8_t *rows;        /* (MIX__TILE, deepest gathered sum) */
     float *values;        /* (widest) of a pool */
-    const uint8_t **taps; /* (most taps) of a depthwise layer */
+    const uint8_t **taps; /* (most taps) of a depthwise layer's tile */
 };
 
 struct mix_runtime {

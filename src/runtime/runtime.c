@@ -51,7 +51,8 @@ static struct needs find_needs(const mix_runtime *rt)
             continue;
         if (s->conv.depthwise) {
             need(&n.sums, (size_t)s->y->c);
-            need(&n.taps, (size_t)s->op->kernel * (size_t)s->op->kernel);
+            need(&n.taps,
+                 (size_t)((MIX__TILE - 1) * s->op->stride + s->op->kernel) * (size_t)s->op->kernel);
         } else if (!s->conv.direct) {
             need(&n.rows, MIX__TILE * s->conv.depth);
         }

@@ -84,29 +84,38 @@ static void check_gemm(size_t rows, size_t depth, size_t k, int x_max, int w_max
     give_back("gemm");
 }
 
-static void check_depthwise(size_t n_taps, size_t c, int x_max, int w_max)
+static void check_depthwise(size_t kernel, size_t c, int x_max, int w_max)
 {
-    const struct mix__depthwise d = { n_taps, c, mix__depthwise_runs(x_max, w_max), starts(c) };
-    const uint8_t *taps[49];
+    enum { PLACES = 4, STRIDE = 4 };
+    const size_t n_taps = kernel * kernel;
+    const struct mix__depthwise d = { .kernel = kernel,
+                                      .stride = 1 + draw() % STRIDE,
+                                      .places = draw() % (PLACES + 1),
+                                      .c = c,
+                                      .runs = mix__depthwise_runs(x_max, w_max),
+                                      .start = starts(c) };
+    const size_t pixels = ((PLACES - 1) * STRIDE + kernel) * kernel, sums = d.places * c;
+    const uint8_t *taps[((PLACES - 1) * STRIDE + 7) * 7];
     int8_t *w = take_bytes(n_taps * c);
-    int32_t *want = take_bytes(c * sizeof *want);
-    uint8_t *x = take_bytes(n_taps * c);
-    draw_codes(x, n_taps * c, 0, x_max);
+    int32_t *want = take_bytes(sums * sizeof *want);
+    uint8_t *x = take_bytes(pixels * c);
+    draw_codes(x, pixels * c, 0, x_max);
     draw_codes(w, n_taps * c, draw() % 2 ? -w_max : w_max - 1, w_max);
-    for (size_t t = 0; t < n_taps; t++)
-        taps[t] = x + (n_taps - 1 - t) * c;
-    for (size_t i = 0; i < c; i++) {
-        int64_t sum = d.start[i];
+    for (size_t t = 0; t < pixels; t++)
+        taps[t] = x + (pixels - 1 - t) * c;
+    for (size_t i = 0; i < sums; i++) {
+        const uint8_t *const *column = taps + i / c * d.stride * kernel;
+        int64_t sum = d.start[i % c];
         for (size_t t = 0; t < n_taps; t++)
-            sum += (int64_t)taps[t][i] * w[i * n_taps + t];
+            sum += (int64_t)column[t % kernel * kernel + t / kernel][i % c] * w[i % c * n_taps + t];
         want[i] = (int32_t)sum;
     }
     for (int t = 0; t < n_isa; t++) {
-        int32_t *acc = take_bytes(c * sizeof *acc);
-        int8_t *packed = take_bytes(isa[t].kernels.depthwise_packed(n_taps, c));
-        isa[t].kernels.depthwise_pack(packed, w, n_taps, c);
+        int32_t *acc = take_bytes(sums * sizeof *acc);
+        int8_t *packed = take_bytes(isa[t].kernels.depthwise_packed(kernel, c));
+        isa[t].kernels.depthwise_pack(packed, w, kernel, c);
         isa[t].kernels.depthwise(acc, taps, packed, &d);
-        same_sums("depthwise", isa[t].name, acc, want, c);
+        same_sums("depthwise", isa[t].name, acc, want, sums);
     }
     give_back("depthwise");
 }
@@ -127,7 +136,7 @@ static void check_products(void)
             check_gemm(7, 36, 40, x_max, w_max);
             for (size_t c = 1; c <= 70; c += draw() % 2 ? 1 : 15)
                 for (size_t side = 1; side <= 7; side += 2)
-                    check_depthwise(side * side, c, x_max, w_max);
+                    check_depthwise(side, c, x_max, w_max);
         }
 }
 

@@ -144,8 +144,9 @@ static void narrow_channels(int32_t *acc, const uint8_t *const *taps, const int8
                             const struct mix__depthwise *d)
 {
     __m256i first = _mm256_setzero_si256(), second = first;
-    for (size_t t = 0; t < d->n_taps;) {
-        const size_t end = d->n_taps - t < (size_t)d->runs ? d->n_taps : t + (size_t)d->runs;
+    const size_t n_taps = d->kernel * d->kernel;
+    for (size_t t = 0; t < n_taps;) {
+        const size_t end = n_taps - t < (size_t)d->runs ? n_taps : t + (size_t)d->runs;
         __m256i part = _mm256_setzero_si256();
         for (; t < end; t++)
             part = _mm256_add_epi16(
@@ -162,8 +163,9 @@ static void wide_channels(int32_t *acc, const uint8_t *const *taps, const int8_t
                           const struct mix__depthwise *d)
 {
     __m256i low = _mm256_setzero_si256(), high = low;
-    for (size_t t = 0; t < d->n_taps; t += 2) {
-        const bool pair = t + 1 < d->n_taps;
+    const size_t n_taps = d->kernel * d->kernel;
+    for (size_t t = 0; t < n_taps; t += 2) {
+        const bool pair = t + 1 < n_taps;
         const __m256i zero = _mm256_setzero_si256();
         const __m256i x0 = widen_u8(taps[t] + i), w0 = widen_s8(w + t * d->c + i);
         const __m256i x1 = pair ? widen_u8(taps[t + 1] + i) : zero;
@@ -177,8 +179,8 @@ static void wide_channels(int32_t *acc, const uint8_t *const *taps, const int8_t
                _mm256_permute2x128_si256(low, high, 0x31));
 }
 
-static void depthwise_avx2(int32_t *acc, const uint8_t *const *taps, const int8_t *w,
-                           const struct mix__depthwise *d)
+static void depthwise_place(int32_t *acc, const uint8_t *const *taps, const int8_t *w,
+                            const struct mix__depthwise *d)
 {
     size_t i = 0;
     for (; i + 16 <= d->c; i += 16) {
@@ -189,9 +191,16 @@ static void depthwise_avx2(int32_t *acc, const uint8_t *const *taps, const int8_
     }
     for (; i < d->c; i++) {
         acc[i] = d->start[i];
-        for (size_t t = 0; t < d->n_taps; t++)
+        for (size_t t = 0; t < d->kernel * d->kernel; t++)
             acc[i] += taps[t][i] * w[t * d->c + i];
     }
+}
+
+static void depthwise_avx2(int32_t *acc, const uint8_t *const *taps, const int8_t *w,
+                           const struct mix__depthwise *d)
+{
+    for (size_t p = 0; p < d->places; p++, acc += d->c, taps += d->stride * d->kernel)
+        depthwise_place(acc, taps, w, d);
 }
 
 void mix__kernels_products_avx2(struct mix__kernels *k)
