@@ -296,7 +296,7 @@ static mix_status realise(struct mix__conv *c, enum pass pass, dnnl_primitive_de
     return MIX_OK;
 }
 
-/* The forward descriptor that the backward ones take as a hint has the operands' type all over. */
+/* hint: the forward descriptor, for the backward ones. */
 static mix_status dense_desc(struct mix__conv *c, enum pass pass, const struct descs *m,
                              dnnl_primitive_attr_t attr, dnnl_primitive_desc_t hint,
                              dnnl_primitive_desc_t *desc)

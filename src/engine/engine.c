@@ -88,8 +88,8 @@ static mix_status make_blocks(struct mix__engine *e)
     e->piece_sums = mix__alloc(e->ctx, MIX__PARTS * 2 * e->widest, sizeof *e->piece_sums);
     e->part_sums = mix__alloc(e->ctx, MIX__PARTS * 2 * e->widest, sizeof *e->part_sums);
     e->bias_sums = mix__alloc(e->ctx, MIX__PARTS * e->widest, sizeof *e->bias_sums);
-    e->bytes_scratch =
-        2 * most_weights * sizeof *e->weights + (size_t)e->threads * 3 * e->work_size +
+    e->bytes_scratch +=
+        2 * most_weights * sizeof *e->weights +
         MIX__PARTS * e->widest * (2 * sizeof *e->piece_sums + 3 * sizeof *e->part_sums);
     return e->arena && e->modes && e->packed && e->fakes && e->units && e->weights && e->dweights &&
                    e->piece_sums && e->part_sums && e->bias_sums

@@ -47,6 +47,7 @@ mix_status mix__work_make(struct mix__engine *e)
                                     (size_t)s->out.c);
         }
     }
+    e->bytes_scratch += (size_t)e->threads * PLACES * e->work_size;
     e->work = mix__alloc(e->ctx, (size_t)e->threads * PLACES, e->work_size);
     return e->work ? MIX_OK : MIX_ENOMEM;
 }
@@ -167,12 +168,14 @@ static void show_input(struct mix__engine *e, const struct mix__step *s)
 mix_status mix__layer_forward(struct mix__engine *e, const struct mix__step *s)
 {
     const struct mix__tiling *tiling = mix__conv_tiling(e->convs[s->layer]);
+    const bool statistics = s->after >= 0 && mix__wants_statistics(e);
     mix_status status[MIX__PARTS] = { MIX_OK };
     if (e->watch)
         show_input(e, s);
 #pragma omp parallel for schedule(static)
     for (int part = 0; part < tiling->parts; part++) {
-        mix__norm_part_begin(e, part);
+        if (statistics)
+            mix__norm_part_begin(e, part);
         for (int i = mix__part_first(tiling, part);
              i < mix__part_first(tiling, part + 1) && status[part] == MIX_OK; i++) {
             const struct mix__tile t = mix__conv_tile(e->convs[s->layer], i);
@@ -181,7 +184,7 @@ mix_status mix__layer_forward(struct mix__engine *e, const struct mix__step *s)
     }
     for (int part = 0; part < tiling->parts; part++)
         MIX_TRY(status[part]);
-    if (s->after >= 0 && mix__wants_statistics(e))
+    if (statistics)
         mix__norm_settle(e, &e->plan.steps[s->after], tiling->parts);
     return MIX_OK;
 }
@@ -279,10 +282,10 @@ mix_status mix__layer_backward(struct mix__engine *e, const struct mix__step *s,
     const struct mix__tiling *tiling = mix__conv_tiling(conv);
     mix_status status[MIX__PARTS] = { MIX_OK };
     const bool weights = what & MIX__GRAD_PARAMS;
-    if (weights) {
+    if (weights)
         mix__conv_weights_begin(conv);
+    if (weights && s->node->bias >= 0)
         memset(e->bias_sums, 0, MIX__PARTS * e->widest * sizeof *e->bias_sums);
-    }
 #pragma omp parallel for schedule(static)
     for (int part = 0; part < tiling->parts; part++) {
         mix__norm_back_begin(e, part);

@@ -454,9 +454,11 @@ static void test_alpha(void **state)
 /* ---- bfloat16 ---------------------------------------------------------------------------------
  */
 
-/* Size of a - b against that of a. */
+/* What gradients and running statistics may be apart at most. */
 #define HALF_APART  0.15
 #define STATS_APART 0.001
+
+/* Size of a - b against that of a. */
 static double apart(const float *a, const float *b, size_t n)
 {
     double size = 0.0, difference = 0.0;
