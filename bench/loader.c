@@ -15,8 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+#include "base/ctx.h"
 #include "data/batches.h"
-#include "train/evaluate.h"
 
 enum { MAX_SETS = 8 };
 

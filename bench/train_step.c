@@ -2,37 +2,32 @@
  * bench/train_step.c - how long a training step takes, against its floor.
  *
  *   train_step [--arch NAME] [--seconds S] [--size N --batch N] [--data DIR] [--precision f32|bf16]
+ *              [--floor 0] [--layers 1]
  *
  * For one network of the zoo (MobileNet v2) at 32 x 32 (batch 128) and 224 x 224 (batch 32): images
  * per second of a float step, a weight training step (W4, mixed activation bits) and a bit-meta
  * step (candidates 2, 3, 4, 8), and the ratio of each to the sum of the bare oneDNN convolutions
- * (forward, backward data, backward weights) that it needs. A layer's floor is the faster of
- * oneDNN's own choice of layout and plain nhwc. A step is forward, loss, backward, clipping and
+ * (forward, backward data, backward weights) that it needs, in float32 and, where the step is in
+ * bfloat16, in the faster of both (engine/floor.h). A step is forward, loss, backward, clipping and
  * optimizer. All in one process, steps alternate, each figure is the best of its runs: a busy
- * neighbour disturbs that least. With
- * --data the images come from the loader, augmented, and the share of the time spent waiting for
- * it is printed; else they are noise.
+ * neighbour disturbs that least. With --floor 0 no floor; with --layers also where the time goes,
+ * layer by layer (means). With --data the images come from the loader, augmented, and the share of
+ * the time spent waiting for it is printed; else they are noise.
  */
-#include <dnnl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "../tools/profile.h"
+#include "base/clock.h"
 #include "base/random.h"
 #include "data/batches.h"
 #include "metamix/zoo.h"
 #include "train/evaluate.h"
+#include "train/profile.h"
 #include "train/train.h"
 
 enum { MAX_RUNS = 64, CLASSES = 1000 };
-
-#define DNNL_OK(call)                                                                              \
-    do {                                                                                           \
-        if ((call) != dnnl_success) {                                                              \
-            fprintf(stderr, "train_step: %s failed\n", #call);                                     \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
 
 static double least(const double *values, int n)
 {
@@ -42,118 +37,8 @@ static double least(const double *values, int n)
     return best;
 }
 
-/* ---- the floor: bare primitives ---------------------------------------------------------------
- */
-
-struct backend {
-    dnnl_engine_t engine;
-    dnnl_stream_t stream;
-};
-
-static dnnl_memory_t memory_for(const struct backend *b, const dnnl_primitive_desc_t desc,
-                                dnnl_query_t query)
-{
-    const dnnl_memory_desc_t *md = dnnl_primitive_desc_query_md(desc, query, 0);
-    dnnl_memory_t memory;
-    void *data;
-    DNNL_OK(dnnl_memory_create(&memory, md, b->engine, DNNL_MEMORY_ALLOCATE));
-    DNNL_OK(dnnl_memory_get_data_handle(memory, &data));
-    memset(data, 0, dnnl_memory_desc_get_size(md));
-    return memory;
-}
-
-/* Seconds of one primitive: the best of seven runs after one. */
-static double time_primitive(const struct backend *b, dnnl_primitive_desc_t desc, const int *args,
-                             const dnnl_query_t *queries)
-{
-    dnnl_primitive_t primitive;
-    dnnl_exec_arg_t exec[3];
-    double seconds[7];
-    DNNL_OK(dnnl_primitive_create(&primitive, desc));
-    for (int i = 0; i < 3; i++)
-        exec[i] = (dnnl_exec_arg_t){ args[i], memory_for(b, desc, queries[i]) };
-    for (int i = -1; i < 7; i++) {
-        const double start = mix__clock();
-        DNNL_OK(dnnl_primitive_execute(primitive, b->stream, 3, exec));
-        DNNL_OK(dnnl_stream_wait(b->stream));
-        if (i >= 0)
-            seconds[i] = mix__clock() - start;
-        if (seconds[i < 0 ? 0 : i] > 0.5)
-            return seconds[i < 0 ? 0 : i]; /* a reference implementation: never the floor */
-    }
-    for (int i = 0; i < 3; i++)
-        dnnl_memory_destroy(exec[i].memory);
-    dnnl_primitive_destroy(primitive);
-    return least(seconds, 7);
-}
-
-static void layer_floor(const struct backend *b, const mix_layer_info *l, int batch, bool any,
-                        double *seconds)
-{
-    const dnnl_format_tag_t tag = any ? dnnl_format_tag_any : dnnl_nhwc;
-    const dnnl_dims_t x = { batch, l->in_channels, l->in_size, l->in_size };
-    const dnnl_dims_t y = { batch, l->out_channels, l->out_size, l->out_size };
-    const dnnl_dims_t dense = { l->out_channels, l->in_channels, l->kernel, l->kernel };
-    const dnnl_dims_t grouped = { l->groups, l->out_channels / l->groups,
-                                  l->in_channels / l->groups, l->kernel, l->kernel };
-    const dnnl_dims_t strides = { l->stride, l->stride };
-    const dnnl_dims_t pad = { l->kernel / 2, l->kernel / 2 };
-    dnnl_memory_desc_t mx, my, mw;
-    DNNL_OK(dnnl_memory_desc_init_by_tag(&mx, 4, x, dnnl_f32, tag));
-    DNNL_OK(dnnl_memory_desc_init_by_tag(&my, 4, y, dnnl_f32, tag));
-    DNNL_OK(dnnl_memory_desc_init_by_tag(&mw, l->groups > 1 ? 5 : 4,
-                                         l->groups > 1 ? grouped : dense, dnnl_f32,
-                                         dnnl_format_tag_any));
-    dnnl_convolution_desc_t op;
-    dnnl_primitive_desc_t forward, backward;
-    DNNL_OK(dnnl_convolution_forward_desc_init(&op, dnnl_forward_training, dnnl_convolution_direct,
-                                               &mx, &mw, NULL, &my, strides, pad, pad));
-    DNNL_OK(dnnl_primitive_desc_create(&forward, &op, NULL, b->engine, NULL));
-    seconds[0] = time_primitive(
-        b, forward, (int[]){ DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST },
-        (dnnl_query_t[]){ dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_dst_md });
-
-    DNNL_OK(dnnl_convolution_backward_data_desc_init(&op, dnnl_convolution_direct, &mx, &mw, &my,
-                                                     strides, pad, pad));
-    DNNL_OK(dnnl_primitive_desc_create(&backward, &op, NULL, b->engine, forward));
-    seconds[1] = time_primitive(
-        b, backward, (int[]){ DNNL_ARG_DIFF_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_DST },
-        (dnnl_query_t[]){ dnnl_query_diff_src_md, dnnl_query_weights_md, dnnl_query_diff_dst_md });
-    dnnl_primitive_desc_destroy(backward);
-
-    DNNL_OK(dnnl_convolution_backward_weights_desc_init(&op, dnnl_convolution_direct, &mx, &mw,
-                                                        NULL, &my, strides, pad, pad));
-    DNNL_OK(dnnl_primitive_desc_create(&backward, &op, NULL, b->engine, forward));
-    seconds[2] = time_primitive(
-        b, backward, (int[]){ DNNL_ARG_SRC, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST },
-        (dnnl_query_t[]){ dnnl_query_src_md, dnnl_query_diff_weights_md, dnnl_query_diff_dst_md });
-    dnnl_primitive_desc_destroy(backward);
-    dnnl_primitive_desc_destroy(forward);
-}
-
-/* Seconds of forward, backward data (not for the image) and backward weights over all layers. */
-static void floor_of(const mix_graph *g, int batch, double *sum)
-{
-    struct backend b;
-    DNNL_OK(dnnl_engine_create(&b.engine, dnnl_cpu, 0));
-    DNNL_OK(dnnl_stream_create(&b.stream, b.engine, dnnl_stream_default_flags));
-    memset(sum, 0, 3 * sizeof *sum);
-    for (size_t l = 0; l < g->n_layers; l++) {
-        double own[3], plain[3];
-        layer_floor(&b, &g->layers[l].info, batch, true, own);
-        layer_floor(&b, &g->layers[l].info, batch, false, plain);
-        for (int pass = 0; pass < 3; pass++)
-            if (l > 0 || pass != 1)
-                sum[pass] += own[pass] < plain[pass] ? own[pass] : plain[pass];
-    }
-    dnnl_stream_destroy(b.stream);
-    dnnl_engine_destroy(b.engine);
-}
-
-/* ---- the steps --------------------------------------------------------------------------------
- */
-
 enum kind { FLOAT_STEP, WEIGHT_STEP, META_STEP, KINDS };
+static const char *const names[KINDS] = { "float", "weight training, W4", "bit-meta, 4 branches" };
 static const int candidates[] = { 2, 3, 4, 8 };
 
 struct job {
@@ -166,6 +51,7 @@ struct job {
     int64_t step;
     mix_data *data; /* NULL: noise */
     struct mix__batches *batches;
+    struct mix__profiler *profilers[KINDS];
 };
 
 /* The next batch of the loader; the one in place without a loader. */
@@ -218,9 +104,11 @@ static mix_status branch(struct job *j, float scale)
     return mix__engine_backward(j->engine, j->dlogits, MIX__GRAD_PARAMS);
 }
 
-static mix_status one_step(struct job *j, enum kind kind)
+static mix_status one_step(struct job *j, enum kind kind, double *seconds)
 {
     const int n = (int)MIX_COUNT(candidates), branches = kind == META_STEP ? n : 1;
+    const double began = mix__clock();
+    mix__profiler_begin(j->profilers[kind]);
     mix_status status = feed(j);
     memset(j->state->grad, 0, j->state->n * sizeof *j->state->grad);
     for (int b = 0; b < branches && status == MIX_OK; b++) {
@@ -235,6 +123,8 @@ static mix_status one_step(struct job *j, enum kind kind)
     mix__optimizer_step(&j->adam, j->state->value, j->state->grad, 1e-6f, &j->range, 1);
     j->state->version++;
     j->step++;
+    *seconds = mix__clock() - began;
+    mix__profiler_end(j->profilers[kind], *seconds);
     return status;
 }
 
@@ -261,73 +151,151 @@ static mix_status job_new(struct job *j, mix_ctx *ctx, const mix_graph *g, int b
     return MIX_OK;
 }
 
+static void job_free(struct job *j)
+{
+    for (int kind = 0; kind < KINDS; kind++)
+        mix__profiler_free(j->profilers[kind]);
+    free(j->dlogits);
+    free(j->labels);
+    mix__batches_free(j->batches);
+    mix_data_free(j->data);
+    mix__optimizer_release(&j->adam);
+    mix__engine_free(j->engine);
+    mix__state_free(j->state);
+}
+
+/* ---- the figures ------------------------------------------------------------------------------
+ */
+
+/* Seconds of forward, backward data and backward weights over all layers. */
+struct sums {
+    double pass[3], all;
+};
+
+static mix_status sum_floor(const struct job *j, enum mix__dtype dtype, struct sums *sums)
+{
+    const size_t n = j->state->graph->n_layers;
+    struct mix__floor *floors = calloc(n, sizeof *floors);
+    *sums = (struct sums){ { 0 }, 0 };
+    if (!floors)
+        return MIX_ENOMEM;
+    const mix_status status = mix__floor_measure(j->engine, dtype, floors);
+    for (size_t l = 0; l < n; l++) {
+        sums->pass[0] += floors[l].forward;
+        sums->pass[1] += floors[l].backward_data;
+        sums->pass[2] += floors[l].backward_weights;
+    }
+    sums->all = sums->pass[0] + sums->pass[1] + sums->pass[2];
+    free(floors);
+    return status;
+}
+
+static void print_floor(const char *type, const struct sums *f)
+{
+    printf("  bare convolutions, %-5s forward %.1f, backward data %.1f, backward weights %.1f, sum "
+           "%.1f ms\n",
+           type, 1e3 * f->pass[0], 1e3 * f->pass[1], 1e3 * f->pass[2], 1e3 * f->all);
+}
+
 /* What the command line says. */
 struct what {
     const char *arch, *data; /* data NULL: noise */
     double budget;           /* seconds */
     enum mix__dtype dtype;
+    bool floor, layers;
 };
 
-static mix_status measure(mix_ctx *ctx, const struct what *w, int size, int batch)
+static mix_status print_steps(struct job *j, const struct what *w, const double *least_seconds)
 {
-    static const char *const names[KINDS] = { "float", "weight training, W4",
-                                              "bit-meta, 4 branches" };
-    mix_zoo_options options;
-    mix_graph *g;
-    struct job j = { 0 };
-    double seconds[KINDS][MAX_RUNS], floor[3];
-    mix_zoo_options_init(&options);
-    options.arch = w->arch;
-    options.size = size;
-    MIX_TRY(mix_zoo_new(&g, ctx, &options));
-    floor_of(g, batch, floor);
-    MIX_TRY(job_new(&j, ctx, g, batch, w->dtype));
-    if (w->data)
-        MIX_TRY(open_loader(&j, ctx, w->data, size, batch));
-
-    int runs = 0;
-    const double start = mix__clock();
-    for (int i = -1; i < MAX_RUNS && (runs < 3 || mix__clock() - start < w->budget); i++) {
-        for (int kind = 0; kind < KINDS; kind++) {
-            const double before = mix__clock();
-            MIX_TRY(one_step(&j, (enum kind)kind));
-            if (i >= 0)
-                seconds[kind][i] = mix__clock() - before;
-        }
-        runs = i + 1;
+    static const char *const types[] = { "f32", "bf16" };
+    struct sums floors[2];
+    const int batch = mix__engine_batch(j->engine);
+    const int n_floors = !w->floor ? 0 : w->dtype == MIX__DTYPE_BF16 ? 2 : 1;
+    for (int f = 0; f < n_floors; f++) {
+        MIX_TRY(sum_floor(j, f ? MIX__DTYPE_BF16 : MIX__DTYPE_F32, &floors[f]));
+        print_floor(types[f], &floors[f]);
     }
-    const double took = mix__clock() - start, sum = floor[0] + floor[1] + floor[2];
+    printf("  %-22s %10s %12s", "step", "ms", "images/s");
+    for (int f = 0; f < n_floors; f++)
+        printf("  time / %4s floor", types[f]);
+    putchar('\n');
+    for (int kind = 0; kind < KINDS; kind++) {
+        const double t = least_seconds[kind];
+        const double branches = kind == META_STEP ? MIX_COUNT(candidates) : 1;
+        printf("  %-22s %10.1f %12.1f", names[kind], 1e3 * t, batch / t);
+        for (int f = 0; f < n_floors; f++)
+            printf(" %18.2f", t / (branches * floors[f].all));
+        putchar('\n');
+    }
+    for (int kind = 0; kind < KINDS && w->layers; kind++) {
+        mix_profile profile;
+        MIX_TRY(mix__profiler_report(j->profilers[kind], names[kind], &profile));
+        putchar('\n');
+        profile_print(&profile, stdout);
+    }
+    return MIX_OK;
+}
+
+/* Steps of all kinds in turn, after one of each. */
+static mix_status run_steps(struct job *j, mix_ctx *ctx, const struct what *w,
+                            double *least_seconds, int *runs)
+{
+    double seconds[KINDS][MAX_RUNS];
+    const double start = mix__clock();
+    *runs = 0;
+    for (int i = -1; i < MAX_RUNS && (*runs < 3 || mix__clock() - start < w->budget); i++) {
+        for (int kind = 0; kind < KINDS; kind++)
+            MIX_TRY(one_step(j, (enum kind)kind, &seconds[kind][i < 0 ? 0 : i]));
+        for (int kind = 0; kind < KINDS && i < 0 && w->layers; kind++)
+            MIX_TRY(mix__profiler_new(&j->profilers[kind], ctx, j->state->graph, j->engine));
+        *runs = i + 1;
+    }
+    for (int kind = 0; kind < KINDS; kind++)
+        least_seconds[kind] = least(seconds[kind], *runs);
+    return MIX_OK;
+}
+
+static mix_status measure_job(struct job *j, mix_ctx *ctx, const mix_graph *g, const struct what *w,
+                              int size, int batch)
+{
+    double seconds[KINDS];
+    int runs;
+    MIX_TRY(job_new(j, ctx, g, batch, w->dtype));
+    if (w->data)
+        MIX_TRY(open_loader(j, ctx, w->data, size, batch));
+    const double start = mix__clock();
+    MIX_TRY(run_steps(j, ctx, w, seconds, &runs));
+    const double took = mix__clock() - start;
     printf("%s, %d x %d, batch %d, %s, %d threads, best of %d\n", w->arch, size, size, batch,
            w->dtype == MIX__DTYPE_BF16 ? "bf16" : "f32", mix_ctx_threads(ctx), runs);
-    printf("  bare convolutions: forward %.1f, backward data %.1f, backward weights %.1f, sum %.1f "
-           "ms\n",
-           1e3 * floor[0], 1e3 * floor[1], 1e3 * floor[2], 1e3 * sum);
-    printf("  %-22s %10s %12s %18s\n", "step", "ms", "images/s", "time / floor");
-    for (int kind = 0; kind < KINDS; kind++) {
-        const double t = least(seconds[kind], runs);
-        const double floor_sum = sum * (kind == META_STEP ? MIX_COUNT(candidates) : 1);
-        printf("  %-22s %10.1f %12.1f %18.2f\n", names[kind], 1e3 * t, batch / t, t / floor_sum);
-    }
-    const struct mix__memory m = mix__engine_memory(j.engine);
+    MIX_TRY(print_steps(j, w, seconds));
+    const struct mix__memory m = mix__engine_memory(j->engine);
     printf("  plan: %.0f MB activations and gradients, %.0f MB packed weights, %.0f MB scratch\n",
            1e-6 * (double)m.arena, 1e-6 * (double)m.weights, 1e-6 * (double)m.scratch);
     if (w->data)
         printf("  waiting for images: %.1f%% of the time\n",
-               100.0 * mix__batches_waited(j.batches) / took);
-    free(j.dlogits);
-    free(j.labels);
-    mix__batches_free(j.batches);
-    mix_data_free(j.data);
-    mix__optimizer_release(&j.adam);
-    mix__engine_free(j.engine);
-    mix__state_free(j.state);
-    mix_graph_free(g);
+               100.0 * mix__batches_waited(j->batches) / took);
     return MIX_OK;
+}
+
+static mix_status measure(mix_ctx *ctx, const struct what *w, int size, int batch)
+{
+    mix_zoo_options options;
+    mix_graph *g;
+    struct job j = { 0 };
+    mix_zoo_options_init(&options);
+    options.arch = w->arch;
+    options.size = size;
+    MIX_TRY(mix_zoo_new(&g, ctx, &options));
+    const mix_status status = measure_job(&j, ctx, g, w, size, batch);
+    job_free(&j);
+    mix_graph_free(g);
+    return status;
 }
 
 int main(int argc, char **argv)
 {
-    struct what w = { "mobilenet_v2", NULL, 20.0, MIX__DTYPE_F32 };
+    struct what w = { "mobilenet_v2", NULL, 20.0, MIX__DTYPE_F32, true, false };
     int size = 0, batch = 0;
     for (int i = 1; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "--seconds"))
@@ -340,6 +308,10 @@ int main(int argc, char **argv)
             w.arch = argv[i + 1];
         else if (!strcmp(argv[i], "--data"))
             w.data = argv[i + 1];
+        else if (!strcmp(argv[i], "--floor"))
+            w.floor = atoi(argv[i + 1]) != 0;
+        else if (!strcmp(argv[i], "--layers"))
+            w.layers = atoi(argv[i + 1]) != 0;
         else if (!strcmp(argv[i], "--precision"))
             w.dtype = strcmp(argv[i + 1], "bf16") ? MIX__DTYPE_F32 : MIX__DTYPE_BF16;
     }

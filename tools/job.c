@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "profile.h"
 #include "stop.h"
 #include "table.h"
 
@@ -44,6 +45,21 @@ static bool on_stop(void *user)
     return stop_wanted();
 }
 
+static void on_profile(void *user, const mix_profile *profile)
+{
+    struct job *job = user;
+    progress_clear(&job->progress);
+    profile_print(profile, job->options->json ? stderr : stdout);
+}
+
+static mix_observer observe(struct job *job)
+{
+    return (mix_observer){ .progress = on_progress,
+                           .stop = on_stop,
+                           .profile = job->options->profile ? on_profile : NULL,
+                           .user = job };
+}
+
 mix_status job_open(struct job *job, const struct options *options)
 {
     mix_ctx_options o;
@@ -52,7 +68,8 @@ mix_status job_open(struct job *job, const struct options *options)
     o.log_user = job;
     o.cpu_mask = options->cpu_mask;
     o.threads = options->threads;
-    *job = (struct job){ .options = options, .observer = { on_progress, on_stop, job } };
+    *job = (struct job){ .options = options };
+    job->observer = observe(job);
     progress_begin(&job->progress, options->quiet);
     const mix_status status = mix_ctx_new(&job->ctx, &o);
     if (status != MIX_OK)

@@ -43,6 +43,7 @@ enum {
     KEY_PACK_SIZE,
     KEY_QUALITY,
     KEY_SKIP_BAD,
+    KEY_PROFILE,
     KEY_SETTING = 0x1000
 };
 
@@ -57,6 +58,11 @@ static const struct {
       { "recipe", KEY_RECIPE, "FILE", 0,
         "settings from a JSON file: one of recipes/, or a run's config.json; options given here "
         "come before it",
+        0 } },
+    { TAKES_RUN,
+      { "profile", KEY_PROFILE, NULL, 0,
+        "after every phase, also one that is stopped: where the time of its steps went, layer by "
+        "layer, against bare convolutions",
         0 } },
     { TAKES_FROM,
       { "from", KEY_FROM, "PATH", 0, "run folder or .safetensors file to start from", 0 } },
@@ -395,6 +401,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case KEY_LAYERS:
         o->layers = true;
+        break;
+    case KEY_PROFILE:
+        o->profile = true;
         break;
     case KEY_JSON:
         o->json = true;

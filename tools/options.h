@@ -10,7 +10,7 @@
 
 /* The tool's own options, as a command takes them; --json and --quiet come with every command. */
 enum {
-    TAKES_RUN = 1u << 0,      /* --run                                  */
+    TAKES_RUN = 1u << 0,      /* --run, --profile                       */
     TAKES_FROM = 1u << 1,     /* --from                                 */
     TAKES_BITS = 1u << 2,     /* --bits                                 */
     TAKES_SHAPE = 1u << 3,    /* --act-bits, --classes, --size, --channels */
@@ -38,7 +38,7 @@ struct options {
     int runs;               /* of bench; 0: not given   */
     int threads;
     unsigned cpu_mask;
-    bool as_float, integer, layers, json, quiet;
+    bool as_float, integer, layers, profile, json, quiet;
     int n_args; /* the arguments that are no options: folders      */
     char **args;
     int argc; /* the whole line, argv[0] being "metamix SUBCOMMAND" */

@@ -40,7 +40,7 @@ def finish(process):
 class Metamix:
     def __init__(self, program, arch, size, options):
         self.command = [program, "--arch", arch, "--size", str(size), "--batch", str(BATCH[size]),
-                        "--seconds", "0.1", *options.rest]
+                        "--seconds", "0.1", "--floor", "0", *options.rest]
         self.environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
         self.memory, self.branches, self.seconds = 0.0, BRANCHES, {k: [] for k in KINDS}
 

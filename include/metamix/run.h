@@ -36,9 +36,37 @@ typedef struct mix_progress {
 /* How far a job is, and nothing else: NAN where a number is not known. */
 MIX_API mix_progress mix_progress_at(const char *phase, int64_t step, int64_t steps);
 
+/* Where the time of a phase's training steps went: seconds of a mean step. The floor of a layer is
+ * the time of oneDNN's bare convolutions that its passes need (the fastest layout, in the types of
+ * the training step), measured when the phase ends; bytes are activations and gradients that have
+ * to move at the least, weights not counted. */
+typedef struct mix_layer_profile {
+    const mix_layer_info *layer;
+    double forward, backward; /* all of its passes, with the batch norm, activation and quantizer
+                                 that run inside the layer */
+    double floor;             /* of both */
+    double bytes;
+} mix_layer_profile;
+
+typedef struct mix_profile {
+    const char *phase; /* as in mix_progress                                     */
+    int64_t steps;     /* that were timed                                        */
+    double seconds;    /* the whole step; what the rest does not name: loss, clipping, optimizer */
+    double waited;     /* for images                                             */
+    double teacher;    /* in the teacher's forward pass                          */
+    double weights;    /* quantizing and packing weights                         */
+    double graph;      /* what is no layer: additions, pools, batch norms of their own */
+    double floor, bytes; /* sums over the layers */
+    const mix_layer_profile *layers;
+    int n_layers;
+} mix_profile;
+
 typedef struct mix_observer {
     void (*progress)(void *user, const mix_progress *progress);
     bool (*stop)(void *user); /* asked after every step; true: save, return MIX_ESTOPPED */
+    /* After every phase that trained, also one that was stopped; NULL: nothing is timed. Texts and
+     * arrays live during the call only. */
+    void (*profile)(void *user, const mix_profile *profile);
     void *user;
 } mix_observer;
 

@@ -17,8 +17,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/random.h"
 #include "data/batches.h"
 #include "data/dataset.h"
@@ -313,24 +313,17 @@ mix_status mix__batches_seek(struct mix__batches *b, int epoch, int64_t first)
     return MIX_OK;
 }
 
-static double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 mix_status mix__batches_next(struct mix__batches *b, struct mix__batch *batch)
 {
     struct slot *slot = &b->slots[b->next % b->n_slots];
     pthread_mutex_lock(&b->lock);
     b->end = b->next + b->n_slots;
     pthread_cond_broadcast(&b->work);
-    const double begin = seconds();
+    const double begin = mix__clock();
     /* Until it is claimed, the slot may still hold an older batch. */
     while (b->claimed <= b->next || !slot->ready)
         pthread_cond_wait(&b->done, &b->lock);
-    b->waited += seconds() - begin;
+    b->waited += mix__clock() - begin;
     b->next++;
     pthread_mutex_unlock(&b->lock);
     /* Once more in the caller's thread, so that the sentence is this batch's. */

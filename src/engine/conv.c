@@ -1,5 +1,6 @@
 /*
- * engine/conv.c - convolutions by oneDNN 2.6's C interface; the only file that includes dnnl.h.
+ * engine/conv.c - convolutions by oneDNN 2.6's C interface, as floor.c; no other file includes
+ * dnnl.h.
  *
  * Activations are plain (n, h, w, c) for every layer: no padding of channel counts such as 24, no
  * reorders between layers, and our own loops read the same memory. Weights are in the layout that

@@ -4,6 +4,7 @@
 #include <omp.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "engine/inside.h"
 
 static mix_status make_conv(struct mix__engine *e, const struct mix__step *s)
@@ -149,6 +150,11 @@ int mix__engine_batch(const struct mix__engine *e)
     return e->plan.batch;
 }
 
+enum mix__dtype mix__engine_dtype(const struct mix__engine *e)
+{
+    return e->plan.dtype;
+}
+
 struct mix__memory mix__engine_memory(const struct mix__engine *e)
 {
     return (struct mix__memory){ e->plan.arena, e->bytes_weights,
@@ -174,6 +180,19 @@ float *mix__engine_input(struct mix__engine *e)
     return mix__engine_floats(e, e->plan.input);
 }
 
+void mix__engine_clock(struct mix__engine *e, struct mix__times *times)
+{
+    e->times = times;
+}
+
+/* Adds what passed since `began` to the place, which is one of e->times; gives the time now. */
+static double book(double *place, double began)
+{
+    const double now = mix__clock();
+    *place += now - began;
+    return now;
+}
+
 static mix_status step_forward(struct mix__engine *e, const struct mix__step *s)
 {
     switch (s->kind) {
@@ -191,13 +210,23 @@ static mix_status step_forward(struct mix__engine *e, const struct mix__step *s)
 mix_status mix__engine_forward(struct mix__engine *e, const struct mix__pass *pass,
                                const float **logits)
 {
+    struct mix__times *times = e->times;
+    double began = mix__clock();
     e->pass = *pass;
     mix__fakes_prepare(e);
     mix__exact_choose(e);
     mix__units_prepare(e);
     MIX_TRY(mix__weights_prepare(e));
-    for (size_t i = 0; i < e->plan.n_steps; i++)
-        MIX_TRY(step_forward(e, &e->plan.steps[i]));
+    if (times)
+        began = book(&times->weights, began);
+    for (size_t i = 0; i < e->plan.n_steps; i++) {
+        const struct mix__step *s = &e->plan.steps[i];
+        MIX_TRY(step_forward(e, s));
+        if (times)
+            began = book(s->layer < 0 ? &times->rest : &times->layers[s->layer].forward, began);
+    }
+    if (times)
+        times->forward++;
     *logits = mix__engine_floats(e, e->plan.output);
     return MIX_OK;
 }
@@ -240,8 +269,18 @@ mix_status mix__engine_backward(struct mix__engine *e, const float *dlogits, uns
                          "statistics before it");
     const struct mix__buffer *out = &e->plan.buffers[e->plan.output_grad];
     memcpy(mix__engine_floats(e, e->plan.output_grad), dlogits, out->count * sizeof *dlogits);
-    for (size_t i = e->plan.n_steps; i-- > 0;)
-        MIX_TRY(step_backward(e, &e->plan.steps[i], what));
+    struct mix__times *times = e->times;
+    double began = mix__clock();
+    for (size_t i = e->plan.n_steps; i-- > 0;) {
+        const struct mix__step *s = &e->plan.steps[i];
+        MIX_TRY(step_backward(e, s, what));
+        if (times)
+            began = book(s->layer < 0 ? &times->rest : &times->layers[s->layer].backward, began);
+    }
+    if (times) {
+        times->backward_data++;
+        times->backward_weights += (what & MIX__GRAD_PARAMS) != 0;
+    }
     return MIX_OK;
 }
 

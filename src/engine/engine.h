@@ -47,6 +47,7 @@ mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, i
 void mix__engine_free(struct mix__engine *engine);
 
 int mix__engine_batch(const struct mix__engine *engine);
+enum mix__dtype mix__engine_dtype(const struct mix__engine *engine);
 struct mix__memory mix__engine_memory(const struct mix__engine *engine);
 
 /* One entry per layer, all off at first; the caller writes it between passes. */
@@ -81,6 +82,19 @@ mix_status mix__engine_watch(struct mix__engine *engine,
 enum { MIX__GRAD_PARAMS = 1, MIX__GRAD_ALPHA = 2 };
 mix_status mix__engine_backward(struct mix__engine *engine, const float *dlogits,
                                 unsigned what) MIX_CHECKED;
+
+/* Where time went, in seconds. A layer's passes include the neighbours that are fused into it. */
+struct mix__layer_time {
+    double forward, backward;
+};
+struct mix__times {
+    int64_t forward, backward_data, backward_weights; /* passes over the whole network           */
+    double weights;                                   /* quantizing and packing weights          */
+    double rest;                                      /* what is no layer: additions, pools, ... */
+    struct mix__layer_time *layers;                   /* (layer), the caller's                   */
+};
+/* Passes to come add their time to *times, the caller's; NULL: they do not, as at first. */
+void mix__engine_clock(struct mix__engine *engine, struct mix__times *times);
 
 /* First activation steps from the input batch in place: one float pass that moves nothing else. */
 mix_status mix__engine_calibrate(struct mix__engine *engine) MIX_CHECKED;

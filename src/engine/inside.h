@@ -6,6 +6,7 @@
  *   norm.c    batch norm + activation                 fake.c    quantizers and quantized weights
  *   exact.c   evaluation on codes                     pool.c    pools
  *   basic.c   add, gate, dropout, activation          engine.c  the walk over the steps
+ *   floor.c   the time of bare convolutions
  *
  * Sums over a tensor are taken in at most MIX__PARTS parts of its rows, each part by one thread, in
  * pieces that stay in the cache; the parts are then added up in order. So a sum does not depend on
@@ -88,6 +89,7 @@ struct mix__engine {
     size_t part_rows[MIX__PARTS];
     struct mix__fake_sums fake_sums[MIX__PARTS];
     size_t bytes_weights, bytes_scratch;
+    struct mix__times *times;                                        /* NULL: not wanted */
     void (*watch)(void *user, const struct mix__layer_input *input); /* NULL: nobody */
     void *watch_user;
     float *watched; /* a whole input */

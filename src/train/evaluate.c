@@ -5,14 +5,8 @@
 
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
-double mix__clock(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+#include "base/clock.h"
 
 void mix__engine_feed(struct mix__engine *engine, const mix_graph *graph,
                       const struct mix__batch *batch)

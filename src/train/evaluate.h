@@ -30,7 +30,4 @@ mix_status mix__recentre(struct mix__engine *engine, struct mix__state *state,
 void mix__engine_feed(struct mix__engine *engine, const mix_graph *graph,
                       const struct mix__batch *batch);
 
-/* Seconds of a clock that only goes forward. */
-double mix__clock(void);
-
 #endif

@@ -7,6 +7,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/clock.h"
+
 void mix__trainer_plan(struct mix__trainer *t)
 {
     const int64_t per_epoch = mix__batches_per_epoch(t->batches);
@@ -83,6 +85,17 @@ static void report(struct mix__trainer *t, const struct mix__phase *p, bool epoc
     t->observer->progress(t->observer->user, &progress);
 }
 
+/* Nothing was timed in a phase without steps of its own, or stopped before the first. */
+static mix_status tell_profile(struct mix__trainer *t, const struct mix__phase *p)
+{
+    mix_profile profile;
+    if (!t->profiler || t->profiler->steps == 0)
+        return MIX_OK;
+    MIX_TRY(mix__profiler_report(t->profiler, p->name, &profile));
+    t->observer->profile(t->observer->user, &profile);
+    return MIX_OK;
+}
+
 /* ---- saving ---- */
 
 static mix_status save(struct mix__trainer *t, const char *phase)
@@ -108,6 +121,7 @@ static mix_status stop(struct mix__trainer *t, const struct mix__phase *p)
 {
     book_time(t);
     MIX_TRY(save(t, p->name));
+    MIX_TRY(tell_profile(t, p));
     return mix__fail(t->ctx, MIX_ESTOPPED,
                      "stopped in phase %s, epoch %lld, step %lld; saved in %s: the same command "
                      "goes on from there",
@@ -141,13 +155,17 @@ static mix_status make_step(struct mix__trainer *t, const struct mix__phase *p)
     struct mix__loss loss = { .loss = NAN };
     const mix_graph *g = t->state->graph;
     const int64_t per_epoch = mix__batches_per_epoch(t->batches);
+    mix__profiler_begin(t->profiler);
     MIX_TRY(mix__batches_next(t->batches, &batch));
     assert(batch.count == mix__engine_batch(t->engine));
     mix__engine_feed(t->engine, g, &batch);
     if (t->teacher) {
         const struct mix__pass pass = { .batch_stats = false };
+        const double began = mix__clock();
         mix__engine_feed(t->teacher, g, &batch);
         MIX_TRY(mix__engine_forward(t->teacher, &pass, &t->teacher_logits));
+        if (t->profiler)
+            t->profiler->teacher += mix__clock() - began;
     }
     t->lr = rate(t, p, t->point.step);
     t->counter = (p->first_epoch + t->point.epoch) * per_epoch + t->point.step;
@@ -159,7 +177,11 @@ static mix_status make_step(struct mix__trainer *t, const struct mix__phase *p)
     t->point.images += batch.count;
     t->point.step++;
     t->train_images += batch.count;
-    t->train_seconds += book_time(t);
+    const double waited = t->train_wait, passed = book_time(t);
+    t->train_seconds += passed;
+    if (t->profiler)
+        t->profiler->waited += t->train_wait - waited;
+    mix__profiler_end(t->profiler, passed);
     return MIX_OK;
 }
 
@@ -275,6 +297,7 @@ static mix_status run_phase(struct mix__trainer *t, const struct mix__phase *p)
     MIX_TRY(p->enter(t, p, fresh));
     while (at->epoch < p->epochs)
         MIX_TRY(run_epoch(t, p));
+    MIX_TRY(tell_profile(t, p));
     if (p->leave) {
         const mix_status status = p->leave(t, p);
         if (status != MIX_OK)
@@ -288,8 +311,10 @@ static mix_status run_phase(struct mix__trainer *t, const struct mix__phase *p)
 
 mix_status mix__trainer_run(struct mix__trainer *t)
 {
-    t->marked = t->saved = mix__clock();
     MIX_TRY(check_point(t));
+    if (t->observer && t->observer->profile)
+        MIX_TRY(mix__profiler_new(&t->profiler, t->ctx, t->state->graph, t->engine));
+    t->marked = t->saved = mix__clock();
     while (t->point.phase < t->n_phases)
         MIX_TRY(run_phase(t, &t->phases[t->point.phase]));
     return MIX_OK;
@@ -297,6 +322,7 @@ mix_status mix__trainer_run(struct mix__trainer *t)
 
 void mix__trainer_release(struct mix__trainer *t)
 {
+    mix__profiler_free(t->profiler);
     mix__batches_free(t->batches);
     mix__batches_free(t->validation);
     mix__engine_free(t->engine);

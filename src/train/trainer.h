@@ -10,6 +10,7 @@
 
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
+#include "train/profile.h"
 #include "train/run_folder.h"
 
 struct mix__trainer;
@@ -68,6 +69,7 @@ struct mix__trainer {
     double train_seconds, train_wait; /* of this phase, since this start                       */
     double judge_seconds;             /* of the last evaluation                                */
     int64_t train_images;
+    struct mix__profiler *profiler; /* NULL: not asked for */
 };
 
 /* Lays phases out over the data and leaves out empty ones. batches and phases are set. */

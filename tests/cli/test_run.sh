@@ -40,8 +40,11 @@ check 0 select $common --from float --run select --candidates 2,4 --quiet
 lacks err .
 check 0 finetune $common --from select --run second --stage-a-epochs 1 --stage-b-epochs 1
 check 0 finetune $common --from float --bits W4A4 --run uniform --stage-a-epochs 1 \
-    --stage-b-epochs 1
+    --stage-b-epochs 1 --profile
 has out '  4.00$'
+has out '^stage a: a step of [0-9.]+ ms \(mean of 2\) is [0-9.]+ times the floor'
+has out '^features.1.conv.0.0 +depthwise +8 x 8 +[0-9.]+ +[0-9.]+ +[0-9.]+% '
+has out '^all layers '
 check 2 finetune $common --from float --bits W4A1 --run refused
 check 0 eval $common --from both
 check 0 info --from uniform

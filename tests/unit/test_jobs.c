@@ -128,6 +128,62 @@ static void quantize_runs_phases(void **state)
     mix_result_release(&again);
 }
 
+struct profiles {
+    char phases[128];
+    int64_t steps;
+};
+
+/* Parts are within the whole, and there is a floor below every layer. */
+static void check_profile(void *user, const mix_profile *p)
+{
+    struct profiles *all = user;
+    double named = p->waited + p->teacher + p->weights + p->graph, floor = 0.0, bytes = 0.0;
+    const size_t used = strlen(all->phases);
+    snprintf(all->phases + used, sizeof all->phases - used, "%s%s", used ? ", " : "", p->phase);
+    all->steps += p->steps;
+    assert_true(p->steps > 0 && p->teacher > 0.0 && p->weights > 0.0 && p->graph > 0.0);
+    for (int l = 0; l < p->n_layers; l++) {
+        const mix_layer_profile *layer = &p->layers[l];
+        assert_true(layer->forward > 0.0 && layer->backward > 0.0 && layer->floor > 0.0);
+        assert_true(layer->bytes > 0.0 && layer->layer->name[0]);
+        named += layer->forward + layer->backward;
+        floor += layer->floor;
+        bytes += layer->bytes;
+    }
+    assert_true(p->n_layers > 0 && named <= p->seconds);
+    assert_true(fabs(floor - p->floor) < 1e-9 * floor && fabs(bytes - p->bytes) < 1e-9 * bytes);
+}
+
+/* Every phase that trained is told once, with all of its steps; nothing else changes. */
+static void profile_is_told(void **state)
+{
+    struct profiles told = { "", 0 };
+    const mix_observer observer = { .profile = check_profile, .user = &told };
+    mix_settings s;
+    mix_result plain, timed;
+    int64_t steps = 0;
+    char line[4096];
+    (void)state;
+    tiny_settings(&s);
+    strcpy(s.teacher, "self");
+    CHECK_OK(mix_quantize(ctx, "untimed", "float", &s, NULL, &plain));
+    CHECK_OK(mix_quantize(ctx, "timed", "float", &s, &observer, &timed));
+    assert_string_equal(told.phases, "bit-meta, bit-search, stage a, stage b");
+    check_accuracy(&plain.last, &timed.last);
+    assert_memory_equal(plain.bits, timed.bits, (size_t)plain.n_layers * sizeof *plain.bits);
+    FILE *log = fopen("timed/log.jsonl", "r");
+    assert_non_null(log);
+    while (fgets(line, sizeof line, log)) {
+        json_t *json = json_loads(line, 0, NULL);
+        steps += json_integer_value(json_object_get(json, "steps"));
+        json_decref(json);
+    }
+    fclose(log);
+    assert_int_equal(told.steps, steps);
+    mix_result_release(&plain);
+    mix_result_release(&timed);
+}
+
 /* select and finetune in two folders are quantize in one. */
 static void select_then_finetune(void **state)
 {
@@ -402,6 +458,7 @@ int main(void)
         cmocka_unit_test(train_learns),
         cmocka_unit_test(average_is_kept),
         cmocka_unit_test(quantize_runs_phases),
+        cmocka_unit_test(profile_is_told),
         cmocka_unit_test(select_then_finetune),
         cmocka_unit_test(finetune_from_float),
         cmocka_unit_test(finetune_goes_on),

@@ -1,0 +1,112 @@
+#include "train/profile.h"
+
+#include <string.h>
+
+#include "base/ctx.h"
+#include "model/graph.h"
+
+mix_status mix__profiler_new(struct mix__profiler **out, mix_ctx *ctx, const mix_graph *graph,
+                             struct mix__engine *engine)
+{
+    *out = NULL;
+    struct mix__profiler *p = mix__zalloc(ctx, 1, sizeof *p);
+    if (!p)
+        return MIX_ENOMEM;
+    p->ctx = ctx;
+    p->graph = graph;
+    p->engine = engine;
+    p->times.layers = mix__zalloc(ctx, p->graph->n_layers, sizeof *p->times.layers);
+    p->layers = mix__zalloc(ctx, p->graph->n_layers, sizeof *p->layers);
+    if (!p->times.layers || !p->layers) {
+        mix__profiler_free(p);
+        return MIX_ENOMEM;
+    }
+    *out = p;
+    return MIX_OK;
+}
+
+void mix__profiler_free(struct mix__profiler *p)
+{
+    if (!p)
+        return;
+    mix__free(p->ctx, p->times.layers);
+    mix__free(p->ctx, p->floors);
+    mix__free(p->ctx, p->layers);
+    mix__free(p->ctx, p);
+}
+
+void mix__profiler_begin(struct mix__profiler *p)
+{
+    if (p)
+        mix__engine_clock(p->engine, &p->times);
+}
+
+void mix__profiler_end(struct mix__profiler *p, double seconds)
+{
+    if (!p)
+        return;
+    mix__engine_clock(p->engine, NULL);
+    p->steps++;
+    p->seconds += seconds;
+}
+
+static mix_status measure_floors(struct mix__profiler *p)
+{
+    struct mix__floor *floors = mix__zalloc(p->ctx, p->graph->n_layers, sizeof *floors);
+    if (!floors)
+        return MIX_ENOMEM;
+    const mix_status status = mix__floor_measure(p->engine, mix__engine_dtype(p->engine), floors);
+    if (status == MIX_OK)
+        p->floors = floors;
+    else
+        mix__free(p->ctx, floors);
+    return status;
+}
+
+/* Everything begins anew but the floors. */
+static void reset(struct mix__profiler *p)
+{
+    struct mix__layer_time *layers = p->times.layers;
+    memset(layers, 0, p->graph->n_layers * sizeof *layers);
+    p->times = (struct mix__times){ .layers = layers };
+    p->steps = 0;
+    p->seconds = p->waited = p->teacher = 0.0;
+}
+
+mix_status mix__profiler_report(struct mix__profiler *p, const char *phase, mix_profile *out)
+{
+    const struct mix__times *t = &p->times;
+    const double steps = (double)p->steps;
+    if (p->steps == 0)
+        return mix__fail(p->ctx, MIX_EINVAL, "a profile of no steps");
+    if (!p->floors)
+        MIX_TRY(measure_floors(p));
+    *out = (mix_profile){ .phase = phase,
+                          .steps = p->steps,
+                          .seconds = p->seconds / steps,
+                          .waited = p->waited / steps,
+                          .teacher = p->teacher / steps,
+                          .weights = t->weights / steps,
+                          .graph = t->rest / steps,
+                          .layers = p->layers,
+                          .n_layers = (int)p->graph->n_layers };
+    for (size_t l = 0; l < p->graph->n_layers; l++) {
+        const struct mix__floor *f = &p->floors[l];
+        p->layers[l] = (mix_layer_profile){
+            .layer = &p->graph->layers[l].info,
+            .forward = t->layers[l].forward / steps,
+            .backward = t->layers[l].backward / steps,
+            .floor =
+                ((double)t->forward * f->forward + (double)t->backward_data * f->backward_data +
+                 (double)t->backward_weights * f->backward_weights) /
+                steps,
+            .bytes = ((double)t->forward * f->bytes_forward +
+                      (double)t->backward_data * f->bytes_backward) /
+                     steps,
+        };
+        out->floor += p->layers[l].floor;
+        out->bytes += p->layers[l].bytes;
+    }
+    reset(p);
+    return MIX_OK;
+}
