@@ -10,8 +10,8 @@
  *   c = 320   | row 0, channels 0..159 | channels 160..319 |  two strips
  *
  * bfloat16 becomes float32, and back, a strip at a time (get, open, close); the loops of batch
- * norm, which take most of the time, are made for each combination of types instead. Those that
- * read bfloat16 multiply by 1 / step where the others divide.
+ * norm, which take most of the time, are made for each combination of types. Those that read
+ * bfloat16 multiply by 1 / step where the others divide.
  *
  * Sums are kept for each place in the strip, in float for at most FOLD strips and in double
  * after that. No sum crosses a vector, so every vector length gives the same bits; nothing is
@@ -20,9 +20,12 @@
 #include "engine/loops_isa.h"
 
 #include <assert.h>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 #include <string.h>
 
-enum { WIDE = 256, FOLD = 256, GRAIN = 16, PARTIAL = 8 };
+enum { WIDE = 256, FOLD = 256, GRAIN = 16, PARTIAL = 8, AHEAD = 4096 /* bytes */ };
 
 #define SIMD      _Pragma("omp simd")
 #define ALIGNED   _Alignas(64)
@@ -55,19 +58,37 @@ static __attribute__((noinline)) const float *get(float *tmp, struct mix__values
     return tmp;
 }
 
+/* to = from, rounded. Where the CPU does it, numbers below 2^-126 become 0. */
+static __attribute__((noinline)) void narrow(uint16_t *to, const float *from, size_t n)
+{
+    size_t i = 0;
+#ifdef __AVX512BF16__
+    for (; i + GRAIN <= n; i += GRAIN)
+        _mm256_storeu_si256((__m256i *)(void *)(to + i),
+                            (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
+#endif
+    SIMD for (size_t k = i; k < n; k++) to[k] = mix__bf16_round(from[k]);
+}
+
 /* Where a strip of results is written, and what is left to do then. */
-static float *open(float *tmp, struct mix__values y, size_t at)
+MIX__TEMPLATE float *open(float *tmp, struct mix__values y, size_t at)
 {
     return y.dtype == MIX__DTYPE_F32 ? (float *)y.at + at : tmp;
 }
 
-static __attribute__((noinline)) void close(struct mix__values y, size_t at, const float *tmp,
-                                            size_t n)
+MIX__TEMPLATE void close(struct mix__values y, size_t at, const float *tmp, size_t n)
 {
-    if (y.dtype == MIX__DTYPE_F32)
-        return;
-    uint16_t *to = (uint16_t *)y.at + at;
-    SIMD for (size_t i = 0; i < n; i++) to[i] = mix__bf16_round(tmp[i]);
+    if (y.dtype == MIX__DTYPE_BF16)
+        narrow((uint16_t *)y.at + at, tmp, n);
+}
+
+/* Asks for what lies behind a strip, to be read or written soon: the CPU's own prefetching alone
+ * leaves the loops waiting for memory. */
+MIX__TEMPLATE void ahead(struct mix__values x, size_t at, size_t n, const int write)
+{
+    const char *from = (const char *)mix__values_from(x, at).at + AHEAD;
+    for (size_t b = 0; b < n * mix__dtype_size(x.dtype); b += 64)
+        __builtin_prefetch(from + b, write);
 }
 
 /* The values of a strip's channels to its places. */
@@ -145,42 +166,85 @@ MIX__TEMPLATE float scaled(float x, float step, const struct mix__bounds *b, boo
     return half ? (x + b->shift) * (1.0f / step) : (x + b->shift) / step;
 }
 
+/*
+ * With one branch on bfloat16, and an activation that only clips, the steps from z to the code
+ * become one affine map and a clip: v = clip(scale / step * z + offset / step, low, high), code =
+ * round(clip(v, n, p)).
+ */
+struct folded {
+    float low, high; /* of the activation, in steps */
+};
+
+MIX__TEMPLATE bool folds(enum mix__act act, int branches, struct mix__values z,
+                         const struct mix__fake *fake)
+{
+    return branches == 1 && z.dtype == MIX__DTYPE_BF16 && fake->bounds[0].shift == 0.0f &&
+           (act == MIX__ACT_NONE || act == MIX__ACT_RELU || act == MIX__ACT_RELU6);
+}
+
+MIX__TEMPLATE struct folded fold(enum mix__act act, float *scale, float *offset, float step)
+{
+    const float inverse = 1.0f / step;
+    SIMD for (size_t i = 0; i < WIDE; i++)
+    {
+        scale[i] *= inverse;
+        offset[i] *= inverse;
+    }
+    return (struct folded){ act == MIX__ACT_NONE ? -INFINITY : 0.0f,
+                            act == MIX__ACT_RELU6 ? 6.0f * inverse : INFINITY };
+}
+
+MIX__TEMPLATE void strip_codes(const struct folded *f, struct mix__values y, struct mix__values z,
+                               size_t n, const struct places *p, const struct mix__fake *fake)
+{
+    ALIGNED float tmp[WIDE];
+    float *out = open(tmp, y, 0);
+    const struct mix__bounds b = fake->bounds[0];
+    const float low = f->low > b.n ? f->low : b.n, high = f->high < b.p ? f->high : b.p;
+    const float unit = fake->codes ? 1.0f : fake->step[0];
+    SIMD for (size_t i = 0; i < n; i++)
+    {
+        const float v = affine_at(p, i, mix__values_get(z, i));
+        out[i] = unit * mix__round(mix__clip(v, low, high));
+    }
+    close(y, 0, tmp, n);
+}
+
 /* y = fake(act(affine(z))), n <= WIDE; y may be z. */
 MIX__TEMPLATE void strip_forward(enum mix__act act, int branches, struct mix__values y,
                                  struct mix__values z, size_t n, const struct places *p,
                                  const struct mix__fake *fake)
 {
-    ALIGNED float a[WIDE], sum[WIDE];
+    ALIGNED float a[WIDE], tmp[WIDE];
     const bool half = z.dtype == MIX__DTYPE_BF16;
+    float *out = open(tmp, y, 0);
     if (branches == 0) {
-        SIMD for (size_t i = 0; i < n; i++)
-            mix__values_put(y, i, mix__activate(affine_at(p, i, mix__values_get(z, i)), act));
-        return;
-    }
-    if (branches == 1) {
+        SIMD for (size_t i = 0; i < n; i++) out[i] =
+            mix__activate(affine_at(p, i, mix__values_get(z, i)), act);
+    } else if (branches == 1) {
         const struct mix__bounds b = fake->bounds[0];
-        const struct mix__bounds out = { .shift = fake->codes ? 0.0f : b.shift };
+        const struct mix__bounds values = { .shift = fake->codes ? 0.0f : b.shift };
         const float step = fake->step[0], unit = fake->codes ? 1.0f : step;
         SIMD for (size_t i = 0; i < n; i++)
         {
             const float x = mix__activate(affine_at(p, i, mix__values_get(z, i)), act);
             const float code = mix__round(mix__clip(scaled(x, step, &b, half), b.n, b.p));
-            mix__values_put(y, i, mix__dequantize(code, unit, &out));
+            out[i] = mix__dequantize(code, unit, &values);
         }
-        return;
+    } else {
+        SIMD for (size_t i = 0; i < n; i++)
+        {
+            a[i] = mix__activate(affine_at(p, i, mix__values_get(z, i)), act);
+            out[i] = 0.0f;
+        }
+        for (int k = 0; k < fake->n_branch; k++) {
+            const struct mix__bounds b = fake->bounds[k];
+            const float step = fake->step[k], weight = fake->weight[k];
+            SIMD for (size_t i = 0; i < n; i++) out[i] +=
+                weight * mix__dequantize(mix__quantize(a[i], step, &b), step, &b);
+        }
     }
-    SIMD for (size_t i = 0; i < n; i++)
-    {
-        a[i] = mix__activate(affine_at(p, i, mix__values_get(z, i)), act);
-        sum[i] = 0.0f;
-    }
-    for (int k = 0; k < fake->n_branch; k++) {
-        const struct mix__bounds b = fake->bounds[k];
-        const float step = fake->step[k], weight = fake->weight[k];
-        SIMD for (size_t i = 0; i < n; i++) sum[i] +=
-            weight * mix__dequantize(mix__quantize(a[i], step, &b), step, &b);
-    }
-    SIMD for (size_t i = 0; i < n; i++) mix__values_put(y, i, sum[i]);
+    close(y, 0, tmp, n);
 }
 
 /* The sums of a fake quantizer at each place; strips counts those since the last fold. */
@@ -214,9 +278,9 @@ static void fake_fold(struct fake_places *at, const struct mix__fake *fake,
 MIX__TEMPLATE float step_slope(float x, float step, const struct mix__bounds *b, bool half,
                                float *code, bool *inside)
 {
-    const float v = scaled(x, step, b, half);
-    *code = mix__round(mix__clip(v, b->n, b->p));
-    *inside = (v >= b->n) & (v <= b->p);
+    const float v = scaled(x, step, b, half), clipped = mix__clip(v, b->n, b->p);
+    *code = mix__round(clipped);
+    *inside = v == clipped;
     return *code - (*inside ? v : 0.0f);
 }
 
@@ -417,13 +481,21 @@ MIX__TEMPLATE void norm_forward_as(enum mix__act act, int branches, struct mix__
 {
     ALIGNED float scale[WIDE], offset[WIDE];
     const struct places p = { scale, offset };
+    const bool folding = folds(act, branches, z, fake);
+    struct folded f = { 0 };
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
         spread(scale, affine->scale + s.first, &s);
         spread(offset, affine->offset + s.first, &s);
+        if (folding)
+            f = fold(act, scale, offset, fake->step[0]);
         for (size_t r = 0; r < rows; r += s.rows) {
             const size_t n = MIN(s.rows, rows - r) * s.width, at = r * c + s.first;
-            strip_forward(act, branches, mix__values_from(y, at), mix__values_from(z, at), n, &p,
-                          fake);
+            ahead(z, at, n, 0);
+            if (folding)
+                strip_codes(&f, mix__values_from(y, at), mix__values_from(z, at), n, &p, fake);
+            else
+                strip_forward(act, branches, mix__values_from(y, at), mix__values_from(z, at), n,
+                              &p, fake);
         }
     }
 }
@@ -449,12 +521,39 @@ struct norm_places {
     ALIGNED float scale[WIDE], offset[WIDE], mean[WIDE], beta[WIDE], gamma[WIDE];
 };
 
+MIX__TEMPLATE void strip_codes_backward(enum mix__act act, const struct folded *f,
+                                        struct mix__values du, struct mix__values dy,
+                                        struct mix__values z, size_t n,
+                                        struct norm_places *restrict p,
+                                        const struct mix__fake *fake, float *restrict step_at)
+{
+    ALIGNED float tmp[WIDE];
+    float *out = open(tmp, du, 0);
+    const struct mix__bounds b = fake->bounds[0];
+    const float low = f->low, high = f->high;
+    SIMD for (size_t i = 0; i < n; i++)
+    {
+        const float at = mix__values_get(z, i), v = p->scale[i] * at + p->offset[i];
+        const float x = mix__clip(v, low, high), clipped = mix__clip(x, b.n, b.p);
+        const bool inside = x == clipped;
+        const float g = mix__values_get(dy, i);
+        step_at[i] += g * (mix__round(clipped) - (inside ? x : 0.0f));
+        const bool through = act == MIX__ACT_NONE ? inside : inside & (v > low) & (v < high);
+        const float back = through ? g : 0.0f;
+        out[i] = back;
+        p->beta[i] += back;
+        p->gamma[i] += back * (at - p->mean[i]);
+    }
+    close(du, 0, tmp, n);
+}
+
 MIX__TEMPLATE void strip_norm_backward(enum mix__act act, int branches, struct mix__values du,
                                        struct mix__values dy, struct mix__values z, size_t n,
                                        struct norm_places *restrict p, const struct mix__fake *fake,
                                        struct fake_places *restrict at)
 {
-    ALIGNED float a[WIDE], keep[WIDE], slope[WIDE];
+    ALIGNED float a[WIDE], keep[WIDE], slope[WIDE], tmp[WIDE];
+    float *out = open(tmp, du, 0);
     const bool half = z.dtype == MIX__DTYPE_BF16;
     const struct mix__bounds b = fake->bounds[0];
     const float step = fake->step[0];
@@ -480,10 +579,11 @@ MIX__TEMPLATE void strip_norm_backward(enum mix__act act, int branches, struct m
             g = keep[i] * g;
         }
         g = activate_back(g, u, act);
-        mix__values_put(du, i, g);
+        out[i] = g;
         p->beta[i] += g;
         p->gamma[i] += g * (v - p->mean[i]);
     }
+    close(du, 0, tmp, n);
 }
 
 static void norm_fold(struct norm_places *p, const struct strip *s, const float *rstd, float *dbeta,
@@ -507,6 +607,8 @@ MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, struct mix_
 {
     struct norm_places p;
     struct fake_places at;
+    const bool folding = folds(act, branches, z, fake);
+    struct folded f = { 0 };
     fake_clear(&at, fake->n_branch);
     memset(p.beta, 0, sizeof p.beta);
     memset(p.gamma, 0, sizeof p.gamma);
@@ -514,11 +616,18 @@ MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, struct mix_
         spread(p.scale, affine->scale + s.first, &s);
         spread(p.offset, affine->offset + s.first, &s);
         spread(p.mean, mean + s.first, &s);
+        if (folding)
+            f = fold(act, p.scale, p.offset, fake->step[0]);
         for (size_t r = 0; r < rows; r += s.rows) {
             const size_t n = MIN(s.rows, rows - r) * s.width, first = r * c + s.first;
-            strip_norm_backward(act, branches, mix__values_from(du, first),
-                                mix__values_from(dy, first), mix__values_from(z, first), n, &p,
-                                fake, &at);
+            ahead(du, first, n, 1);
+            const struct mix__values to = mix__values_from(du, first);
+            const struct mix__values slope = mix__values_from(dy, first);
+            const struct mix__values from = mix__values_from(z, first);
+            if (folding)
+                strip_codes_backward(act, &f, to, slope, from, n, &p, fake, at.step[0]);
+            else
+                strip_norm_backward(act, branches, to, slope, from, n, &p, fake, &at);
             if (++at.strips < FOLD)
                 continue;
             norm_fold(&p, &s, rstd, dbeta, dgamma);
@@ -552,7 +661,7 @@ MIX__TEMPLATE void norm_backward_input_as(struct mix__values dz, struct mix__val
                                           struct mix__values z, size_t rows, size_t c,
                                           const float *k1, const float *k2, const float *k3)
 {
-    ALIGNED float a[WIDE], b[WIDE], d[WIDE];
+    ALIGNED float a[WIDE], b[WIDE], d[WIDE], tmp[WIDE];
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
         spread(a, k1 + s.first, &s);
         spread(b, k2 + s.first, &s);
@@ -560,9 +669,12 @@ MIX__TEMPLATE void norm_backward_input_as(struct mix__values dz, struct mix__val
         for (size_t r = 0; r < rows; r += s.rows) {
             const size_t n = MIN(s.rows, rows - r) * s.width, at = r * c + s.first;
             const struct mix__values u = mix__values_from(du, at), v = mix__values_from(z, at);
-            const struct mix__values out = mix__values_from(dz, at);
-            SIMD for (size_t i = 0; i < n; i++) mix__values_put(
-                out, i, a[i] * mix__values_get(u, i) + b[i] * mix__values_get(v, i) + d[i]);
+            float *out = open(tmp, dz, at);
+            ahead(du, at, n, 0);
+            ahead(z, at, n, 0);
+            SIMD for (size_t i = 0; i < n; i++) out[i] =
+                a[i] * mix__values_get(u, i) + b[i] * mix__values_get(v, i) + d[i];
+            close(dz, at, tmp, n);
         }
     }
 }

@@ -14,6 +14,7 @@
 MIX__LOOPS_DECLARE(c)
 MIX__LOOPS_DECLARE(avx2)
 MIX__LOOPS_DECLARE(avx512)
+MIX__LOOPS_DECLARE(avx512_bf16)
 
 #define MIX__LOOPS_PASTE(name, isa)  name##_##isa
 #define MIX__LOOPS_EXPAND(name, isa) MIX__LOOPS_PASTE(name, isa)

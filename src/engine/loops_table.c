@@ -13,6 +13,10 @@ void mix__loops_init(struct mix__loops *loops, unsigned cpu)
         return;
     mix__loops_fill_avx512(loops);
     mix__loops_fill_depthwise_avx512(loops);
+    if (!(cpu & MIX_CPU_BF16))
+        return;
+    mix__loops_fill_avx512_bf16(loops);
+    mix__loops_fill_depthwise_avx512_bf16(loops);
 #else
     (void)cpu;
 #endif

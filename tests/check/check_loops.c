@@ -22,7 +22,7 @@
 static struct {
     struct mix__loops loops;
     const char *name;
-} isa[3];
+} isa[4];
 static int n_isa;
 
 static float *copy_of(const float *x, size_t n)
@@ -800,7 +800,8 @@ static void find_tables(void)
         unsigned flags;
     } levels[] = { { "c", 0 },
                    { "avx2", MIX_CPU_AVX2 },
-                   { "avx512", MIX_CPU_AVX2 | MIX_CPU_AVX512 } };
+                   { "avx512", MIX_CPU_AVX2 | MIX_CPU_AVX512 },
+                   { "avx512-bf16", MIX_CPU_AVX2 | MIX_CPU_AVX512 | MIX_CPU_BF16 } };
     for (size_t i = 0; i < MIX_COUNT(levels); i++)
         if ((levels[i].flags & cpu) == levels[i].flags) {
             isa[n_isa].name = levels[i].name;
