@@ -88,19 +88,21 @@ static mix_status open_loader(struct job *j, mix_ctx *ctx, const char *path, int
     return mix__batches_new(&j->batches, j->data, &loader);
 }
 
-static mix_status branch(struct job *j, float scale)
+static mix_status branch(struct job *j, int b, int branches)
 {
     const int batch = mix__engine_batch(j->engine);
     const struct mix__pass pass = { .batch_stats = true,
                                     .update_stats = true,
                                     .dropout = true,
                                     .seed = 1,
-                                    .step = (uint64_t)j->step };
+                                    .step = (uint64_t)j->step,
+                                    .branch = b,
+                                    .branches = branches };
     const float *logits;
     mix_status status = mix__engine_forward(j->engine, &pass, &logits);
     if (status != MIX_OK)
         return status;
-    mix__loss_eval(logits, NULL, j->labels, batch, CLASSES, scale, j->dlogits);
+    mix__loss_eval(logits, NULL, j->labels, batch, CLASSES, 1.0f / (float)branches, j->dlogits);
     return mix__engine_backward(j->engine, j->dlogits, MIX__GRAD_PARAMS);
 }
 
@@ -117,7 +119,7 @@ static mix_status one_step(struct job *j, enum kind kind, double *seconds)
         if (kind == WEIGHT_STEP)
             for (size_t l = 0; l < j->state->graph->n_layers; l++)
                 mix__engine_modes(j->engine)[l].choice = (int)l % n;
-        status = branch(j, 1.0f / (float)branches);
+        status = branch(j, b, branches);
     }
     mix__clip_gradients(j->state->grad, &j->range, 1, 10.0);
     mix__optimizer_step(&j->adam, j->state->value, j->state->grad, 1e-6f, &j->range, 1);
@@ -145,6 +147,7 @@ static mix_status job_new(struct job *j, mix_ctx *ctx, const mix_graph *g, int b
         mix__engine_input(j->engine)[i] = (float)mix__random_normal(1, 0, i);
     for (int i = 0; i < batch; i++)
         j->labels[i] = i % CLASSES;
+    MIX_TRY(mix__engine_share_stem(j->engine));
     MIX_TRY(mix__engine_calibrate(j->engine));
     mix__engine_mode_all(j->engine, MIX__QUANT_ONE, 0, 4);
     mix__state_init_weight_steps(j->state, mix__engine_modes(j->engine));

@@ -137,9 +137,10 @@ void mix__engine_free(struct mix__engine *e)
     mix__backend_free(e->backend);
     mix__exact_free(e);
     mix__plan_release(&e->plan);
-    void *const blocks[] = { e->convs, e->arena,      e->modes,      e->packed,    e->fakes,
-                             e->units, e->norms,      e->norm_block, e->weights,   e->dweights,
-                             e->work,  e->piece_sums, e->part_sums,  e->bias_sums, e->watched };
+    void *const blocks[] = { e->convs,     e->arena,     e->modes,   e->packed,
+                             e->fakes,     e->units,     e->norms,   e->norm_block,
+                             e->weights,   e->dweights,  e->work,    e->piece_sums,
+                             e->part_sums, e->bias_sums, e->watched, e->stem_grad };
     for (size_t i = 0; i < MIX_COUNT(blocks); i++)
         mix__free(e->ctx, blocks[i]);
     mix__free(e->ctx, e);
@@ -193,6 +194,21 @@ static double book(double *place, double began)
     return now;
 }
 
+/* The time of a step, forward or, as `what` says, backward. */
+static double book_step(struct mix__engine *e, const struct mix__step *s, unsigned what,
+                        double began)
+{
+    if (!e->times)
+        return began;
+    if (s->layer < 0)
+        return book(&e->times->rest, began);
+    struct mix__layer_time *layer = &e->times->layers[s->layer];
+    layer->forward_passes += what == 0;
+    layer->data_passes += what != 0;
+    layer->weights_passes += (what & MIX__GRAD_PARAMS) != 0;
+    return book(what == 0 ? &layer->forward : &layer->backward, began);
+}
+
 static mix_status step_forward(struct mix__engine *e, const struct mix__step *s)
 {
     switch (s->kind) {
@@ -210,23 +226,20 @@ static mix_status step_forward(struct mix__engine *e, const struct mix__step *s)
 mix_status mix__engine_forward(struct mix__engine *e, const struct mix__pass *pass,
                                const float **logits)
 {
-    struct mix__times *times = e->times;
     double began = mix__clock();
     e->pass = *pass;
     mix__fakes_prepare(e);
     mix__exact_choose(e);
     mix__units_prepare(e);
     MIX_TRY(mix__weights_prepare(e));
-    if (times)
-        began = book(&times->weights, began);
-    for (size_t i = 0; i < e->plan.n_steps; i++) {
-        const struct mix__step *s = &e->plan.steps[i];
-        MIX_TRY(step_forward(e, s));
-        if (times)
-            began = book(s->layer < 0 ? &times->rest : &times->layers[s->layer].forward, began);
+    if (e->times)
+        began = book(&e->times->weights, began);
+    if (pass->branch == 0)
+        e->stem_grad_filled = false;
+    for (size_t i = pass->branch > 0 ? mix__shared_steps(e) : 0; i < e->plan.n_steps; i++) {
+        MIX_TRY(step_forward(e, &e->plan.steps[i]));
+        began = book_step(e, &e->plan.steps[i], 0, began);
     }
-    if (times)
-        times->forward++;
     *logits = mix__engine_floats(e, e->plan.output);
     return MIX_OK;
 }
@@ -261,6 +274,55 @@ static mix_status step_backward(struct mix__engine *e, const struct mix__step *s
     }
 }
 
+/* Steps [to, from) from the last to the first. */
+static mix_status steps_backward(struct mix__engine *e, size_t from, size_t to, unsigned what)
+{
+    double began = mix__clock();
+    for (size_t i = from; i-- > to;) {
+        MIX_TRY(step_backward(e, &e->plan.steps[i], what));
+        began = book_step(e, &e->plan.steps[i], what, began);
+    }
+    return MIX_OK;
+}
+
+static int stem_gradient(const struct mix__engine *e)
+{
+    return e->plan.steps[e->plan.stem].dx[0];
+}
+
+mix_status mix__engine_share_stem(struct mix__engine *e)
+{
+    if (e->plan.stem == 0 || e->stem_grad)
+        return MIX_OK;
+    const struct mix__buffer *grad = &e->plan.buffers[stem_gradient(e)];
+    const size_t size = mix__dtype_size(grad->dtype);
+    e->stem_grad = mix__alloc(e->ctx, grad->count, size);
+    e->bytes_scratch += e->stem_grad ? grad->count * size : 0;
+    return e->stem_grad ? MIX_OK : MIX_ENOMEM;
+}
+
+/* The gradient of this branch is added to the sum, in the last one the sum to the gradient. */
+static void sum_stem_gradient(struct mix__engine *e)
+{
+    const struct mix__buffer *buffer = &e->plan.buffers[stem_gradient(e)];
+    const struct mix__values grad = mix__engine_at(e, stem_gradient(e));
+    const struct mix__values sum = { e->stem_grad, buffer->dtype };
+    const bool last = e->pass.branch == e->pass.branches - 1;
+    const struct mix__values to = last ? grad : sum;
+#pragma omp parallel for schedule(static)
+    for (int part = 0; part < MIX__PARTS; part++) {
+        const size_t first = mix__group_row(buffer->count, part);
+        const size_t n = mix__group_row(buffer->count, part + 1) - first;
+        const struct mix__values out = mix__values_from(to, first);
+        const struct mix__values in = mix__values_from(grad, first);
+        if (e->stem_grad_filled)
+            e->loops.add(out, in, mix__values_from(sum, first), n);
+        else if (!last)
+            memcpy(out.at, in.at, n * mix__dtype_size(buffer->dtype));
+    }
+    e->stem_grad_filled = true;
+}
+
 mix_status mix__engine_backward(struct mix__engine *e, const float *dlogits, unsigned what)
 {
     if (!e->plan.backward || !e->pass.batch_stats)
@@ -269,19 +331,12 @@ mix_status mix__engine_backward(struct mix__engine *e, const float *dlogits, uns
                          "statistics before it");
     const struct mix__buffer *out = &e->plan.buffers[e->plan.output_grad];
     memcpy(mix__engine_floats(e, e->plan.output_grad), dlogits, out->count * sizeof *dlogits);
-    struct mix__times *times = e->times;
-    double began = mix__clock();
-    for (size_t i = e->plan.n_steps; i-- > 0;) {
-        const struct mix__step *s = &e->plan.steps[i];
-        MIX_TRY(step_backward(e, s, what));
-        if (times)
-            began = book(s->layer < 0 ? &times->rest : &times->layers[s->layer].backward, began);
-    }
-    if (times) {
-        times->backward_data++;
-        times->backward_weights += (what & MIX__GRAD_PARAMS) != 0;
-    }
-    return MIX_OK;
+    const size_t shared = mix__shared_steps(e);
+    MIX_TRY(steps_backward(e, e->plan.n_steps, shared, what));
+    if (shared == 0)
+        return MIX_OK;
+    sum_stem_gradient(e);
+    return e->pass.branch < e->pass.branches - 1 ? MIX_OK : steps_backward(e, shared, 0, what);
 }
 
 mix_status mix__engine_calibrate(struct mix__engine *e)

@@ -29,8 +29,10 @@ struct mix__pass {
     bool update_stats; /* and move the running statistics                                      */
     bool dropout;
     uint64_t seed, step; /* of dropout                                                         */
-    float *measure;      /* without batch_stats: where the batch's mean and variance at each batch
-                            norm go, laid out as state->stats; NULL: not wanted                */
+    int branch,
+        branches;   /* of the same batch, in order, see mix__engine_share_stem(); 0, 0: alone */
+    float *measure; /* without batch_stats: where the batch's mean and variance at each batch
+                       norm go, laid out as state->stats; NULL: not wanted                */
 };
 
 struct mix__memory {
@@ -83,15 +85,22 @@ enum { MIX__GRAD_PARAMS = 1, MIX__GRAD_ALPHA = 2 };
 mix_status mix__engine_backward(struct mix__engine *engine, const float *dlogits,
                                 unsigned what) MIX_CHECKED;
 
+/* From now on the branches of a batch, passes that differ in the bits of searched layers alone,
+ * share the stem, all that runs before the first of those: it runs forward in the first branch and
+ * backward in the last, with the sum of the gradients. Its running statistics move in the first
+ * branch as far as by all of them. Nothing happens for networks whose stem is read elsewhere too.
+ * Error: MIX_ENOMEM. */
+mix_status mix__engine_share_stem(struct mix__engine *engine) MIX_CHECKED;
+
 /* Where time went, in seconds. A layer's passes include the neighbours that are fused into it. */
 struct mix__layer_time {
     double forward, backward;
+    int64_t forward_passes, data_passes, weights_passes; /* data, weights: backward */
 };
 struct mix__times {
-    int64_t forward, backward_data, backward_weights; /* passes over the whole network           */
-    double weights;                                   /* quantizing and packing weights          */
-    double rest;                                      /* what is no layer: additions, pools, ... */
-    struct mix__layer_time *layers;                   /* (layer), the caller's                   */
+    double weights;                 /* quantizing and packing weights          */
+    double rest;                    /* what is no layer: additions, pools, ... */
+    struct mix__layer_time *layers; /* (layer), the caller's                   */
 };
 /* Passes to come add their time to *times, the caller's; NULL: they do not, as at first. */
 void mix__engine_clock(struct mix__engine *engine, struct mix__times *times);

@@ -157,6 +157,15 @@ mix_status mix__weights_prepare(struct mix__engine *e)
     return MIX_OK;
 }
 
+double mix__weights_dot(struct mix__engine *e, int layer)
+{
+    const float *w = quantized_weights(e, layer);
+    double sum = 0.0;
+    for (size_t i = 0; i < weights_of(e, layer)->count; i++)
+        sum += (double)w[i] * (double)e->dweights[i];
+    return sum;
+}
+
 /* From operands that were codes, and a dz that comes multiplied by the weights' unit. */
 static void scale_gradient(float *dw, size_t n, const struct mix__units *u, size_t k)
 {

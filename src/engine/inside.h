@@ -93,6 +93,9 @@ struct mix__engine {
     void (*watch)(void *user, const struct mix__layer_input *input); /* NULL: nobody */
     void *watch_user;
     float *watched; /* a whole input */
+    /* The gradient at what the stem gives, summed over branches; NULL: the stem is not shared. */
+    void *stem_grad;
+    bool stem_grad_filled;
 };
 
 static inline struct mix__values mix__engine_at(const struct mix__engine *e, int buffer)
@@ -116,6 +119,12 @@ static inline size_t mix__rows(const struct mix__engine *e, const struct mix__te
 static inline size_t mix__group_row(size_t rows, int group)
 {
     return rows * (size_t)group / MIX__PARTS;
+}
+
+/* Steps that run once for all branches of the running pass. */
+static inline size_t mix__shared_steps(const struct mix__engine *e)
+{
+    return e->stem_grad && e->pass.branches > 1 ? e->plan.stem : 0;
 }
 
 static inline bool mix__wants_statistics(const struct mix__engine *e)
@@ -165,6 +174,8 @@ void mix__fake_collect(struct mix__engine *e, const struct mix__step *s, int par
 mix_status mix__weights_prepare(struct mix__engine *e) MIX_CHECKED;
 /* e->dweights, the gradient at the (quantized) weights, is added to state->grad. */
 void mix__weights_backward(struct mix__engine *e, int layer);
+/* Sum of the weights, as the layer multiplied by them, times e->dweights. */
+double mix__weights_dot(struct mix__engine *e, int layer);
 
 /* exact.c */
 mix_status mix__exact_make(struct mix__engine *e) MIX_CHECKED;

@@ -211,12 +211,9 @@ double mix__layer_input_size(struct mix__engine *e, const struct mix__step *s, f
 
 /* ---- backward ------------------------------------------------------------------------------- */
 
-/* Whether anything is wanted behind the layer. In front of the image there is only the step size of
- * its quantizer to train. */
-static bool wants_input_gradient(const struct mix__engine *e, const struct mix__step *s,
-                                 unsigned what)
+static bool reads_image(const struct mix__step *s)
 {
-    return s->node->in[0] != 0 || (e->fakes[s->layer].n_branch > 0 && what & MIX__GRAD_PARAMS);
+    return s->node->in[0] == 0;
 }
 
 static mix_status input_gradient(struct mix__engine *e, const struct mix__step *s, int part,
@@ -260,9 +257,7 @@ static mix_status backward_tile(struct mix__engine *e, const struct mix__step *s
                               k);
         }
     }
-    if (wants_input_gradient(e, s, what))
-        MIX_TRY(input_gradient(e, s, part, t, dz.at));
-    return MIX_OK;
+    return reads_image(s) ? MIX_OK : input_gradient(e, s, part, t, dz.at);
 }
 
 static void add_bias_gradient(const struct mix__engine *e, const struct mix__step *s, int parts)
@@ -274,6 +269,43 @@ static void add_bias_gradient(const struct mix__engine *e, const struct mix__ste
             sum += e->bias_sums[(size_t)part * e->widest + i];
         grad[i] += (float)sum;
     }
+}
+
+/*
+ * Of the image no gradient is wanted, but the step of its quantizer is trained. With slope_i the
+ * derivative of the quantized x_i by the step,
+ *   dstep = sum_i slope_i (w^T dz)_i = sum w * (dz^T slope),
+ * the weights times what would be their gradient if the layer had read the slopes. That is far
+ * cheaper than w^T dz, of few channels and many pixels.
+ */
+static mix_status image_step_gradient(struct mix__engine *e, const struct mix__step *s)
+{
+    struct mix__conv *conv = e->convs[s->layer];
+    const struct mix__tiling *tiling = mix__conv_tiling(conv);
+    const struct mix__fake *fake = &e->fakes[s->layer];
+    mix_status status[MIX__PARTS] = { MIX_OK };
+    mix__conv_weights_begin(conv);
+#pragma omp parallel for schedule(static)
+    for (int part = 0; part < tiling->parts; part++)
+        for (int i = mix__part_first(tiling, part);
+             i < mix__part_first(tiling, part + 1) && status[part] == MIX_OK; i++) {
+            const struct mix__tile t = mix__conv_tile(conv, i);
+            const int thread = omp_get_thread_num();
+            const struct span p = x_span(conv, &t, t.x0, t.x1);
+            const struct mix__values slope = { work_at(e, thread, READ),
+                                               mix__conv_types(conv).operand };
+            const struct mix__values dz =
+                read_gradient(e, s, y_span(conv, &t, t.dy0, t.dy1), work_at(e, thread, GRADIENT));
+            e->loops.fake_slope(slope, buffer_at(e, s->x[0], p.first, s->in.c),
+                                p.count * (size_t)s->in.c, fake);
+            status[part] = mix__conv_backward_weights(conv, thread, &t, slope.at, dz.at);
+        }
+    for (int part = 0; part < tiling->parts; part++)
+        MIX_TRY(status[part]);
+    MIX_TRY(mix__conv_weights_end(conv, e->dweights));
+    e->fake_sums[0] = (struct mix__fake_sums){ .step = { mix__weights_dot(e, s->layer) } };
+    mix__fake_collect(e, s, 1, MIX__GRAD_PARAMS);
+    return MIX_OK;
 }
 
 mix_status mix__layer_backward(struct mix__engine *e, const struct mix__step *s, unsigned what)
@@ -303,8 +335,8 @@ mix_status mix__layer_backward(struct mix__engine *e, const struct mix__step *s,
         if (s->node->bias >= 0)
             add_bias_gradient(e, s, tiling->parts);
     }
-    if (!wants_input_gradient(e, s, what))
-        return MIX_OK;
+    if (reads_image(s))
+        return weights && e->fakes[s->layer].n_branch > 0 ? image_step_gradient(e, s) : MIX_OK;
     mix__fake_collect(e, s, tiling->parts, what);
     if (s->before >= 0)
         mix__norm_back_settle(e, &e->plan.steps[s->before], tiling->parts, what);

@@ -392,6 +392,26 @@ static void fake_backward(struct mix__values dx, struct mix__values dy, struct m
         backward_flat(MANY, accumulate, dx, dy, x, n, fake, sums);
 }
 
+static void fake_slope(struct mix__values y, struct mix__values x, size_t n,
+                       const struct mix__fake *fake)
+{
+    ALIGNED float x_strip[WIDE], y_strip[WIDE];
+    const struct mix__bounds b = fake->bounds[0];
+    const float step = fake->step[0];
+    for (size_t i = 0; i < n; i += WIDE) {
+        const size_t m = MIN(WIDE, n - i);
+        const float *in = get(x_strip, x, i, m);
+        float *out = open(y_strip, y, i);
+        SIMD for (size_t j = 0; j < m; j++)
+        {
+            float code;
+            bool inside;
+            out[j] = step_slope(in[j], step, &b, false, &code, &inside);
+        }
+        close(y, i, y_strip, m);
+    }
+}
+
 static double abs_sum(struct mix__values x, size_t n, float shift)
 {
     ALIGNED float at[WIDE] = { 0 }, strip[WIDE];
@@ -776,6 +796,7 @@ void MIX__LOOPS_NAME(mix__loops_fill)(struct mix__loops *loops)
 {
     loops->fake_forward = fake_forward;
     loops->fake_backward = fake_backward;
+    loops->fake_slope = fake_slope;
     loops->abs_sum = abs_sum;
     loops->norm_stats = norm_stats;
     loops->norm_forward = norm_forward;

@@ -67,6 +67,9 @@ struct mix__loops {
     void (*fake_backward)(struct mix__values dx, struct mix__values dy, struct mix__values x,
                           size_t n, int accumulate, const struct mix__fake *fake,
                           struct mix__fake_sums *sums);
+    /* y = the derivative of Q(x) by its step, as in mix__fake_sums; one branch. */
+    void (*fake_slope)(struct mix__values y, struct mix__values x, size_t n,
+                       const struct mix__fake *fake);
     /* Sum of |x + shift| over n values, in double. */
     double (*abs_sum)(struct mix__values x, size_t n, float shift);
 

@@ -94,6 +94,9 @@ static void use_batch_statistics(struct mix__engine *e, const struct mix__step *
     struct mix__norm *norm = &e->norms[s->norm];
     const double *mean = sums_of(e, 0), *m2 = mean + e->widest;
     float *running_mean = running(e, node->mean), *running_var = running(e, node->var);
+    const bool shared = s < e->plan.steps + mix__shared_steps(e);
+    const float momentum =
+        shared ? (float)(1.0 - pow(1.0 - node->momentum, e->pass.branches)) : node->momentum;
     for (size_t i = 0; i < (size_t)s->in.c; i++) {
         const double unit = mix__unit(e, s->source, i), square = unit * unit * m2[i];
         norm->mean[i] = (float)mean[i];
@@ -101,8 +104,8 @@ static void use_batch_statistics(struct mix__engine *e, const struct mix__step *
         if (!e->pass.update_stats)
             continue;
         const double unbiased = rows > 1 ? square / (double)(rows - 1) : 0.0;
-        running_mean[i] += node->momentum * ((float)(unit * mean[i]) - running_mean[i]);
-        running_var[i] += node->momentum * ((float)unbiased - running_var[i]);
+        running_mean[i] += momentum * ((float)(unit * mean[i]) - running_mean[i]);
+        running_var[i] += momentum * ((float)unbiased - running_var[i]);
     }
 }
 
@@ -215,6 +218,13 @@ void mix__norm_back_add(struct mix__engine *e, const struct mix__step *s,
     }
 }
 
+/* The batch norm that the stem ends with, done by the first searched layer in every branch. */
+static bool reads_shared(const struct mix__engine *e, const struct mix__step *s)
+{
+    const size_t stem = mix__shared_steps(e);
+    return stem > 0 && e->plan.steps[stem].before == (int)(s - e->plan.steps);
+}
+
 void mix__norm_back_settle(struct mix__engine *e, const struct mix__step *s, int parts,
                            unsigned what)
 {
@@ -238,12 +248,14 @@ void mix__norm_back_settle(struct mix__engine *e, const struct mix__step *s, int
         }
     }
     const double x_unit = s->source < 0 ? 1.0 : e->units[s->source].x;
+    const bool more = reads_shared(e, s) && e->stem_grad_filled; /* k2, k3 of branches add up */
     for (size_t i = 0; i < c; i++) {
         const double k1 = norm->scale[i] / x_unit, share = k1 / rows;
+        const double k2 = -share * norm->rstd[i] * dgamma[i];
+        const double k3 = -share * dbeta[i] - k2 * norm->mean[i];
         norm->k1[i] = (float)k1;
-        norm->k2[i] = (float)(-share * norm->rstd[i] * dgamma[i]);
-        norm->k3[i] =
-            (float)(-share * dbeta[i] + share * norm->rstd[i] * dgamma[i] * norm->mean[i]);
+        norm->k2[i] = (float)(k2 + (more ? (double)norm->k2[i] : 0.0));
+        norm->k3[i] = (float)(k3 + (more ? (double)norm->k3[i] : 0.0));
     }
 }
 

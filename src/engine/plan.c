@@ -328,6 +328,32 @@ static mix_status lay_out(struct mix__plan *p)
     return MIX_OK;
 }
 
+/* Written by one of the first n steps. */
+static bool made_before(const struct mix__plan *p, size_t n, int buffer)
+{
+    for (size_t i = 0; i < n; i++)
+        if (p->steps[i].y == buffer || p->steps[i].x[0] == buffer)
+            return true;
+    return false;
+}
+
+static size_t find_stem(const struct mix__plan *p, const mix_graph *g)
+{
+    size_t stem = 0;
+    while (stem < p->n_steps && (p->steps[stem].kind != MIX__STEP_CONV ||
+                                 !g->layers[p->steps[stem].layer].info.searched))
+        stem++;
+    if (!p->backward || stem == p->n_steps || p->steps[stem].dx[0] < 0)
+        return 0;
+    for (size_t i = stem; i < p->n_steps; i++)
+        for (int k = 0; k < 2; k++) {
+            const int x = p->steps[i].x[k];
+            if (x >= 0 && x != p->steps[stem].x[0] && made_before(p, stem, x))
+                return 0;
+        }
+    return stem;
+}
+
 /* ---- all together --------------------------------------------------------------------------- */
 
 static void make(struct maker *m)
@@ -382,6 +408,7 @@ mix_status mix__plan_make(struct mix__plan *plan, const mix_graph *graph, int ba
     mix__free(ctx, m.fused);
     mix__free(ctx, m.skip);
     if (m.status == MIX_OK) {
+        plan->stem = find_stem(plan, graph);
         find_spans(plan);
         m.status = lay_out(plan);
     }

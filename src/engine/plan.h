@@ -64,7 +64,9 @@ struct mix__plan {
     size_t n_steps, n_buffers, cap_steps, cap_buffers;
     int n_norms;
     int input, output, output_grad; /* buffers */
-    size_t arena;                   /* bytes   */
+    size_t stem;  /* steps before the first searched layer, when what that one reads is all that
+                     later  ones take from them; else 0 */
+    size_t arena; /* bytes   */
     size_t values_live; /* bytes: largest sum of buffers in use at one time, the floor for arena */
 };
 

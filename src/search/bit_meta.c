@@ -9,6 +9,7 @@ mix_status mix__meta_enter(struct mix__trainer *t, const struct mix__phase *p, b
 {
     if (fresh)
         mix__optimizer_reset(&t->optimizer);
+    MIX_TRY(mix__engine_share_stem(t->engine));
     return mix__trainer_ranges(t, MIX__TRAIN_PARAMS | MIX__TRAIN_ALL_STEPS, p->weight_decay);
 }
 
@@ -30,7 +31,7 @@ mix_status mix__meta_step(struct mix__trainer *t, const struct mix__phase *p, co
     memset(s->grad, 0, s->n * sizeof *s->grad);
     for (int b = 0; b < n; b++) {
         mix__engine_mode_all(t->engine, MIX__QUANT_ONE, b, 32);
-        MIX_TRY(mix__trainer_forward(t, true, labels, 1.0f / (float)n, loss));
+        MIX_TRY(mix__trainer_forward(t, true, b, n, labels, 1.0f / (float)n, loss));
         if (all || b == n - 1)
             MIX_TRY(mix__engine_backward(t->engine, t->dlogits, MIX__GRAD_PARAMS));
         sum.loss += loss->loss / n;

@@ -64,7 +64,7 @@ mix_status mix__search_step(struct mix__trainer *t, const struct mix__phase *p, 
 
     mix__engine_mode_all(t->engine, MIX__QUANT_MIXTURE, 0, 32);
     memset(s->alpha_grad, 0, s->n_alpha * sizeof *s->alpha_grad);
-    MIX_TRY(mix__trainer_forward(t, false, labels, 1.0f, &mixture));
+    MIX_TRY(mix__trainer_forward(t, false, 0, 1, labels, 1.0f, &mixture));
     MIX_TRY(mix__engine_backward(t->engine, t->dlogits, MIX__GRAD_ALPHA));
     const double over = mix__search_gbops(s, weight_bits) - job->target;
     const double sign = over > 0.0 ? 1.0 : over < 0.0 ? -1.0 : 0.0;

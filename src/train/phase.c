@@ -97,15 +97,17 @@ void mix__trainer_quantize(struct mix__trainer *t, bool weights)
     }
 }
 
-mix_status mix__trainer_forward(struct mix__trainer *t, bool update_stats, const int *labels,
-                                float scale, struct mix__loss *loss)
+mix_status mix__trainer_forward(struct mix__trainer *t, bool update_stats, int branch, int branches,
+                                const int *labels, float scale, struct mix__loss *loss)
 {
     const mix_graph *g = t->state->graph;
     const struct mix__pass pass = { .batch_stats = true,
                                     .update_stats = update_stats,
                                     .dropout = true,
                                     .seed = (uint64_t)t->settings->seed,
-                                    .step = (uint64_t)t->counter };
+                                    .step = (uint64_t)t->counter,
+                                    .branch = branch,
+                                    .branches = branches };
     const float *logits;
     MIX_TRY(mix__engine_forward(t->engine, &pass, &logits));
     *loss = mix__loss_eval(logits, t->teacher_logits, labels, mix__engine_batch(t->engine),
@@ -133,7 +135,7 @@ mix_status mix__trainer_step(struct mix__trainer *t, const struct mix__phase *ph
     struct mix__state *s = t->state;
     (void)phase;
     memset(s->grad, 0, s->n * sizeof *s->grad);
-    MIX_TRY(mix__trainer_forward(t, true, labels, 1.0f, loss));
+    MIX_TRY(mix__trainer_forward(t, true, 0, 1, labels, 1.0f, loss));
     MIX_TRY(mix__engine_backward(t->engine, t->dlogits, MIX__GRAD_PARAMS));
     return mix__trainer_update(t);
 }

@@ -92,16 +92,17 @@ mix_status mix__profiler_report(struct mix__profiler *p, const char *phase, mix_
                           .n_layers = (int)p->graph->n_layers };
     for (size_t l = 0; l < p->graph->n_layers; l++) {
         const struct mix__floor *f = &p->floors[l];
+        const struct mix__layer_time *time = &t->layers[l];
         p->layers[l] = (mix_layer_profile){
             .layer = &p->graph->layers[l].info,
-            .forward = t->layers[l].forward / steps,
-            .backward = t->layers[l].backward / steps,
-            .floor =
-                ((double)t->forward * f->forward + (double)t->backward_data * f->backward_data +
-                 (double)t->backward_weights * f->backward_weights) /
-                steps,
-            .bytes = ((double)t->forward * f->bytes_forward +
-                      (double)t->backward_data * f->bytes_backward) /
+            .forward = time->forward / steps,
+            .backward = time->backward / steps,
+            .floor = ((double)time->forward_passes * f->forward +
+                      (double)time->data_passes * f->backward_data +
+                      (double)time->weights_passes * f->backward_weights) /
+                     steps,
+            .bytes = ((double)time->forward_passes * f->bytes_forward +
+                      (double)time->data_passes * f->bytes_backward) /
                      steps,
         };
         out->floor += p->layers[l].floor;

@@ -97,9 +97,10 @@ mix_status mix__trainer_judge(struct mix__trainer *t, const struct mix__phase *p
                               mix_accuracy *accuracy) MIX_CHECKED;
 mix_status mix__trainer_save_best(struct mix__trainer *t, const char *phase) MIX_CHECKED;
 
-/* Forward in training mode with dropout, and the loss; dlogits holds scale * its gradient. */
-mix_status mix__trainer_forward(struct mix__trainer *t, bool update_stats, const int *labels,
-                                float scale, struct mix__loss *loss) MIX_CHECKED;
+/* Forward in training mode with dropout, and the loss; dlogits holds scale * its gradient. branch:
+ * of branches, see struct mix__pass. */
+mix_status mix__trainer_forward(struct mix__trainer *t, bool update_stats, int branch, int branches,
+                                const int *labels, float scale, struct mix__loss *loss) MIX_CHECKED;
 /* Clips state->grad and steps the optimizer; MIX_ENUMERIC when the norm is not finite. */
 mix_status mix__trainer_update(struct mix__trainer *t) MIX_CHECKED;
 /* The step of float training and of both stages of weight training. */

@@ -334,11 +334,11 @@ static void check_flat(size_t n, int branches)
     const float *x = values(n), *dy = filled(n, -1, 1), *old = filled(n, -1, 1);
     const int accumulate = draw_int(0, 1);
     const enum mix__act act = (enum mix__act)draw_int(MIX__ACT_NONE, MIX__ACTS - 1);
-    struct sum *y = calloc(5 * n + 1, sizeof *y), *dx = y + n, *ax = y + 2 * n, *ad = y + 3 * n;
-    struct sum *plus = y + 4 * n, total = { 0 };
+    struct sum *y = calloc(6 * n + 1, sizeof *y), *dx = y + n, *ax = y + 2 * n, *ad = y + 3 * n;
+    struct sum *plus = y + 4 * n, *slope = y + 5 * n, total = { 0 };
     struct fake_naive_sums sums = { 0 };
     struct mix__fake_sums first_sums = { 0 };
-    float *first[5] = { 0 };
+    float *first[6] = { 0 };
     double first_abs = 0;
     for (size_t i = 0; i < n; i++) {
         const double before = accumulate ? old[i] : 0;
@@ -351,12 +351,18 @@ static void check_flat(size_t n, int branches)
         sum_add(&plus[i], x[i]);
         sum_add(&plus[i], dy[i]);
         sum_add(&total, fabsf(x[i] + f.bounds[0].shift));
+        if (f.n_branch > 0) {
+            const struct coded q = code_of(x[i], f.step[0], &f.bounds[0]);
+            sum_add(&slope[i], q.slope);
+            slope[i].size += fabs(q.value / f.step[0]);
+        }
     }
     for (int t = 0; t < n_isa; t++) {
         const struct mix__loops *l = &isa[t].loops;
         struct mix__fake_sums got = { 0 };
-        float *out[5] = { copy_of(x, n), copy_of(accumulate ? old : dy, n), copy_of(x, n),
-                          copy_of(accumulate ? old : dy, n), copy_of(x, n) };
+        float *out[6] = { copy_of(x, n), copy_of(accumulate ? old : dy, n),
+                          copy_of(x, n), copy_of(accumulate ? old : dy, n),
+                          copy_of(x, n), filled(n, 0, 0) };
         l->fake_forward(mix__f32(out[0]), mix__f32(out[0]), n, &f);
         l->fake_backward(mix__f32(out[1]), mix__f32(accumulate ? dy : out[1]), mix__f32(x), n,
                          accumulate, &f, &got);
@@ -364,6 +370,8 @@ static void check_flat(size_t n, int branches)
         l->act_backward(mix__f32(out[3]), mix__f32(accumulate ? dy : out[3]), mix__f32(x), n,
                         accumulate, act);
         l->add(mix__f32(out[4]), mix__f32(out[4]), mix__f32(dy), n);
+        if (f.n_branch > 0)
+            l->fake_slope(mix__f32(out[5]), mix__f32(x), n, &f);
         const double abs = l->abs_sum(mix__f32(x), n, f.bounds[0].shift);
         if (t == 0) {
             memcpy(first, out, sizeof out);
@@ -371,9 +379,9 @@ static void check_flat(size_t n, int branches)
             first_abs = abs;
         }
         static const char *const names[] = { "fake_forward", "fake_backward", "act_forward",
-                                             "act_backward", "add" };
-        const struct sum *want[] = { y, dx, ax, ad, plus };
-        for (int k = 0; k < 5; k++) {
+                                             "act_backward", "add",           "fake_slope" };
+        const struct sum *want[] = { y, dx, ax, ad, plus, slope };
+        for (int k = 0; k < 6; k++) {
             near(names[k], isa[t].name, out[k], want[k], n);
             same(names[k], isa[t].name, out[k], first[k], n);
         }

@@ -19,11 +19,12 @@ struct fixture {
     struct mix__engine *engine;
 };
 
-static mix_status build(struct fixture *f, mix_ctx *ctx)
+static mix_status build_arch(struct fixture *f, mix_ctx *ctx, const char *arch)
 {
     mix_zoo_options options;
     *f = (struct fixture){ NULL };
     mix_zoo_options_init(&options);
+    options.arch = arch;
     options.width = 0.25;
     options.size = SIZE;
     options.classes = CLASSES;
@@ -33,6 +34,11 @@ static mix_status build(struct fixture *f, mix_ctx *ctx)
     for (size_t i = 0; i < (size_t)BATCH * SIZE * SIZE * 3; i++)
         mix__engine_input(f->engine)[i] = (float)mix__random_normal(3, 0, i);
     return MIX_OK;
+}
+
+static mix_status build(struct fixture *f, mix_ctx *ctx)
+{
+    return build_arch(f, ctx, "mobilenet_v2");
 }
 
 static void release(struct fixture *f)
@@ -104,6 +110,63 @@ static void test_modes_switch(void **unused)
     assert_true(run(&f, MIX__GRAD_PARAMS) == off);
     release(&f);
     mix_ctx_free(ctx);
+}
+
+/* Gradients and running statistics after a batch's branches, which are told of each other. */
+static void run_branches(struct fixture *f)
+{
+    static const int labels[BATCH] = { 0, 1, 2, 3 };
+    enum { BRANCHES = (int)MIX_COUNT(candidates) };
+    float dlogits[BATCH * CLASSES];
+    const float *logits;
+    memset(f->state->grad, 0, f->state->n * sizeof *f->state->grad);
+    for (int b = 0; b < BRANCHES; b++) {
+        const struct mix__pass pass = {
+            .batch_stats = true, .update_stats = true, .branch = b, .branches = BRANCHES
+        };
+        mix__engine_mode_all(f->engine, MIX__QUANT_ONE, b, 32);
+        CHECK_OK(mix__engine_forward(f->engine, &pass, &logits));
+        mix__loss_eval(logits, NULL, labels, BATCH, CLASSES, 1.0f / BRANCHES, dlogits);
+        CHECK_OK(mix__engine_backward(f->engine, dlogits, MIX__GRAD_PARAMS));
+    }
+}
+
+static void near_arrays(const char *what, const float *got, const float *want, size_t n)
+{
+    double size = 0.0;
+    for (size_t i = 0; i < n; i++)
+        size = fmax(size, fabs(want[i]));
+    for (size_t i = 0; i < n; i++)
+        if (!(fabs(got[i] - want[i]) <= 2e-4 * fabs(want[i]) + 2e-6 * size))
+            fail_msg("%s %zu: %g, expected %g", what, i, got[i], want[i]);
+}
+
+/* Branches that share the stem give what branches of their own give: a stem that one fused batch
+ * norm ends, one whose end a shortcut reads too, and one with a pool. */
+static void test_stem_is_shared(void **unused)
+{
+    static const char *const archs[] = { "mobilenet_v2", "mobilenet_v3_large", "resnet18" };
+    (void)unused;
+    for (size_t a = 0; a < MIX_COUNT(archs); a++) {
+        struct fixture own, shared;
+        mix_ctx *ctx = plain_ctx();
+        CHECK_OK(build_arch(&own, ctx, archs[a]));
+        CHECK_OK(build_arch(&shared, ctx, archs[a]));
+        CHECK_OK(mix__engine_calibrate(own.engine));
+        CHECK_OK(mix__engine_calibrate(shared.engine));
+        const size_t before = mix__engine_memory(shared.engine).scratch;
+        CHECK_OK(mix__engine_share_stem(shared.engine));
+        assert_true(mix__engine_memory(shared.engine).scratch > before);
+        for (int step = 0; step < 2; step++) {
+            run_branches(&own);
+            run_branches(&shared);
+            near_arrays(archs[a], shared.state->grad, own.state->grad, own.state->n);
+            near_arrays("stats", shared.state->stats, own.state->stats, own.state->n_stats);
+        }
+        release(&own);
+        release(&shared);
+        mix_ctx_free(ctx);
+    }
 }
 
 /* No two buffers that are in use at one time overlap, and the arena is near the floor. */
@@ -204,6 +267,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_step_allocates_nothing),
         cmocka_unit_test(test_modes_switch),
+        cmocka_unit_test(test_stem_is_shared),
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_no_memory),
