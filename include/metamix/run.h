@@ -21,8 +21,8 @@
 
 /* What a long job tells while it works. Texts live during the call only. */
 typedef struct mix_progress {
-    const char
-        *phase; /* "float", "bit-meta", "bit-search", "stage a", "stage b", "evaluate", "data" */
+    const char *phase;   /* "float", "bit-meta", "bit-search", "stage a", "stage b", "stage c",
+                            "evaluate",   "data" */
     int epoch, epochs;   /* counted from 0                                                  */
     int64_t step, steps; /* within the epoch                                                */
     double loss, top1;   /* running means of the epoch; top1 in percent; NAN when not known */

@@ -325,10 +325,10 @@ static void sum_stem_gradient(struct mix__engine *e)
 
 mix_status mix__engine_backward(struct mix__engine *e, const float *dlogits, unsigned what)
 {
-    if (!e->plan.backward || !e->pass.batch_stats)
+    if (!e->plan.backward || !mix__is_training(e))
         return mix__fail(e->ctx, MIX_EINVAL,
-                         "a backward pass needs a plan for it and a forward pass with batch "
-                         "statistics before it");
+                         "a backward pass needs a plan for it and a forward pass in training "
+                         "before it");
     const struct mix__buffer *out = &e->plan.buffers[e->plan.output_grad];
     memcpy(mix__engine_floats(e, e->plan.output_grad), dlogits, out->count * sizeof *dlogits);
     const size_t shared = mix__shared_steps(e);

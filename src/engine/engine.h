@@ -27,6 +27,7 @@ struct mix__layer_mode {
 struct mix__pass {
     bool batch_stats;  /* normalise by the batch (training); else by running statistics       */
     bool update_stats; /* and move the running statistics                                      */
+    bool fixed_stats;  /* without batch_stats: training all the same, a backward pass may come  */
     bool dropout;
     uint64_t seed, step; /* of dropout                                                         */
     int branch,
@@ -79,8 +80,8 @@ mix_status mix__engine_watch(struct mix__engine *engine,
                              void (*watch)(void *user, const struct mix__layer_input *input),
                              void *user) MIX_CHECKED;
 
-/* Gradients of the last forward pass (with batch_stats) from dlogits (batch, classes): added to
- * state->grad and state->alpha_grad as asked. */
+/* Gradients of the last forward pass (with batch_stats or fixed_stats) from dlogits (batch,
+ * classes): added to state->grad and state->alpha_grad as asked. */
 enum { MIX__GRAD_PARAMS = 1, MIX__GRAD_ALPHA = 2 };
 mix_status mix__engine_backward(struct mix__engine *engine, const float *dlogits,
                                 unsigned what) MIX_CHECKED;

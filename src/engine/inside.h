@@ -127,6 +127,11 @@ static inline size_t mix__shared_steps(const struct mix__engine *e)
     return e->stem_grad && e->pass.branches > 1 ? e->plan.stem : 0;
 }
 
+static inline bool mix__is_training(const struct mix__engine *e)
+{
+    return e->pass.batch_stats || e->pass.fixed_stats;
+}
+
 static inline bool mix__wants_statistics(const struct mix__engine *e)
 {
     return e->pass.batch_stats || e->pass.measure;

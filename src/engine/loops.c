@@ -47,14 +47,17 @@ static struct strip strip_at(size_t c, size_t first)
     return (struct strip){ first, width, width == c ? WIDE / c : 1 };
 }
 
+static __attribute__((noinline)) void widen(float *to, const uint16_t *from, size_t n)
+{
+    SIMD for (size_t i = 0; i < n; i++) to[i] = mix__bf16_widen(from[i]);
+}
+
 /* Strips of values as floats: where they are, or in tmp. */
-static __attribute__((noinline)) const float *get(float *tmp, struct mix__values x, size_t at,
-                                                  size_t n)
+static const float *get(float *tmp, struct mix__values x, size_t at, size_t n)
 {
     if (x.dtype == MIX__DTYPE_F32)
         return (const float *)x.at + at;
-    const uint16_t *from = (const uint16_t *)x.at + at;
-    SIMD for (size_t i = 0; i < n; i++) tmp[i] = mix__bf16_widen(from[i]);
+    widen(tmp, (const uint16_t *)x.at + at, n);
     return tmp;
 }
 
@@ -714,22 +717,40 @@ static void norm_backward_input(struct mix__values dz, struct mix__values du, st
     }
 }
 
-static void add(struct mix__values y, struct mix__values a, struct mix__values b, size_t n)
+MIX__TEMPLATE void add_as(struct mix__values y, struct mix__values a, struct mix__values b,
+                          size_t n)
 {
-    ALIGNED float a_strip[WIDE], b_strip[WIDE], y_strip[WIDE];
+    ALIGNED float tmp[WIDE];
     for (size_t i = 0; i < n; i += WIDE) {
         const size_t m = MIN(WIDE, n - i);
-        const float *one = get(a_strip, a, i, m), *two = get(b_strip, b, i, m);
-        float *out = open(y_strip, y, i);
-        SIMD for (size_t j = 0; j < m; j++) out[j] = one[j] + two[j];
-        close(y, i, y_strip, m);
+        float *out = open(tmp, y, i);
+        ahead(a, i, m, 0);
+        ahead(b, i, m, 0);
+        SIMD for (size_t j = 0; j < m; j++) out[j] =
+            mix__values_get(a, i + j) + mix__values_get(b, i + j);
+        close(y, i, tmp, m);
     }
+}
+
+static void add(struct mix__values y, struct mix__values a, struct mix__values b, size_t n)
+{
+    if (y.dtype == MIX__DTYPE_F32 && a.dtype == MIX__DTYPE_F32 && b.dtype == MIX__DTYPE_F32)
+        add_as(F32(y), F32(a), F32(b), n);
+    else if (y.dtype == MIX__DTYPE_BF16 && a.dtype == MIX__DTYPE_BF16 && b.dtype == MIX__DTYPE_BF16)
+        add_as(BF16(y), BF16(a), BF16(b), n);
+    else
+        add_as(y, a, b, n);
 }
 
 static void act_forward(struct mix__values y, struct mix__values x, size_t n, enum mix__act act)
 {
     const struct mix__fake off = { 0 };
-    SPECIALISE(forward_flat, act, 0, y, x, n, &off)
+    if (act == MIX__ACT_NONE && x.dtype == MIX__DTYPE_F32 && y.dtype == MIX__DTYPE_BF16)
+        narrow(y.at, x.at, n);
+    else if (act == MIX__ACT_NONE && x.dtype == MIX__DTYPE_BF16 && y.dtype == MIX__DTYPE_F32)
+        widen(y.at, x.at, n);
+    else
+        SPECIALISE(forward_flat, act, 0, y, x, n, &off)
 }
 
 MIX__TEMPLATE void act_backward_as(enum mix__act act, int accumulate, struct mix__values dx,

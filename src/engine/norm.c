@@ -152,8 +152,9 @@ static void use_running_statistics(struct mix__engine *e, const struct mix__step
     struct mix__norm *norm = &e->norms[s->norm];
     const float *mean = running(e, s->node->mean), *var = running(e, s->node->var);
     for (int i = 0; i < s->in.c; i++) {
-        norm->mean[i] = mean[i];
-        norm->rstd[i] = (float)(1.0 / sqrt((double)var[i] + s->node->eps));
+        const double unit = mix__unit(e, s->source, (size_t)i);
+        norm->mean[i] = (float)(mean[i] / unit);
+        norm->rstd[i] = (float)(unit / sqrt((double)var[i] + s->node->eps));
     }
 }
 
@@ -248,11 +249,12 @@ void mix__norm_back_settle(struct mix__engine *e, const struct mix__step *s, int
         }
     }
     const double x_unit = s->source < 0 ? 1.0 : e->units[s->source].x;
+    const bool fixed = e->pass.fixed_stats;                      /* do not depend on z */
     const bool more = reads_shared(e, s) && e->stem_grad_filled; /* k2, k3 of branches add up */
     for (size_t i = 0; i < c; i++) {
         const double k1 = norm->scale[i] / x_unit, share = k1 / rows;
-        const double k2 = -share * norm->rstd[i] * dgamma[i];
-        const double k3 = -share * dbeta[i] - k2 * norm->mean[i];
+        const double k2 = fixed ? 0.0 : -share * norm->rstd[i] * dgamma[i];
+        const double k3 = fixed ? 0.0 : -share * dbeta[i] - k2 * norm->mean[i];
         norm->k1[i] = (float)k1;
         norm->k2[i] = (float)(k2 + (more ? (double)norm->k2[i] : 0.0));
         norm->k3[i] = (float)(k3 + (more ? (double)norm->k3[i] : 0.0));

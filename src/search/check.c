@@ -38,6 +38,8 @@ static const struct number_rule number_rules[] = {
     { "lambda", 0, 1e9, false },
     { "stage_a_epochs", 0, 100000, false },
     { "stage_b_epochs", 0, 100000, false },
+    { "stage_c_epochs", 0, 100000, false },
+    { "stage_c_lr", 0, 1e6, true },
     { "finetune_lr", 0, 1e6, true },
     { "finetune_weight_decay", 0, 1e6, false },
     { "clip_norm", 0, 1e30, false },

@@ -1,5 +1,5 @@
 /*
- * search/metamix.c - the phases of each job, and weight training's two stages.
+ * search/metamix.c - the phases of each job, and weight training's stages.
  */
 #include "search/search.h"
 
@@ -76,6 +76,19 @@ mix_status mix__stage_b_enter(struct mix__trainer *t, const struct mix__phase *p
         p->weight_decay);
 }
 
+/* The same by fixed statistics of batch norm, those of the weights as stage b left them: training
+ * sees the network that evaluation sees. */
+mix_status mix__stage_c_enter(struct mix__trainer *t, const struct mix__phase *p, bool fresh)
+{
+    MIX_TRY(mix__stage_b_enter(t, p, fresh));
+    if (!fresh || t->settings->bn_batches == 0)
+        return MIX_OK;
+    if (!t->state->act_steps_ready)
+        MIX_TRY(mix__engine_calibrate(t->engine));
+    MIX_TRY(mix__batches_seek(t->batches, p->first_epoch, 0));
+    return mix__restat(t->engine, t->state, t->batches, t->settings->bn_batches);
+}
+
 mix_status mix__stage_step(struct mix__trainer *t, const struct mix__phase *p, const int *labels,
                            struct mix__loss *loss)
 {
@@ -98,5 +111,11 @@ void mix__phases_finetune(struct mix__job *job)
     phase.name = "stage b";
     phase.share = s->stage_b_epochs;
     phase.enter = mix__stage_b_enter;
+    add_phase(job, &phase);
+    phase.name = "stage c";
+    phase.share = s->stage_c_epochs;
+    phase.lr = s->stage_c_lr;
+    phase.fixed_stats = true;
+    phase.enter = mix__stage_c_enter;
     add_phase(job, &phase);
 }

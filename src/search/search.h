@@ -66,6 +66,8 @@ mix_status mix__search_step(struct mix__trainer *t, const struct mix__phase *p, 
 mix_status mix__search_leave(struct mix__trainer *t, const struct mix__phase *p) MIX_CHECKED;
 mix_status mix__stage_a_enter(struct mix__trainer *t, const struct mix__phase *p,
                               bool fresh) MIX_CHECKED;
+mix_status mix__stage_c_enter(struct mix__trainer *t, const struct mix__phase *p,
+                              bool fresh) MIX_CHECKED;
 mix_status mix__stage_b_enter(struct mix__trainer *t, const struct mix__phase *p,
                               bool fresh) MIX_CHECKED;
 mix_status mix__stage_step(struct mix__trainer *t, const struct mix__phase *p, const int *labels,

@@ -101,8 +101,10 @@ mix_status mix__trainer_forward(struct mix__trainer *t, bool update_stats, int b
                                 const int *labels, float scale, struct mix__loss *loss)
 {
     const mix_graph *g = t->state->graph;
-    const struct mix__pass pass = { .batch_stats = true,
-                                    .update_stats = update_stats,
+    const bool fixed = t->phases[t->point.phase].fixed_stats;
+    const struct mix__pass pass = { .batch_stats = !fixed,
+                                    .update_stats = update_stats && !fixed,
+                                    .fixed_stats = fixed,
                                     .dropout = true,
                                     .seed = (uint64_t)t->settings->seed,
                                     .step = (uint64_t)t->counter,

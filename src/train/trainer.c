@@ -202,7 +202,7 @@ mix_status mix__trainer_judge(struct mix__trainer *t, const struct mix__phase *p
 {
     const double began = mix__clock();
     const int64_t last = t->point.epoch < p->epochs ? t->point.epoch : p->epochs - 1;
-    if (t->settings->bn_batches > 0) {
+    if (t->settings->bn_batches > 0 && !p->fixed_stats) {
         /* the first batches of the epoch that was just trained on */
         MIX_TRY(mix__batches_seek(t->batches, p->first_epoch + (int)last, 0));
         MIX_TRY(mix__restat(t->engine, t->state, t->batches, t->settings->bn_batches));

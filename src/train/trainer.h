@@ -22,7 +22,8 @@ struct mix__phase {
     double warmup;    /* epochs of linear warm-up                                  */
     bool constant;
     double weight_decay;
-    bool evaluate; /* after each epoch */
+    bool evaluate;    /* after each epoch */
+    bool fixed_stats; /* batch norm by running statistics, which do not move */
     /* Sets modes and ranges, also after a resume; fresh: the phase begins now. */
     mix_status (*enter)(struct mix__trainer *t, const struct mix__phase *phase, bool fresh);
     /* One step on the engine's input batch. */

@@ -27,6 +27,7 @@ struct reference {
     const double *value; /* the graph's trained parameters            */
     const float *image;
     const struct mix__state *state;
+    bool fixed;      /* batch norm by the state's running statistics */
     int mixed_layer; /* whose input is a mixture; -1: none        */
     const double *alpha;
     double **tensor; /* (tensor): (n, h, w, c)                    */
@@ -79,6 +80,11 @@ static void batchnorm(const struct reference *r, const struct mix__node *node, d
             mean += x[i * t->c + c] / (double)rows;
         for (size_t i = 0; i < rows; i++)
             var += pow(x[i * t->c + c] - mean, 2.0) / (double)rows;
+        if (r->fixed) {
+            const struct mix__param *params = r->graph->params;
+            mean = r->state->stats[params[node->mean].offset - r->graph->n_trained + (size_t)c];
+            var = r->state->stats[params[node->var].offset - r->graph->n_trained + (size_t)c];
+        }
         for (size_t i = 0; i < rows; i++)
             y[i * t->c + c] = param(r, node->gamma)[c] * (x[i * t->c + c] - mean) /
                                   sqrt(var + (double)node->eps) +
@@ -325,11 +331,33 @@ static void end(struct fixture *f)
     mix_ctx_free(f->ctx);
 }
 
+/* From now on by running statistics, made up here. */
+static void fix_statistics(struct fixture *f)
+{
+    const mix_graph *g = f->graph;
+    f->reference.fixed = true;
+    for (size_t p = 0; p < g->n_params; p++) {
+        const struct mix__param *param = &g->params[p];
+        for (size_t i = 0; i < param->count && param->offset >= g->n_trained; i++) {
+            const double x = mix__random_uniform(7, 3, param->offset + i);
+            f->state->stats[param->offset - g->n_trained + i] =
+                (float)(param->kind == MIX__PARAM_VAR ? 0.5 + x : x - 0.5);
+        }
+    }
+}
+
+static struct mix__pass pass_of(const struct fixture *f)
+{
+    return (struct mix__pass){ .batch_stats = !f->reference.fixed,
+                               .update_stats = !f->reference.fixed,
+                               .fixed_stats = f->reference.fixed };
+}
+
 static void run(struct fixture *f, unsigned what)
 {
     float dlogits[BATCH * CLASSES];
     const float *logits;
-    const struct mix__pass pass = { .batch_stats = true };
+    const struct mix__pass pass = pass_of(f);
     assert_int_equal(mix__engine_forward(f->engine, &pass, &logits), MIX_OK);
     const struct mix__loss loss =
         mix__loss_eval(logits, NULL, f->labels, BATCH, CLASSES, 1.0f, dlogits);
@@ -356,10 +384,12 @@ static bool slope(struct fixture *f, double *x, double *result)
     return fabs(d[0] - d[1]) < 1e-6 + 1e-4 * fabs(d[1]);
 }
 
-static void check_params(int (*build)(mix_graph *), unsigned cpu)
+static void check_params(int (*build)(mix_graph *), unsigned cpu, bool fixed)
 {
     struct fixture f;
     begin(&f, build, cpu);
+    if (fixed)
+        fix_statistics(&f);
     run(&f, MIX__GRAD_PARAMS);
     for (size_t p = 0; p < f.graph->n_params; p++) {
         const struct mix__param *param = &f.graph->params[p];
@@ -384,21 +414,29 @@ static void check_params(int (*build)(mix_graph *), unsigned cpu)
 static void test_inverted(void **state)
 {
     (void)state;
-    check_params(inverted, MIX_CPU_ALL);
-    check_params(inverted, 0);
+    check_params(inverted, MIX_CPU_ALL, false);
+    check_params(inverted, 0, false);
 }
 
 static void test_residual(void **state)
 {
     (void)state;
-    check_params(residual, MIX_CPU_ALL);
+    check_params(residual, MIX_CPU_ALL, false);
 }
 
 static void test_gated(void **state)
 {
     (void)state;
-    check_params(gated, MIX_CPU_ALL);
-    check_params(gated, 0);
+    check_params(gated, MIX_CPU_ALL, false);
+    check_params(gated, 0, false);
+}
+
+static void test_fixed_statistics(void **state)
+{
+    (void)state;
+    check_params(inverted, MIX_CPU_ALL, true);
+    check_params(residual, MIX_CPU_ALL, true);
+    check_params(gated, MIX_CPU_ALL, true);
 }
 
 /* Gradients add up: two backward passes give twice one. */
@@ -471,7 +509,7 @@ static double apart(const float *a, const float *b, size_t n)
 
 static void gradients(const struct fixture *f, struct mix__engine *engine, float *grad)
 {
-    static const struct mix__pass pass = { .batch_stats = true, .update_stats = true };
+    const struct mix__pass pass = pass_of(f);
     float dlogits[BATCH * CLASSES];
     const float *logits;
     memset(f->state->grad, 0, f->state->n * sizeof *grad);
@@ -483,7 +521,7 @@ static void gradients(const struct fixture *f, struct mix__engine *engine, float
 
 /* Gradients and running statistics from bfloat16 in memory and in products, in every mode, against
  * those from float32: a few hundredths apart, where a wrong factor would be far. */
-static void check_half(int (*build)(mix_graph *))
+static void check_half(int (*build)(mix_graph *), bool fixed)
 {
     static const struct {
         enum mix__quant_mode mode;
@@ -510,6 +548,8 @@ static void check_half(int (*build)(mix_graph *))
                 mix__state_init_weight_steps(f.state, mix__engine_modes(engine));
             for (size_t k = 0; k < n_stats; k++)
                 f.state->stats[k] = 1.0f;
+            if (fixed)
+                fix_statistics(&f);
             gradients(&f, engine, grad[i]);
             memcpy(stats[i], f.state->stats, n_stats * sizeof(float));
         }
@@ -534,17 +574,21 @@ static void test_half(void **state)
     mix_ctx_free(ctx);
     if (!able)
         skip();
-    check_half(inverted);
-    check_half(residual);
-    check_half(gated);
+    check_half(inverted, false);
+    check_half(inverted, true);
+    check_half(residual, false);
+    check_half(residual, true);
+    check_half(gated, false);
+    check_half(gated, true);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_inverted), cmocka_unit_test(test_residual),
-        cmocka_unit_test(test_gated),    cmocka_unit_test(test_accumulates),
-        cmocka_unit_test(test_alpha),    cmocka_unit_test(test_half),
+        cmocka_unit_test(test_inverted),    cmocka_unit_test(test_residual),
+        cmocka_unit_test(test_gated),       cmocka_unit_test(test_fixed_statistics),
+        cmocka_unit_test(test_accumulates), cmocka_unit_test(test_alpha),
+        cmocka_unit_test(test_half),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -259,6 +259,52 @@ static void finetune_goes_on(void **state)
     assert_memory_not_equal(before, anew, sizeof before);
 }
 
+static void stats_of(const char *path, float *stats, size_t n)
+{
+    struct mix__st_file *file;
+    CHECK_OK(mix__st_open(&file, ctx, path));
+    const struct mix__st_tensor *t = mix__st_find(file, "features.0.1.running_mean");
+    assert_non_null(t);
+    assert_true(t->bytes <= n * sizeof *stats);
+    memcpy(stats, t->data, t->bytes);
+    mix__st_close(file);
+}
+
+/* Stage c moves weights and leaves batch norm's statistics as they are, or as they are measured
+ * before it. */
+static void stage_c_fixes_statistics(void **state)
+{
+    mix_settings s;
+    mix_result result;
+    char phases[256];
+    float before[64] = { 0 }, after[64] = { 0 }, measured[64] = { 0 };
+    float steps_before[64] = { 0 }, steps_after[64] = { 0 };
+    (void)state;
+    tiny_settings(&s);
+    s.bn_batches = 0;
+    s.stage_a_epochs = 0;
+    CHECK_OK(mix_finetune(ctx, "b", "float", "W4A4", &s, NULL, &result));
+    mix_result_release(&result);
+    s.stage_b_epochs = 0;
+    s.stage_c_epochs = 2;
+    s.stage_c_lr = 0.002;
+    CHECK_OK(mix_finetune(ctx, "c", "b/last.safetensors", NULL, &s, NULL, &result));
+    mix_result_release(&result);
+    log_phases("c/log.jsonl", phases, sizeof phases);
+    assert_string_equal(phases, "stage c, stage c");
+    s.bn_batches = 2;
+    CHECK_OK(mix_finetune(ctx, "c-measured", "b/last.safetensors", NULL, &s, NULL, &result));
+    mix_result_release(&result);
+    stats_of("b/last.safetensors", before, 64);
+    stats_of("c/last.safetensors", after, 64);
+    stats_of("c-measured/last.safetensors", measured, 64);
+    assert_memory_equal(before, after, sizeof before);
+    assert_memory_not_equal(before, measured, sizeof before);
+    weight_steps("b/last.safetensors", steps_before, 64);
+    weight_steps("c/last.safetensors", steps_after, 64);
+    assert_memory_not_equal(steps_before, steps_after, sizeof steps_before);
+}
+
 static void finetune_from_float(void **state)
 {
     mix_settings s;
@@ -462,6 +508,7 @@ int main(void)
         cmocka_unit_test(select_then_finetune),
         cmocka_unit_test(finetune_from_float),
         cmocka_unit_test(finetune_goes_on),
+        cmocka_unit_test(stage_c_fixes_statistics),
         cmocka_unit_test(one_start_is_needed),
         cmocka_unit_test(other_settings_are_refused),
         cmocka_unit_test(younger_settings_have_their_default),

@@ -42,6 +42,7 @@ static mix_status run_job(mix_ctx *ctx, enum job job, const char *run, struct ki
     if (k && k->left % 2)
         s.checkpoint_minutes = 60.0; /* only after epochs */
     s.ema_decay = job == TRAIN ? 0.0 : 0.9;
+    s.stage_c_epochs = job == QUANTIZE;
     if (job == FROM_WEIGHTS) {
         strcpy(s.weights, "float/best.safetensors");
         strcpy(s.teacher, "self");
@@ -142,7 +143,7 @@ static void train_resumes(void **state)
 
 static void quantize_resumes(void **state)
 {
-    static const int kills[] = { 5, 11, 18, 20, 31, 36 };
+    static const int kills[] = { 5, 11, 18, 20, 31, 36, 41, 46 };
     mix_ctx *ctx = run_ctx();
     (void)state;
     CHECK_OK(run_job(ctx, QUANTIZE, "whole", NULL));
