@@ -90,7 +90,8 @@ enum {
     X(REAL, finetune_weight_decay, 5e-6, MIX_GROUP_FINETUNE, "on convolution and linear weights")  \
     X(TEXT, teacher, "none", MIX_GROUP_SELECT | MIX_GROUP_FINETUNE,                                \
       "soft targets of a float network: none, self (what the run starts from), a run or "          \
-      "checkpoint of metamix, FILE.onnx, or NETWORK:FILE, e.g. resnet101:weights.pth")             \
+      "checkpoint of metamix (also of larger images), FILE.onnx, or NETWORK:FILE, e.g. "           \
+      "resnet101:weights.pth")                                                                     \
     X(REAL, clip_norm, 10.0, MIX_GROUP_RUN, "largest gradient norm; 0: no clipping")               \
     X(REAL, ema_decay, 0.0, MIX_GROUP_FLOAT | MIX_GROUP_FINETUNE,                                  \
       "evaluate and keep an exponential moving average of the weights with this decay per step, "  \

@@ -68,17 +68,19 @@ static mix_status check_shape(const struct mix__job *job)
     mix_graph_info teacher, student;
     mix_graph_info_get(job->teacher_graph, &teacher);
     mix_graph_info_get(job->graph, &student);
-    if (teacher.size == student.size && teacher.channels == student.channels &&
-        teacher.classes == student.classes &&
-        job->teacher_graph->normalize == job->graph->normalize)
+    const mix_normalize how = job->teacher_graph->normalize, own = job->graph->normalize;
+    const bool known = how != MIX_NORMALIZE_AUTO && own != MIX_NORMALIZE_AUTO;
+    if (teacher.size >= student.size && teacher.channels == student.channels &&
+        teacher.classes == student.classes && (how == own || known))
         return MIX_OK;
-    return mix__fail(job->ctx, MIX_ESHAPE,
-                     "teacher %s takes %s images of %d x %d x %d and tells %d classes apart; "
-                     "expected %s images of %d x %d x %d and %d classes",
-                     job->settings->teacher, mix_normalize_name(job->teacher_graph->normalize),
-                     teacher.size, teacher.size, teacher.channels, teacher.classes,
-                     mix_normalize_name(job->graph->normalize), student.size, student.size,
-                     student.channels, student.classes);
+    return mix__fail(
+        job->ctx, MIX_ESHAPE,
+        "teacher %s takes %s images of %d x %d x %d and tells %d classes apart; "
+        "expected %d channels, %d classes and no smaller images than those of %d x %d, "
+        "which are %s",
+        job->settings->teacher, mix_normalize_name(how), teacher.size, teacher.size,
+        teacher.channels, teacher.classes, student.channels, student.classes, student.size,
+        student.size, mix_normalize_name(own));
 }
 
 mix_status mix__teacher_make(struct mix__job *job)

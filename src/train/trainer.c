@@ -159,14 +159,7 @@ static mix_status make_step(struct mix__trainer *t, const struct mix__phase *p)
     MIX_TRY(mix__batches_next(t->batches, &batch));
     assert(batch.count == mix__engine_batch(t->engine));
     mix__engine_feed(t->engine, g, &batch);
-    if (t->teacher) {
-        const struct mix__pass pass = { .batch_stats = false };
-        const double began = mix__clock();
-        mix__engine_feed(t->teacher, g, &batch);
-        MIX_TRY(mix__engine_forward(t->teacher, &pass, &t->teacher_logits));
-        if (t->profiler)
-            t->profiler->teacher += mix__clock() - began;
-    }
+    MIX_TRY(mix__trainer_teach(t, &batch));
     t->lr = rate(t, p, t->point.step);
     t->counter = (p->first_epoch + t->point.epoch) * per_epoch + t->point.step;
     MIX_TRY(p->step(t, p, batch.labels, &loss));

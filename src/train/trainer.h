@@ -98,6 +98,14 @@ mix_status mix__trainer_judge(struct mix__trainer *t, const struct mix__phase *p
                               mix_accuracy *accuracy) MIX_CHECKED;
 mix_status mix__trainer_save_best(struct mix__trainer *t, const char *phase) MIX_CHECKED;
 
+/* t->teacher_logits for a batch, if there is a teacher. */
+mix_status mix__trainer_teach(struct mix__trainer *t, const struct mix__batch *batch) MIX_CHECKED;
+/* A batch of images for network `from` becomes the input of network `to`, whose images are of the
+ * same size or larger (bilinear, as PyTorch's interpolate() does it) and may be normalised
+ * otherwise. */
+void mix__teacher_feed(struct mix__engine *teacher, const mix_graph *to, const mix_graph *from,
+                       const struct mix__batch *batch);
+
 /* Forward in training mode with dropout, and the loss; dlogits holds scale * its gradient. branch:
  * of branches, see struct mix__pass. */
 mix_status mix__trainer_forward(struct mix__trainer *t, bool update_stats, int branch, int branches,

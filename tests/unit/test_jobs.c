@@ -128,6 +128,31 @@ static void quantize_runs_phases(void **state)
     mix_result_release(&again);
 }
 
+/* A teacher may look at larger images; never at smaller ones. */
+static void teacher_of_larger_images(void **state)
+{
+    mix_settings s;
+    mix_result result, own;
+    (void)state;
+    tiny_settings(&s);
+    s.image_size = 32;
+    CHECK_OK(mix_train(ctx, "large", &s, NULL, &result));
+    mix_result_release(&result);
+    s.image_size = 0;
+    s.stage_a_epochs = 0;
+    strcpy(s.teacher, "self");
+    CHECK_OK(mix_finetune(ctx, "taught-by-self", "float", "W4A4", &s, NULL, &own));
+    strcpy(s.teacher, "large");
+    CHECK_OK(mix_finetune(ctx, "taught-by-large", "float", "W4A4", &s, NULL, &result));
+    assert_true(result.last.loss != own.last.loss);
+    mix_result_release(&result);
+    mix_result_release(&own);
+    s.image_size = 32;
+    strcpy(s.teacher, "float");
+    CHECK_FAILS(ctx, mix_finetune(ctx, "taught-by-small", "large", "W4A4", &s, NULL, &result),
+                MIX_ESHAPE, "no smaller images than those of 32 x 32");
+}
+
 struct profiles {
     char phases[128];
     int64_t steps;
@@ -505,6 +530,7 @@ int main(void)
         cmocka_unit_test(average_is_kept),
         cmocka_unit_test(quantize_runs_phases),
         cmocka_unit_test(profile_is_told),
+        cmocka_unit_test(teacher_of_larger_images),
         cmocka_unit_test(select_then_finetune),
         cmocka_unit_test(finetune_from_float),
         cmocka_unit_test(finetune_goes_on),
