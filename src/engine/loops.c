@@ -87,11 +87,14 @@ MIX__TEMPLATE void close(struct mix__values y, size_t at, const float *tmp, size
 
 /* Asks for what lies behind a strip, to be read or written soon: the CPU's own prefetching alone
  * leaves the loops waiting for memory. */
-MIX__TEMPLATE void ahead(struct mix__values x, size_t at, size_t n, const int write)
+MIX__TEMPLATE void ahead(struct mix__values x, size_t at, size_t n, bool write)
 {
     const char *from = (const char *)mix__values_from(x, at).at + AHEAD;
     for (size_t b = 0; b < n * mix__dtype_size(x.dtype); b += 64)
-        __builtin_prefetch(from + b, write);
+        if (write)
+            __builtin_prefetch(from + b, 1);
+        else
+            __builtin_prefetch(from + b, 0);
 }
 
 /* The values of a strip's channels to its places. */
@@ -513,7 +516,7 @@ MIX__TEMPLATE void norm_forward_as(enum mix__act act, int branches, struct mix__
             f = fold(act, scale, offset, fake->step[0]);
         for (size_t r = 0; r < rows; r += s.rows) {
             const size_t n = MIN(s.rows, rows - r) * s.width, at = r * c + s.first;
-            ahead(z, at, n, 0);
+            ahead(z, at, n, false);
             if (folding)
                 strip_codes(&f, mix__values_from(y, at), mix__values_from(z, at), n, &p, fake);
             else
@@ -643,7 +646,7 @@ MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, struct mix_
             f = fold(act, p.scale, p.offset, fake->step[0]);
         for (size_t r = 0; r < rows; r += s.rows) {
             const size_t n = MIN(s.rows, rows - r) * s.width, first = r * c + s.first;
-            ahead(du, first, n, 1);
+            ahead(du, first, n, true);
             const struct mix__values to = mix__values_from(du, first);
             const struct mix__values slope = mix__values_from(dy, first);
             const struct mix__values from = mix__values_from(z, first);
@@ -693,8 +696,8 @@ MIX__TEMPLATE void norm_backward_input_as(struct mix__values dz, struct mix__val
             const size_t n = MIN(s.rows, rows - r) * s.width, at = r * c + s.first;
             const struct mix__values u = mix__values_from(du, at), v = mix__values_from(z, at);
             float *out = open(tmp, dz, at);
-            ahead(du, at, n, 0);
-            ahead(z, at, n, 0);
+            ahead(du, at, n, false);
+            ahead(z, at, n, false);
             SIMD for (size_t i = 0; i < n; i++) out[i] =
                 a[i] * mix__values_get(u, i) + b[i] * mix__values_get(v, i) + d[i];
             close(dz, at, tmp, n);
@@ -724,8 +727,8 @@ MIX__TEMPLATE void add_as(struct mix__values y, struct mix__values a, struct mix
     for (size_t i = 0; i < n; i += WIDE) {
         const size_t m = MIN(WIDE, n - i);
         float *out = open(tmp, y, i);
-        ahead(a, i, m, 0);
-        ahead(b, i, m, 0);
+        ahead(a, i, m, false);
+        ahead(b, i, m, false);
         SIMD for (size_t j = 0; j < m; j++) out[j] =
             mix__values_get(a, i + j) + mix__values_get(b, i + j);
         close(y, i, tmp, m);
