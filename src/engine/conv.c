@@ -37,6 +37,7 @@ struct mix__backend {
     dnnl_stream_t stream;
     char *scratch; /* (thread, scratch_size)                                      */
     char *sums;    /* (thread, 2, sums_size): a layer's weight gradient, and one tile's */
+    bool *summed;  /* (thread): there is something in the former                    */
     size_t scratch_size, sums_size;
 };
 
@@ -98,6 +99,7 @@ void mix__backend_free(struct mix__backend *b)
         dnnl_engine_destroy(b->engine);
     mix__free(b->ctx, b->scratch);
     mix__free(b->ctx, b->sums);
+    mix__free(b->ctx, b->summed);
     mix__free(b->ctx, b);
 }
 
@@ -114,7 +116,9 @@ mix_status mix__backend_ready(struct mix__backend *b)
         b->scratch = mix__alloc(b->ctx, b->scratch_size * (size_t)b->threads + 1, 1);
     if (!b->sums)
         b->sums = mix__alloc(b->ctx, b->sums_size * (size_t)b->threads * 2 + 1, 1);
-    return b->scratch && b->sums ? MIX_OK : MIX_ENOMEM;
+    if (!b->summed)
+        b->summed = mix__zalloc(b->ctx, (size_t)b->threads, sizeof *b->summed);
+    return b->scratch && b->sums && b->summed ? MIX_OK : MIX_ENOMEM;
 }
 
 size_t mix__backend_scratch(const struct mix__backend *b)
@@ -591,20 +595,31 @@ static size_t sums_used(const struct mix__conv *c)
 
 void mix__conv_weights_begin(struct mix__conv *c)
 {
-    for (int t = 0; t < c->backend->threads; t++)
-        memset(sums_of(c->backend, t, 0), 0, sums_used(c));
+    memset(c->backend->summed, 0, (size_t)c->backend->threads * sizeof *c->backend->summed);
+}
+
+/* The tile's gradient in place of the sum, or added to it. */
+static mix_status add_product(struct mix__conv *c, int thread, const void *x, const void *dy,
+                              bool first)
+{
+    float *sum = sums_of(c->backend, thread, 0), *own = sums_of(c->backend, thread, 1);
+    if (first)
+        return execute(c, BACKWARD_WEIGHTS, thread, x, dy, sum);
+    MIX_TRY(execute(c, BACKWARD_WEIGHTS, thread, x, dy, own));
+    c->loops->add(mix__f32(sum), mix__f32(sum), mix__f32(own), sums_used(c) / sizeof *sum);
+    return MIX_OK;
 }
 
 mix_status mix__conv_backward_weights(struct mix__conv *c, int thread, const struct mix__tile *t,
                                       const void *x, const void *dy)
 {
     float *sum = sums_of(c->backend, thread, 0);
-    if (c->kind != DEPTHWISE) {
-        float *own = sums_of(c->backend, thread, 1);
-        MIX_TRY(execute(c, BACKWARD_WEIGHTS, thread, x, dy, own));
-        c->loops->add(mix__f32(sum), mix__f32(sum), mix__f32(own), sums_used(c) / sizeof *sum);
-        return MIX_OK;
-    }
+    const bool first = !c->backend->summed[thread];
+    c->backend->summed[thread] = true;
+    if (c->kind != DEPTHWISE)
+        return add_product(c, thread, x, dy, first);
+    if (first)
+        memset(sum, 0, sums_used(c));
     const struct mix__dw_shape s = dw_shape(&c->d, t->x0, t->dy0);
     const size_t image = (size_t)s.h * s.w * s.c, output = (size_t)s.oh * s.ow * s.c;
     for (int n = 0; n < t->images; n++)
@@ -613,12 +628,15 @@ mix_status mix__conv_backward_weights(struct mix__conv *c, int thread, const str
     return MIX_OK;
 }
 
+/* With a static schedule the first thread has the first tile: its sum is always there. */
 mix_status mix__conv_weights_end(struct mix__conv *c, float *dw)
 {
+    const struct mix__backend *b = c->backend;
     const size_t count = sums_used(c) / sizeof(float);
-    float *sum = sums_of(c->backend, 0, 0);
-    for (int t = 1; t < c->backend->threads; t++)
-        c->loops->add(mix__f32(sum), mix__f32(sum), mix__f32(sums_of(c->backend, t, 0)), count);
+    float *sum = sums_of(b, 0, 0);
+    for (int t = 1; t < b->threads; t++)
+        if (b->summed[t])
+            c->loops->add(mix__f32(sum), mix__f32(sum), mix__f32(sums_of(b, t, 0)), count);
     if (c->kind == DEPTHWISE) {
         transpose(dw, sum, (size_t)(c->d.kernel * c->d.kernel), (size_t)c->d.c);
         return MIX_OK;

@@ -816,6 +816,106 @@ static void gate_backward(struct mix__values dx, float *dgate, struct mix__value
         }
 }
 
+static size_t window_tap(const struct mix__pool_window *w, int t)
+{
+    return w->first + (size_t)(t / w->cols) * w->row + (size_t)(t % w->cols) * w->pixel;
+}
+
+/* Where x (n) is larger than best, it and the tap t take their places. On their own: inlined, gcc
+ * 12 does not vectorise these two. */
+static __attribute__((noinline)) void larger_f32(float *restrict best, int32_t *restrict where,
+                                                 const float *restrict x, int32_t t, size_t n)
+{
+    SIMD for (size_t i = 0; i < n; i++)
+    {
+        const float v = x[i], old = best[i];
+        const int32_t was = where[i];
+        best[i] = v <= old ? old : v;
+        where[i] = v <= old ? was : t;
+    }
+}
+
+static __attribute__((noinline)) void larger_bf16(float *restrict best, int32_t *restrict where,
+                                                  const uint16_t *restrict x, int32_t t, size_t n)
+{
+    SIMD for (size_t i = 0; i < n; i++)
+    {
+        const float v = mix__bf16_widen(x[i]), old = best[i];
+        const int32_t was = where[i];
+        best[i] = v <= old ? old : v;
+        where[i] = v <= old ? was : t;
+    }
+}
+
+/* best and where (n): the largest value and the first tap that has it. */
+static void strip_largest(float *best, int32_t *where, struct mix__values x,
+                          const struct mix__pool_window *w, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        best[i] = -INFINITY;
+        where[i] = 0;
+    }
+    for (int t = 0; t < w->rows * w->cols; t++) {
+        const void *at = mix__values_from(x, window_tap(w, t)).at;
+        if (x.dtype == MIX__DTYPE_F32)
+            larger_f32(best, where, at, t, n);
+        else
+            larger_bf16(best, where, at, t, n);
+    }
+}
+
+MIX__TEMPLATE void maxpool_as(struct mix__values y, struct mix__values x,
+                              const struct mix__pool_window *w, size_t c)
+{
+    ALIGNED float best[WIDE];
+    ALIGNED int32_t where[WIDE];
+    for (size_t i = 0; i < c; i += WIDE) {
+        const size_t n = MIN(WIDE, c - i);
+        strip_largest(best, where, mix__values_from(x, i), w, n);
+        for (size_t k = 0; k < n && y.dtype == MIX__DTYPE_F32; k++)
+            ((float *)y.at)[i + k] = best[k];
+        close(y, i, best, n);
+    }
+}
+
+MIX__TEMPLATE void maxpool_backward_as(struct mix__values dx, struct mix__values dy,
+                                       struct mix__values x, const struct mix__pool_window *w,
+                                       size_t c)
+{
+    ALIGNED float best[WIDE], tmp[WIDE];
+    ALIGNED int32_t where[WIDE];
+    for (size_t i = 0; i < c; i += WIDE) {
+        const size_t n = MIN(WIDE, c - i);
+        const struct mix__values g = mix__values_from(dy, i);
+        strip_largest(best, where, mix__values_from(x, i), w, n);
+        for (int t = 0; t < w->rows * w->cols; t++) {
+            const struct mix__values to = mix__values_from(dx, window_tap(w, t) + i);
+            float *out = open(tmp, to, 0);
+            SIMD for (size_t k = 0; k < n; k++) out[k] =
+                mix__values_get(to, k) + (where[k] == t ? mix__values_get(g, k) : 0.0f);
+            close(to, 0, tmp, n);
+        }
+    }
+}
+
+static void maxpool(struct mix__values y, struct mix__values x, const struct mix__pool_window *w,
+                    size_t c)
+{
+    if (x.dtype == MIX__DTYPE_F32)
+        maxpool_as(y, F32(x), w, c);
+    else
+        maxpool_as(y, BF16(x), w, c);
+}
+
+static void maxpool_backward(struct mix__values dx, struct mix__values dy, struct mix__values x,
+                             const struct mix__pool_window *w, size_t c)
+{
+    if (dx.dtype == MIX__DTYPE_BF16 && dy.dtype == MIX__DTYPE_BF16 && x.dtype == MIX__DTYPE_BF16)
+        maxpool_backward_as(BF16(dx), BF16(dy), BF16(x), w, c);
+    else
+        maxpool_backward_as(dx, dy, x, w, c);
+}
+
 void MIX__LOOPS_NAME(mix__loops_fill)(struct mix__loops *loops)
 {
     loops->fake_forward = fake_forward;
@@ -830,6 +930,8 @@ void MIX__LOOPS_NAME(mix__loops_fill)(struct mix__loops *loops)
     loops->row_sums = row_sums;
     loops->act_forward = act_forward;
     loops->act_backward = act_backward;
+    loops->maxpool = maxpool;
+    loops->maxpool_backward = maxpool_backward;
     loops->gate_forward = gate_forward;
     loops->gate_backward = gate_backward;
 }

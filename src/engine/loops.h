@@ -59,6 +59,13 @@ struct mix__dw_shape {
     int x_row, y_row;
 };
 
+/* Pixels of one image that a pool looks at: the first value's number, and the way to the next pixel
+ * and the next row. */
+struct mix__pool_window {
+    size_t first, pixel, row;
+    int rows, cols;
+};
+
 struct mix__loops {
     /* y (n) = fake(x); y may be x. */
     void (*fake_forward)(struct mix__values y, struct mix__values x, size_t n,
@@ -107,6 +114,13 @@ struct mix__loops {
     void (*gate_backward)(struct mix__values dx, float *dgate, struct mix__values dy,
                           struct mix__values x, const float *gate, size_t rows, size_t c,
                           int accumulate);
+
+    /* One place of a max pool: y (c) = the largest of the window. */
+    void (*maxpool)(struct mix__values y, struct mix__values x, const struct mix__pool_window *w,
+                    size_t c);
+    /* dx += dy (c) where the first of the largest x is. */
+    void (*maxpool_backward)(struct mix__values dx, struct mix__values dy, struct mix__values x,
+                             const struct mix__pool_window *w, size_t c);
 
     /* Output rows [oh0, oh1) of one image: y = x (*) w. */
     void (*dw_forward)(float *y, const float *x, const float *w, const struct mix__dw_shape *s,

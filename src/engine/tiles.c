@@ -4,6 +4,10 @@
  * of a cache of 2 MB. */
 enum { TILE_VALUES = 64 * 1024, ROWS_LEAST = 128 };
 
+/* Each tile's weight gradient is added to a sum. Where that is larger than a tile, a tile may be up
+ * to so many times larger, as long as there are so many tiles. */
+enum { TIMES_MOST = 4, TILES_LEAST = 4 };
+
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
@@ -27,17 +31,30 @@ static size_t image_values(const struct mix__tile_shape *s)
     return MAX(in, out);
 }
 
-void mix__tiling_images(struct mix__tiling *t, const struct mix__tile_shape *s)
+/* How many of n images or rows, of so many values, a tile takes for its weights' sake. */
+static int for_weights(const struct mix__tile_shape *s, size_t values, int n)
+{
+    const size_t weights = (size_t)s->c * s->k * s->kernel * s->kernel;
+    const size_t most = MIN(weights, (size_t)TIMES_MOST * TILE_VALUES) / values;
+    return MIN((int)MIN(most, 65536), n / TILES_LEAST);
+}
+
+static void whole_images(struct mix__tiling *t, const struct mix__tile_shape *s, int least)
 {
     const int fit = (int)(TILE_VALUES / MIN(image_values(s), TILE_VALUES));
-    *t = (struct mix__tiling){ .images = largest_divisor(s->n, MIN(fit, s->n / MIX__PARTS)),
-                               .bands = 1 };
+    const int most = MAX(MIN(fit, s->n / MIX__PARTS), least);
+    *t = (struct mix__tiling){ .images = largest_divisor(s->n, most), .bands = 1 };
     count_tiles(t, s);
+}
+
+void mix__tiling_images(struct mix__tiling *t, const struct mix__tile_shape *s)
+{
+    whole_images(t, s, for_weights(s, image_values(s), s->n));
 }
 
 void mix__tiling_bands(struct mix__tiling *t, const struct mix__tile_shape *s)
 {
-    mix__tiling_images(t, s);
+    whole_images(t, s, 1);
     const size_t bands = (image_values(s) + TILE_VALUES - 1) / TILE_VALUES;
     const int rows = MIN(s->h, s->oh);
     if (t->images == 1)
@@ -49,7 +66,8 @@ void mix__tiling_pixels(struct mix__tiling *t, const struct mix__tile_shape *s)
 {
     /* Parts for all threads, but not so few rows that the weights are the larger operand. */
     const int fair = MAX(s->h / MIX__PARTS, MIN(s->h / 2, ROWS_LEAST));
-    const int rows = largest_divisor(s->h, MIN(TILE_VALUES / MAX(s->c, s->k), fair));
+    const int widest = MAX(s->c, s->k), fit = MIN(TILE_VALUES / widest, fair);
+    const int rows = largest_divisor(s->h, MAX(fit, for_weights(s, (size_t)widest, s->h)));
     *t = (struct mix__tiling){ .images = 1, .bands = s->h / rows };
     count_tiles(t, s);
 }

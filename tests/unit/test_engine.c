@@ -260,7 +260,7 @@ static void test_refuses(void **unused)
     assert_null(engine);
     CHECK_OK(mix__engine_forward(f.engine, &(struct mix__pass){ .batch_stats = false }, &logits));
     CHECK_FAILS(ctx, mix__engine_backward(f.engine, dlogits, MIX__GRAD_PARAMS), MIX_EINVAL,
-                "batch statistics");
+                "forward pass in training");
     release(&f);
     mix_ctx_free(ctx);
 }
