@@ -1,160 +1,9 @@
 /*
- * Loops over values: quantizer, batch norm, activation. Depthwise convolution is in
- * loops_depthwise.c.
- *
- * All run over strips of at most WIDE floats that lie side by side. A strip is a block of one
- * row's channels or, where rows are short, several whole rows; per-channel values are repeated to
- * the strip's length.
- *
- *   c = 24    | row 0 | row 1 |  ...  | row 9 |               a strip of 240
- *   c = 320   | row 0, channels 0..159 | channels 160..319 |  two strips
- *
- * bfloat16 becomes float32, and back, a strip at a time (get, open, close); the loops of batch
- * norm, which take most of the time, are made for each combination of types. Those that read
- * bfloat16 multiply by 1 / step where the others divide.
- *
- * Sums are kept for each place in the strip, in float for at most FOLD strips and in double
- * after that. No sum crosses a vector, so every vector length gives the same bits; nothing is
- * contracted to FMA either (-ffp-contract=off).
+ * Loops of the quantizer and of batch norm with its activation and quantizer; loops_strip.h has
+ * what they are made of. Additions, activations of their own, gates and pools are in
+ * loops_basic.c, depthwise convolution is in loops_depthwise.c.
  */
-#include "engine/loops_isa.h"
-
-#include <assert.h>
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
-#include <string.h>
-
-enum { WIDE = 256, FOLD = 256, GRAIN = 16, PARTIAL = 8, AHEAD = 4096 /* bytes */ };
-
-#define SIMD      _Pragma("omp simd")
-#define ALIGNED   _Alignas(64)
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-
-struct strip {
-    size_t first, width; /* channels [first, first + width)        */
-    size_t rows;         /* rows in a strip; 1 unless width == c   */
-};
-
-/* Blocks of nearly equal width; width 0 behind the last one. */
-static struct strip strip_at(size_t c, size_t first)
-{
-    if (first >= c)
-        return (struct strip){ 0 };
-    const size_t blocks = (c + WIDE - 1) / WIDE;
-    const size_t even = ((c + blocks - 1) / blocks + GRAIN - 1) / GRAIN * GRAIN;
-    const size_t width = MIN(even, c - first);
-    return (struct strip){ first, width, width == c ? WIDE / c : 1 };
-}
-
-static __attribute__((noinline)) void widen(float *to, const uint16_t *from, size_t n)
-{
-    SIMD for (size_t i = 0; i < n; i++) to[i] = mix__bf16_widen(from[i]);
-}
-
-/* Strips of values as floats: where they are, or in tmp. */
-static const float *get(float *tmp, struct mix__values x, size_t at, size_t n)
-{
-    if (x.dtype == MIX__DTYPE_F32)
-        return (const float *)x.at + at;
-    widen(tmp, (const uint16_t *)x.at + at, n);
-    return tmp;
-}
-
-/* to = from, rounded. Where the CPU does it, numbers below 2^-126 become 0. */
-static __attribute__((noinline)) void narrow(uint16_t *to, const float *from, size_t n)
-{
-    size_t i = 0;
-#ifdef __AVX512BF16__
-    for (; i + GRAIN <= n; i += GRAIN)
-        _mm256_storeu_si256((__m256i *)(void *)(to + i),
-                            (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
-#endif
-    SIMD for (size_t k = i; k < n; k++) to[k] = mix__bf16_round(from[k]);
-}
-
-/* Where a strip of results is written, and what is left to do then. */
-MIX__TEMPLATE float *open(float *tmp, struct mix__values y, size_t at)
-{
-    return y.dtype == MIX__DTYPE_F32 ? (float *)y.at + at : tmp;
-}
-
-MIX__TEMPLATE void close(struct mix__values y, size_t at, const float *tmp, size_t n)
-{
-    if (y.dtype == MIX__DTYPE_BF16)
-        narrow((uint16_t *)y.at + at, tmp, n);
-}
-
-/* Asks for what lies behind a strip, to be read or written soon: the CPU's own prefetching alone
- * leaves the loops waiting for memory. */
-MIX__TEMPLATE void ahead(struct mix__values x, size_t at, size_t n, bool write)
-{
-    const char *from = (const char *)mix__values_from(x, at).at + AHEAD;
-    for (size_t b = 0; b < n * mix__dtype_size(x.dtype); b += 64)
-        if (write)
-            __builtin_prefetch(from + b, 1);
-        else
-            __builtin_prefetch(from + b, 0);
-}
-
-/* The values of a strip's channels to its places. */
-static void spread(float *out, const float *in, const struct strip *s)
-{
-    for (size_t r = 0; r < s->rows; r++)
-        memcpy(out + r * s->width, in, s->width * sizeof *out);
-}
-
-/* The sum of WIDE floats, in an order that does not depend on the vector length. */
-static double total(const float *place)
-{
-    double part[PARTIAL] = { 0 }, sum = 0;
-    for (size_t i = 0; i < WIDE; i += PARTIAL)
-        for (size_t k = 0; k < PARTIAL; k++)
-            part[k] += place[i + k];
-    for (size_t k = 0; k < PARTIAL; k++)
-        sum += part[k];
-    return sum;
-}
-
-/* dy times the slope of the activation at u. */
-MIX__TEMPLATE float activate_back(float dy, float u, enum mix__act act)
-{
-    if (act == MIX__ACT_RELU)
-        return u > 0.0f ? dy : 0.0f;
-    if (act == MIX__ACT_HARDSWISH) {
-        const float inside = dy * ((2.0f * u + 3.0f) / 6.0f), above = u >= 3.0f ? dy : inside;
-        return u > -3.0f ? above : 0.0f;
-    }
-    if (act == MIX__ACT_HARDSIGMOID)
-        return (u > -3.0f) & (u < 3.0f) ? dy / 6.0f : 0.0f;
-    return act == MIX__ACT_NONE || ((u > 0.0f) & (u < 6.0f)) ? dy : 0.0f;
-}
-
-/*
- * Activation and number of branches (2 stands for any number above 1) become constants. The
- * first arguments of f are these two.
- */
-enum { MANY = 2 };
-#define CASE(f, act, branches, ...)                                                                \
-    case 3 * (act) + (branches):                                                                   \
-        f(act, branches, __VA_ARGS__);                                                             \
-        break;
-#define CASES(f, act, ...)                                                                         \
-    CASE(f, act, 0, __VA_ARGS__)                                                                   \
-    CASE(f, act, 1, __VA_ARGS__)                                                                   \
-    CASE(f, act, MANY, __VA_ARGS__)
-#define SPECIALISE(f, act, branches, ...)                                                          \
-    switch (3 * (int)(act) + MIN(branches, MANY)) {                                                \
-        CASES(f, MIX__ACT_NONE, __VA_ARGS__)                                                       \
-        CASES(f, MIX__ACT_RELU, __VA_ARGS__)                                                       \
-        CASES(f, MIX__ACT_RELU6, __VA_ARGS__)                                                      \
-        CASES(f, MIX__ACT_HARDSWISH, __VA_ARGS__)                                                  \
-        CASES(f, MIX__ACT_HARDSIGMOID, __VA_ARGS__)                                                \
-    }
-
-/* The same values, their type a constant. */
-#define F32(v)  ((struct mix__values){ (v).at, MIX__DTYPE_F32 })
-#define BF16(v) ((struct mix__values){ (v).at, MIX__DTYPE_BF16 })
+#include "engine/loops_strip.h"
 
 /* The affine map's values at each place of a strip. NULL: the identity. */
 struct places {
@@ -317,6 +166,10 @@ MIX__TEMPLATE void strip_backward(int branches, int accumulate, float *dx, const
                                   const float *x, size_t n, const struct mix__fake *fake,
                                   struct fake_places *at)
 {
+    if (branches == 0) {
+        SIMD for (size_t i = 0; i < n; i++) dx[i] = accumulate ? dx[i] + dy[i] : dy[i];
+        return;
+    }
     if (branches == 1) {
         const struct mix__bounds b = fake->bounds[0];
         const float step = fake->step[0];
@@ -381,15 +234,12 @@ MIX__TEMPLATE void backward_flat(int branches, int accumulate, struct mix__value
     fake_fold(&at, fake, sums);
 }
 
-static void act_backward(struct mix__values dx, struct mix__values dy, struct mix__values x,
-                         size_t n, int accumulate, enum mix__act act);
-
 static void fake_backward(struct mix__values dx, struct mix__values dy, struct mix__values x,
                           size_t n, int accumulate, const struct mix__fake *fake,
                           struct mix__fake_sums *sums)
 {
     if (fake->n_branch == 0)
-        act_backward(dx, dy, x, n, accumulate, MIX__ACT_NONE);
+        backward_flat(0, accumulate, dx, dy, x, n, fake, sums);
     else if (fake->n_branch == 1 && accumulate)
         backward_flat(1, 1, dx, dy, x, n, fake, sums);
     else if (fake->n_branch == 1)
@@ -720,202 +570,6 @@ static void norm_backward_input(struct mix__values dz, struct mix__values du, st
     }
 }
 
-MIX__TEMPLATE void add_as(struct mix__values y, struct mix__values a, struct mix__values b,
-                          size_t n)
-{
-    ALIGNED float tmp[WIDE];
-    for (size_t i = 0; i < n; i += WIDE) {
-        const size_t m = MIN(WIDE, n - i);
-        float *out = open(tmp, y, i);
-        ahead(a, i, m, false);
-        ahead(b, i, m, false);
-        SIMD for (size_t j = 0; j < m; j++) out[j] =
-            mix__values_get(a, i + j) + mix__values_get(b, i + j);
-        close(y, i, tmp, m);
-    }
-}
-
-static void add(struct mix__values y, struct mix__values a, struct mix__values b, size_t n)
-{
-    if (y.dtype == MIX__DTYPE_F32 && a.dtype == MIX__DTYPE_F32 && b.dtype == MIX__DTYPE_F32)
-        add_as(F32(y), F32(a), F32(b), n);
-    else if (y.dtype == MIX__DTYPE_BF16 && a.dtype == MIX__DTYPE_BF16 && b.dtype == MIX__DTYPE_BF16)
-        add_as(BF16(y), BF16(a), BF16(b), n);
-    else
-        add_as(y, a, b, n);
-}
-
-static void act_forward(struct mix__values y, struct mix__values x, size_t n, enum mix__act act)
-{
-    const struct mix__fake off = { 0 };
-    if (act == MIX__ACT_NONE && x.dtype == MIX__DTYPE_F32 && y.dtype == MIX__DTYPE_BF16)
-        narrow(y.at, x.at, n);
-    else if (act == MIX__ACT_NONE && x.dtype == MIX__DTYPE_BF16 && y.dtype == MIX__DTYPE_F32)
-        widen(y.at, x.at, n);
-    else
-        SPECIALISE(forward_flat, act, 0, y, x, n, &off)
-}
-
-MIX__TEMPLATE void act_backward_as(enum mix__act act, int accumulate, struct mix__values dx,
-                                   struct mix__values dy, struct mix__values x, size_t n)
-{
-    ALIGNED float x_strip[WIDE], dy_strip[WIDE], dx_strip[WIDE];
-    for (size_t i = 0; i < n; i += WIDE) {
-        const size_t m = MIN(WIDE, n - i);
-        const float *in = get(x_strip, x, i, m), *slope = get(dy_strip, dy, i, m);
-        float *out = open(dx_strip, dx, i);
-        if (accumulate)
-            get(dx_strip, dx, i, m);
-        SIMD for (size_t j = 0; j < m; j++)
-        {
-            const float g = activate_back(slope[j], in[j], act);
-            out[j] = accumulate ? out[j] + g : g;
-        }
-        close(dx, i, dx_strip, m);
-    }
-}
-
-static void act_backward(struct mix__values dx, struct mix__values dy, struct mix__values x,
-                         size_t n, int accumulate, enum mix__act act)
-{
-    SPECIALISE(act_backward_as, act, accumulate ? 1 : 0, dx, dy, x, n)
-}
-
-static void gate_forward(struct mix__values y, struct mix__values x, const float *gate, size_t rows,
-                         size_t c)
-{
-    ALIGNED float x_strip[WIDE], y_strip[WIDE];
-    for (size_t r = 0; r < rows; r++)
-        for (size_t j = 0; j < c; j += WIDE) {
-            const size_t n = MIN(WIDE, c - j), at = r * c + j;
-            const float *in = get(x_strip, x, at, n);
-            float *out = open(y_strip, y, at);
-            SIMD for (size_t i = 0; i < n; i++) out[i] = in[i] * gate[j + i];
-            close(y, at, y_strip, n);
-        }
-}
-
-static void gate_backward(struct mix__values dx, float *dgate, struct mix__values dy,
-                          struct mix__values x, const float *gate, size_t rows, size_t c,
-                          int accumulate)
-{
-    ALIGNED float x_strip[WIDE], dy_strip[WIDE], dx_strip[WIDE];
-    for (size_t r = 0; r < rows; r++)
-        for (size_t j = 0; j < c; j += WIDE) {
-            const size_t n = MIN(WIDE, c - j), at = r * c + j;
-            const float *in = get(x_strip, x, at, n), *slope = get(dy_strip, dy, at, n);
-            float *out = open(dx_strip, dx, at);
-            if (accumulate)
-                get(dx_strip, dx, at, n);
-            SIMD for (size_t i = 0; i < n; i++)
-            {
-                dgate[j + i] += slope[i] * in[i];
-                out[i] = accumulate ? out[i] + slope[i] * gate[j + i] : slope[i] * gate[j + i];
-            }
-            close(dx, at, dx_strip, n);
-        }
-}
-
-static size_t window_tap(const struct mix__pool_window *w, int t)
-{
-    return w->first + (size_t)(t / w->cols) * w->row + (size_t)(t % w->cols) * w->pixel;
-}
-
-/* Where x (n) is larger than best, it and the tap t take their places. On their own: inlined, gcc
- * 12 does not vectorise these two. */
-static __attribute__((noinline)) void larger_f32(float *restrict best, int32_t *restrict where,
-                                                 const float *restrict x, int32_t t, size_t n)
-{
-    SIMD for (size_t i = 0; i < n; i++)
-    {
-        const float v = x[i], old = best[i];
-        const int32_t was = where[i];
-        best[i] = v <= old ? old : v;
-        where[i] = v <= old ? was : t;
-    }
-}
-
-static __attribute__((noinline)) void larger_bf16(float *restrict best, int32_t *restrict where,
-                                                  const uint16_t *restrict x, int32_t t, size_t n)
-{
-    SIMD for (size_t i = 0; i < n; i++)
-    {
-        const float v = mix__bf16_widen(x[i]), old = best[i];
-        const int32_t was = where[i];
-        best[i] = v <= old ? old : v;
-        where[i] = v <= old ? was : t;
-    }
-}
-
-/* best and where (n): the largest value and the first tap that has it. */
-static void strip_largest(float *best, int32_t *where, struct mix__values x,
-                          const struct mix__pool_window *w, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        best[i] = -INFINITY;
-        where[i] = 0;
-    }
-    for (int t = 0; t < w->rows * w->cols; t++) {
-        const void *at = mix__values_from(x, window_tap(w, t)).at;
-        if (x.dtype == MIX__DTYPE_F32)
-            larger_f32(best, where, at, t, n);
-        else
-            larger_bf16(best, where, at, t, n);
-    }
-}
-
-MIX__TEMPLATE void maxpool_as(struct mix__values y, struct mix__values x,
-                              const struct mix__pool_window *w, size_t c)
-{
-    ALIGNED float best[WIDE];
-    ALIGNED int32_t where[WIDE];
-    for (size_t i = 0; i < c; i += WIDE) {
-        const size_t n = MIN(WIDE, c - i);
-        strip_largest(best, where, mix__values_from(x, i), w, n);
-        for (size_t k = 0; k < n && y.dtype == MIX__DTYPE_F32; k++)
-            ((float *)y.at)[i + k] = best[k];
-        close(y, i, best, n);
-    }
-}
-
-MIX__TEMPLATE void maxpool_backward_as(struct mix__values dx, struct mix__values dy,
-                                       struct mix__values x, const struct mix__pool_window *w,
-                                       size_t c)
-{
-    ALIGNED float best[WIDE], tmp[WIDE];
-    ALIGNED int32_t where[WIDE];
-    for (size_t i = 0; i < c; i += WIDE) {
-        const size_t n = MIN(WIDE, c - i);
-        const struct mix__values g = mix__values_from(dy, i);
-        strip_largest(best, where, mix__values_from(x, i), w, n);
-        for (int t = 0; t < w->rows * w->cols; t++) {
-            const struct mix__values to = mix__values_from(dx, window_tap(w, t) + i);
-            float *out = open(tmp, to, 0);
-            SIMD for (size_t k = 0; k < n; k++) out[k] =
-                mix__values_get(to, k) + (where[k] == t ? mix__values_get(g, k) : 0.0f);
-            close(to, 0, tmp, n);
-        }
-    }
-}
-
-static void maxpool(struct mix__values y, struct mix__values x, const struct mix__pool_window *w,
-                    size_t c)
-{
-    if (x.dtype == MIX__DTYPE_F32)
-        maxpool_as(y, F32(x), w, c);
-    else
-        maxpool_as(y, BF16(x), w, c);
-}
-
-static void maxpool_backward(struct mix__values dx, struct mix__values dy, struct mix__values x,
-                             const struct mix__pool_window *w, size_t c)
-{
-    if (dx.dtype == MIX__DTYPE_BF16 && dy.dtype == MIX__DTYPE_BF16 && x.dtype == MIX__DTYPE_BF16)
-        maxpool_backward_as(BF16(dx), BF16(dy), BF16(x), w, c);
-    else
-        maxpool_backward_as(dx, dy, x, w, c);
-}
-
 void MIX__LOOPS_NAME(mix__loops_fill)(struct mix__loops *loops)
 {
     loops->fake_forward = fake_forward;
@@ -926,12 +580,5 @@ void MIX__LOOPS_NAME(mix__loops_fill)(struct mix__loops *loops)
     loops->norm_forward = norm_forward;
     loops->norm_backward_sums = norm_backward_sums;
     loops->norm_backward_input = norm_backward_input;
-    loops->add = add;
     loops->row_sums = row_sums;
-    loops->act_forward = act_forward;
-    loops->act_backward = act_backward;
-    loops->maxpool = maxpool;
-    loops->maxpool_backward = maxpool_backward;
-    loops->gate_forward = gate_forward;
-    loops->gate_backward = gate_backward;
 }

@@ -1,6 +1,7 @@
 /*
- * engine/loops_isa.h - what loops.c and loops_depthwise.c define, each time that they are compiled:
- * functions that put their loops into the table. MIX_LOOPS_ISA is the name of the instruction set.
+ * engine/loops_isa.h - what loops.c, loops_basic.c and loops_depthwise.c define, each time that
+ * they are compiled: functions that put their loops into the table. MIX_LOOPS_ISA is the name of
+ * the instruction set.
  */
 #ifndef METAMIX_ENGINE_LOOPS_ISA_H
 #define METAMIX_ENGINE_LOOPS_ISA_H
@@ -9,6 +10,7 @@
 
 #define MIX__LOOPS_DECLARE(isa)                                                                    \
     void mix__loops_fill_##isa(struct mix__loops *loops);                                          \
+    void mix__loops_fill_basic_##isa(struct mix__loops *loops);                                    \
     void mix__loops_fill_depthwise_##isa(struct mix__loops *loops);
 
 MIX__LOOPS_DECLARE(c)

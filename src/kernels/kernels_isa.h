@@ -1,5 +1,5 @@
 /*
- * kernels/kernels_isa.h - functions that put their kernels into the table. loops.c is compiled once
+ * kernels/kernels_isa.h - functions that put their kernels into the table. finish.c is compiled once
  * for each instruction set, MIX_KERNELS_ISA being its name; the files in x86/ are written for one.
  */
 #ifndef METAMIX_KERNELS_KERNELS_ISA_H

@@ -630,6 +630,47 @@ static void check_depthwise_random(void)
     check_depthwise(&s, draw() & 1);
 }
 
+/* ---- max pool --------------------------------------------------------------------------- */
+
+/* One window of a picture of rows x cols pixels: with ties, the first one has the gradient. */
+static void check_pool(size_t c, int rows, int cols)
+{
+    const size_t gap = (size_t)draw_int(0, 2) * c, row = (size_t)cols * c + gap;
+    const struct mix__pool_window w = {
+        .first = gap, .pixel = c, .row = row, .rows = draw_int(1, rows), .cols = draw_int(1, cols)
+    };
+    const size_t n = gap + (size_t)rows * row;
+    const struct mix__values half = half_of(values(n), n), dy16 = half_of(filled(c, -1, 1), c);
+    const float *x = widened(half, n), *dy = widened(dy16, c), *old = filled(n, -1, 1);
+    float *y = filled(c, 0, 0), *dx = copy_of(old, n);
+    for (size_t i = 0; i < c; i++) {
+        size_t best = w.first + i;
+        for (int r = 0; r < w.rows; r++)
+            for (int q = 0; q < w.cols; q++) {
+                const size_t at = w.first + (size_t)r * row + (size_t)q * c + i;
+                best = x[at] > x[best] ? at : best;
+            }
+        y[i] = x[best];
+        dx[best] += dy[i];
+    }
+    for (int t = 0; t < n_isa; t++) {
+        const struct mix__loops *l = &isa[t].loops;
+        float *got = filled(c, 7, 8), *got_dx = copy_of(old, n);
+        l->maxpool(mix__f32(got), mix__f32(x), &w, c);
+        l->maxpool_backward(mix__f32(got_dx), mix__f32(dy), mix__f32(x), &w, c);
+        same("maxpool", isa[t].name, got, y, c);
+        same("maxpool_backward", isa[t].name, got_dx, dx, n);
+        const struct mix__values y16 = half_of(got, c), dx16 = half_of(old, n);
+        float *sum = copy_of(widened(dx16, n), n);
+        l->maxpool(y16, half, &w, c);
+        same_values("maxpool bf16", t, y16, y, c);
+        l->maxpool_backward(dx16, dy16, half, &w, c);
+        l->maxpool_backward(mix__f32(sum), mix__f32(dy), mix__f32(x), &w, c);
+        same_values("maxpool_backward bf16", t, dx16, sum, n);
+    }
+    give_back("pool");
+}
+
 static void check_all(void)
 {
     static const size_t sizes[] = { 0, 1, 2, 7, 8, 31, 255, 256, 257, 509, 513, 1009, 65539 };
@@ -650,6 +691,8 @@ static void check_all(void)
             for (enum mix__act act = MIX__ACT_NONE; act < MIX__ACTS; act++)
                 check_norm(rows[i], widths[j], act, branches[(i + j + act) % 5]);
         }
+    for (size_t j = 0; j < MIX_COUNT(widths); j++)
+        check_pool(widths[j], 3, 3);
     for (int i = 0; i < DEPTHWISE_CASES; i++)
         check_depthwise_random();
 }
