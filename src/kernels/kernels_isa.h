@@ -1,6 +1,7 @@
 /*
- * kernels/kernels_isa.h - functions that put their kernels into the table. finish.c is compiled once
- * for each instruction set, MIX_KERNELS_ISA being its name; the files in x86/ are written for one.
+ * kernels/kernels_isa.h - functions that put their kernels into the table. finish.c is compiled
+ * once for each instruction set, MIX_KERNELS_ISA being its name; the files in x86/ are written for
+ * one.
  */
 #ifndef METAMIX_KERNELS_KERNELS_ISA_H
 #define METAMIX_KERNELS_KERNELS_ISA_H
