@@ -31,7 +31,7 @@ static size_t image_values(const struct mix__tile_shape *s)
     return MAX(in, out);
 }
 
-/* How many of n images or rows, of so many values, a tile takes for its weights' sake. */
+/* How many of n rows, of so many values, a tile takes for its weights' sake. */
 static int for_weights(const struct mix__tile_shape *s, size_t values, int n)
 {
     const size_t weights = (size_t)s->c * s->k * s->kernel * s->kernel;
@@ -39,22 +39,17 @@ static int for_weights(const struct mix__tile_shape *s, size_t values, int n)
     return MIN((int)MIN(most, 65536), n / TILES_LEAST);
 }
 
-static void whole_images(struct mix__tiling *t, const struct mix__tile_shape *s, int least)
-{
-    const int fit = (int)(TILE_VALUES / MIN(image_values(s), TILE_VALUES));
-    const int most = MAX(MIN(fit, s->n / MIX__PARTS), least);
-    *t = (struct mix__tiling){ .images = largest_divisor(s->n, most), .bands = 1 };
-    count_tiles(t, s);
-}
-
 void mix__tiling_images(struct mix__tiling *t, const struct mix__tile_shape *s)
 {
-    whole_images(t, s, for_weights(s, image_values(s), s->n));
+    const int fit = (int)(TILE_VALUES / MIN(image_values(s), TILE_VALUES));
+    *t = (struct mix__tiling){ .images = largest_divisor(s->n, MIN(fit, s->n / MIX__PARTS)),
+                               .bands = 1 };
+    count_tiles(t, s);
 }
 
 void mix__tiling_bands(struct mix__tiling *t, const struct mix__tile_shape *s)
 {
-    whole_images(t, s, 1);
+    mix__tiling_images(t, s);
     const size_t bands = (image_values(s) + TILE_VALUES - 1) / TILE_VALUES;
     const int rows = MIN(s->h, s->oh);
     if (t->images == 1)
