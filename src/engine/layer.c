@@ -226,7 +226,7 @@ static mix_status input_gradient(struct mix__engine *e, const struct mix__step *
     const struct span own = x_span(conv, t, t->dx0, t->dx1);
     const struct mix__values work = { work_at(e, thread, RESULT), dtype };
     const struct mix__values z = buffer_at(e, s->x[0], own.first, s->in.c);
-    const struct mix__values to = s->dx[0] < 0 ? work : buffer_at(e, s->dx[0], own.first, s->in.c);
+    const struct mix__values to = buffer_at(e, s->dx[0], own.first, s->in.c);
     const struct mix__values dx = to.dtype == dtype && !s->accumulate[0] ? to : work;
     MIX_TRY(mix__conv_backward_data(conv, thread, t, dx.at, dz));
     if (s->before >= 0)

@@ -31,14 +31,6 @@ static size_t image_values(const struct mix__tile_shape *s)
     return MAX(in, out);
 }
 
-/* How many of n rows, of so many values, a tile takes for its weights' sake. */
-static int for_weights(const struct mix__tile_shape *s, size_t values, int n)
-{
-    const size_t weights = (size_t)s->c * s->k * s->kernel * s->kernel;
-    const size_t most = MIN(weights, (size_t)TIMES_MOST * TILE_VALUES) / values;
-    return MIN((int)MIN(most, 65536), n / TILES_LEAST);
-}
-
 void mix__tiling_images(struct mix__tiling *t, const struct mix__tile_shape *s)
 {
     const int fit = (int)(TILE_VALUES / MIN(image_values(s), TILE_VALUES));
@@ -62,7 +54,8 @@ void mix__tiling_pixels(struct mix__tiling *t, const struct mix__tile_shape *s)
     /* Parts for all threads, but not so few rows that the weights are the larger operand. */
     const int fair = MAX(s->h / MIX__PARTS, MIN(s->h / 2, ROWS_LEAST));
     const int widest = MAX(s->c, s->k), fit = MIN(TILE_VALUES / widest, fair);
-    const int rows = largest_divisor(s->h, MAX(fit, for_weights(s, (size_t)widest, s->h)));
+    const int larger = MIN(TIMES_MOST * TILE_VALUES / widest, MIN(s->c, s->k)); /* as the weights */
+    const int rows = largest_divisor(s->h, MAX(fit, MIN(larger, s->h / TILES_LEAST)));
     *t = (struct mix__tiling){ .images = 1, .bands = s->h / rows };
     count_tiles(t, s);
 }
