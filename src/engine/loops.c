@@ -1,24 +1,55 @@
 /*
  * Loops of the quantizer and of batch norm with its activation and quantizer; loops_strip.h has
- * what they are made of. Additions, activations of their own, gates and pools are in
- * loops_basic.c, depthwise convolution is in loops_depthwise.c.
+ * what they walk over, loops_vec.h what they compute with. Additions, activations of their own,
+ * gates and pools are in loops_basic.c, depthwise convolution is in loops_depthwise.c.
  */
 #include "engine/loops_strip.h"
+#include "engine/loops_vec.h"
 
-/* The affine map's values at each place of a strip. NULL: the identity. */
-struct places {
-    const float *scale, *offset;
+/*
+ * Sums per channel stay in registers over CHUNK strips: a block of BLOCK vectors, which is one line
+ * of bfloat16 where there are registers enough, is walked down the strips before the next one.
+ */
+enum { BLOCK = LANES == 16 ? 2 : 1, CHUNK = 16 };
+
+/* f(first place, LANES or fewer, ...) for every vector of n places. */
+#define EACH_VEC(n, f, ...)                                                                        \
+    do {                                                                                           \
+        size_t at_ = 0;                                                                            \
+        for (; at_ + LANES <= (n); at_ += LANES)                                                   \
+            f(at_, LANES, __VA_ARGS__);                                                            \
+        if (at_ < (n))                                                                             \
+            f(at_, (int)((n)-at_), __VA_ARGS__);                                                   \
+    } while (0)
+
+/* One branch of a quantizer. */
+struct branch {
+    float n, p, shift, step, inverse;
+    float unit, minus; /* a result is unit * code - minus */
 };
 
-MIX__TEMPLATE float affine_at(const struct places *p, size_t i, float z)
+MIX__TEMPLATE struct branch branch_at(const struct mix__fake *fake, int k)
 {
-    return p ? p->scale[i] * z + p->offset[i] : z;
+    const struct mix__bounds *b = &fake->bounds[k];
+    const float step = fake->step[k];
+    return (struct branch){ .n = b->n,
+                            .p = b->p,
+                            .shift = b->shift,
+                            .step = step,
+                            .inverse = 1.0f / step,
+                            .unit = fake->codes ? 1.0f : step,
+                            .minus = fake->codes ? 0.0f : b->shift };
 }
 
-/* (x + shift) / step, or times its reciprocal. */
-MIX__TEMPLATE float scaled(float x, float step, const struct mix__bounds *b, bool half)
+/* In steps; half: times the reciprocal. */
+MIX__TEMPLATE vec scaled(vec x, const struct branch *b, bool half)
 {
-    return half ? (x + b->shift) * (1.0f / step) : (x + b->shift) / step;
+    return half ? (x + b->shift) * b->inverse : (x + b->shift) / b->step;
+}
+
+MIX__TEMPLATE vec code_of(vec v, const struct branch *b)
+{
+    return vec_round(vec_clip(v, b->n, b->p));
 }
 
 /*
@@ -49,68 +80,126 @@ MIX__TEMPLATE struct folded fold(enum mix__act act, float *scale, float *offset,
                             act == MIX__ACT_RELU6 ? 6.0f * inverse : INFINITY };
 }
 
-MIX__TEMPLATE void strip_codes(const struct folded *f, struct mix__values y, struct mix__values z,
-                               size_t n, const struct places *p, const struct mix__fake *fake)
+/* ---- forward --------------------------------------------------------------------------------- */
+
+MIX__TEMPLATE vec fake_vec(int branches, bool half, vec x, const struct branch *one,
+                           const struct mix__fake *fake)
 {
-    ALIGNED float tmp[WIDE];
-    float *out = open(tmp, y, 0);
-    const struct mix__bounds b = fake->bounds[0];
-    const float low = f->low > b.n ? f->low : b.n, high = f->high < b.p ? f->high : b.p;
-    const float unit = fake->codes ? 1.0f : fake->step[0];
-    SIMD for (size_t i = 0; i < n; i++)
-    {
-        const float v = affine_at(p, i, mix__values_get(z, i));
-        out[i] = unit * mix__round(mix__clip(v, low, high));
+    vec y = { 0 };
+    if (branches == 0)
+        return x;
+    if (branches == 1)
+        return one->unit * code_of(scaled(x, one, half), one) - one->minus;
+    for (int k = 0; k < fake->n_branch; k++) {
+        const struct branch b = branch_at(fake, k);
+        y += fake->weight[k] * (b.step * code_of(scaled(x, &b, false), &b) - b.shift);
     }
-    close(y, 0, tmp, n);
+    return y;
 }
 
-/* y = fake(act(affine(z))), n <= WIDE; y may be z. */
-MIX__TEMPLATE void strip_forward(enum mix__act act, int branches, struct mix__values y,
-                                 struct mix__values z, size_t n, const struct places *p,
-                                 const struct mix__fake *fake)
+MIX__TEMPLATE void forward_vec(size_t i, int lanes, int branches, struct mix__values y,
+                               struct mix__values x, const struct branch *one,
+                               const struct mix__fake *fake)
 {
-    ALIGNED float a[WIDE], tmp[WIDE];
+    vec_store(y, i, fake_vec(branches, false, vec_load(x, i, lanes), one, fake), lanes);
+}
+
+MIX__TEMPLATE void fake_forward_as(int branches, struct mix__values y, struct mix__values x,
+                                   size_t n, const struct mix__fake *fake)
+{
+    const struct branch one = branch_at(fake, 0);
+    EACH_VEC(n, forward_vec, branches, y, x, &one, fake);
+}
+
+static void fake_forward(struct mix__values y, struct mix__values x, size_t n,
+                         const struct mix__fake *fake)
+{
+    if (fake->n_branch == 0)
+        fake_forward_as(0, y, x, n, fake);
+    else if (fake->n_branch == 1)
+        fake_forward_as(1, y, x, n, fake);
+    else
+        fake_forward_as(MANY, y, x, n, fake);
+}
+
+/* The affine map at each place of a strip. */
+struct affine_places {
+    ALIGNED float scale[WIDE], offset[WIDE];
+};
+
+MIX__TEMPLATE vec affine_vec(struct mix__values z, size_t i, int lanes,
+                             const struct affine_places *p)
+{
+    return vec_get(p->scale + i, LANES) * vec_load(z, i, lanes) + vec_get(p->offset + i, LANES);
+}
+
+MIX__TEMPLATE void norm_vec(size_t i, int lanes, enum mix__act act, int branches,
+                            struct mix__values y, struct mix__values z,
+                            const struct affine_places *p, const struct branch *one,
+                            const struct mix__fake *fake)
+{
     const bool half = z.dtype == MIX__DTYPE_BF16;
-    float *out = open(tmp, y, 0);
-    if (branches == 0) {
-        SIMD for (size_t i = 0; i < n; i++) out[i] =
-            mix__activate(affine_at(p, i, mix__values_get(z, i)), act);
-    } else if (branches == 1) {
-        const struct mix__bounds b = fake->bounds[0];
-        const struct mix__bounds values = { .shift = fake->codes ? 0.0f : b.shift };
-        const float step = fake->step[0], unit = fake->codes ? 1.0f : step;
-        SIMD for (size_t i = 0; i < n; i++)
-        {
-            const float x = mix__activate(affine_at(p, i, mix__values_get(z, i)), act);
-            const float code = mix__round(mix__clip(scaled(x, step, &b, half), b.n, b.p));
-            out[i] = mix__dequantize(code, unit, &values);
-        }
-    } else {
-        SIMD for (size_t i = 0; i < n; i++)
-        {
-            a[i] = mix__activate(affine_at(p, i, mix__values_get(z, i)), act);
-            out[i] = 0.0f;
-        }
-        for (int k = 0; k < fake->n_branch; k++) {
-            const struct mix__bounds b = fake->bounds[k];
-            const float step = fake->step[k], weight = fake->weight[k];
-            SIMD for (size_t i = 0; i < n; i++) out[i] +=
-                weight * mix__dequantize(mix__quantize(a[i], step, &b), step, &b);
-        }
-    }
-    close(y, 0, tmp, n);
+    const vec x = vec_activate(affine_vec(z, i, lanes, p), act);
+    vec_store(y, i, fake_vec(branches, half, x, one, fake), lanes);
 }
 
-/* The sums of a fake quantizer at each place; strips counts those since the last fold. */
+MIX__TEMPLATE void folded_vec(size_t i, int lanes, struct mix__values y, struct mix__values z,
+                              const struct affine_places *p, float low, float high, float unit)
+{
+    vec_store(y, i, unit * vec_round(vec_clip(affine_vec(z, i, lanes, p), low, high)), lanes);
+}
+
+MIX__TEMPLATE void norm_forward_as(enum mix__act act, int branches, struct mix__values y,
+                                   struct mix__values z, size_t rows, size_t c,
+                                   const struct mix__affine *affine, const struct mix__fake *fake)
+{
+    struct affine_places p = { 0 };
+    const bool folding = folds(act, branches, z, fake);
+    const struct branch one = branch_at(fake, 0);
+    struct folded f = { 0 };
+    for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
+        spread(p.scale, affine->scale + s.first, &s);
+        spread(p.offset, affine->offset + s.first, &s);
+        if (folding)
+            f = fold(act, p.scale, p.offset, fake->step[0]);
+        const float low = f.low > one.n ? f.low : one.n, high = f.high < one.p ? f.high : one.p;
+        for (size_t r = 0; r < rows; r += s.rows) {
+            const size_t n = MIN(s.rows, rows - r) * s.width, at = r * c + s.first;
+            const struct mix__values to = mix__values_from(y, at), from = mix__values_from(z, at);
+            ahead(z, at, n, false);
+            if (folding)
+                EACH_VEC(n, folded_vec, to, from, &p, low, high, one.unit);
+            else
+                EACH_VEC(n, norm_vec, act, branches, to, from, &p, &one, fake);
+        }
+    }
+}
+
+static void norm_forward(struct mix__values y, struct mix__values z, size_t rows, size_t c,
+                         const struct mix__affine *affine, const struct mix__fake *fake)
+{
+    if (z.dtype == MIX__DTYPE_F32) {
+        assert(y.dtype == MIX__DTYPE_F32);
+        SPECIALISE(norm_forward_as, affine->act, fake->n_branch, F32(y), F32(z), rows, c, affine,
+                   fake)
+    } else if (y.dtype == MIX__DTYPE_F32) {
+        SPECIALISE(norm_forward_as, affine->act, fake->n_branch, F32(y), BF16(z), rows, c, affine,
+                   fake)
+    } else {
+        SPECIALISE(norm_forward_as, affine->act, fake->n_branch, BF16(y), BF16(z), rows, c, affine,
+                   fake)
+    }
+}
+
+/* ---- backward -------------------------------------------------------------------------------- */
+
+/* The sums of a fake quantizer at each place of a strip. */
 struct fake_places {
     ALIGNED float step[MIX__BRANCH_MAX][WIDE], weight[MIX__BRANCH_MAX][WIDE];
-    int strips;
 };
 
 static void fake_clear(struct fake_places *at, int branches)
 {
-    at->strips = 0;
     for (int k = 0; k < branches; k++) {
         memset(at->step[k], 0, sizeof at->step[k]);
         memset(at->weight[k], 0, sizeof at->weight[k]);
@@ -129,106 +218,64 @@ static void fake_fold(struct fake_places *at, const struct mix__fake *fake,
     fake_clear(at, fake->n_branch);
 }
 
-/* One value through one branch: q - v inside the bounds, the bound outside. */
-MIX__TEMPLATE float step_slope(float x, float step, const struct mix__bounds *b, bool half,
-                               float *code, bool *inside)
+/* Of v steps through one branch, the result's derivative by the step: q - v inside the bounds, the
+ * bound outside. */
+MIX__TEMPLATE vec step_slope(vec v, const struct branch *b, vec *code, vec_mask *inside)
 {
-    const float v = scaled(x, step, b, half), clipped = mix__clip(v, b->n, b->p);
-    *code = mix__round(clipped);
-    *inside = v == clipped;
-    return *code - (*inside ? v : 0.0f);
+    const vec clipped = vec_clip(v, b->n, b->p);
+    *code = vec_round(clipped);
+    *inside = vec_equal(v, clipped);
+    return *code - vec_keep(*inside, v);
 }
 
-/* keep[i] = sum over branches of weight * [n <= v <= p], and the quantizer's sums. */
-static inline void strip_branches(float *restrict keep, const float *restrict a, const float *dy,
-                                  size_t n, const struct mix__fake *fake,
-                                  struct fake_places *restrict at)
+/* dy through the quantizer of x; adds to the sums at place i, for one branch to *step. */
+MIX__TEMPLATE vec fake_back(int branches, bool half, vec dy, vec x, const struct branch *one,
+                            vec *step, size_t i, const struct mix__fake *fake,
+                            struct fake_places *at)
 {
-    memset(keep, 0, n * sizeof *keep);
-    for (int k = 0; k < fake->n_branch; k++) {
-        const struct mix__bounds b = fake->bounds[k];
-        const float step = fake->step[k], weight = fake->weight[k];
-        float *restrict step_at = at->step[k], *restrict weight_at = at->weight[k];
-        SIMD for (size_t i = 0; i < n; i++)
-        {
-            float code;
-            bool inside;
-            const float slope = step_slope(a[i], step, &b, false, &code, &inside);
-            step_at[i] += dy[i] * slope;
-            weight_at[i] += dy[i] * mix__dequantize(code, step, &b);
-            keep[i] += inside ? weight : 0.0f;
-        }
-    }
-}
-
-/* dx = or += dy through the quantizer of x, n <= WIDE; dx may be dy. */
-MIX__TEMPLATE void strip_backward(int branches, int accumulate, float *dx, const float *dy,
-                                  const float *x, size_t n, const struct mix__fake *fake,
-                                  struct fake_places *at)
-{
-    if (branches == 0) {
-        SIMD for (size_t i = 0; i < n; i++) dx[i] = accumulate ? dx[i] + dy[i] : dy[i];
-        return;
-    }
+    vec code, keep = { 0 };
+    vec_mask inside;
+    if (branches == 0)
+        return dy;
     if (branches == 1) {
-        const struct mix__bounds b = fake->bounds[0];
-        const float step = fake->step[0];
-        float *restrict step_at = at->step[0];
-        SIMD for (size_t i = 0; i < n; i++)
-        {
-            float code;
-            bool inside;
-            step_at[i] += dy[i] * step_slope(x[i], step, &b, false, &code, &inside);
-            const float g = inside ? dy[i] : 0.0f;
-            dx[i] = accumulate ? dx[i] + g : g;
-        }
-        return;
+        *step += dy * step_slope(scaled(x, one, half), one, &code, &inside);
+        return vec_keep(inside, dy);
     }
-    ALIGNED float keep[WIDE];
-    strip_branches(keep, x, dy, n, fake, at);
-    SIMD for (size_t i = 0; i < n; i++)
-    {
-        const float g = keep[i] * dy[i];
-        dx[i] = accumulate ? dx[i] + g : g;
+    for (int k = 0; k < fake->n_branch; k++) {
+        const struct branch b = branch_at(fake, k);
+        float *step_at = at->step[k] + i, *weight_at = at->weight[k] + i;
+        const vec slope = step_slope(scaled(x, &b, false), &b, &code, &inside);
+        vec_put(step_at, vec_get(step_at, LANES) + dy * slope, LANES);
+        vec_put(weight_at, vec_get(weight_at, LANES) + dy * (b.step * code - b.shift), LANES);
+        keep += vec_keep(inside, vec_all(fake->weight[k]));
     }
+    return keep * dy;
 }
 
-MIX__TEMPLATE void forward_flat(enum mix__act act, int branches, struct mix__values y,
-                                struct mix__values x, size_t n, const struct mix__fake *fake)
+MIX__TEMPLATE void backward_vec(size_t i, int lanes, int branches, int accumulate,
+                                struct mix__values dx, struct mix__values dy, struct mix__values x,
+                                const struct branch *one, const struct mix__fake *fake,
+                                struct fake_places *at)
 {
-    ALIGNED float x_strip[WIDE], y_strip[WIDE];
-    for (size_t i = 0; i < n; i += WIDE) {
-        const size_t m = MIN(WIDE, n - i);
-        strip_forward(act, branches, mix__f32(open(y_strip, y, i)), mix__f32(get(x_strip, x, i, m)),
-                      m, NULL, fake);
-        close(y, i, y_strip, m);
-    }
+    vec step = vec_get(at->step[0] + i, LANES);
+    const vec g = fake_back(branches, false, vec_load(dy, i, lanes), vec_load(x, i, lanes), one,
+                            &step, i, fake, at);
+    if (branches == 1)
+        vec_put(at->step[0] + i, step, LANES);
+    vec_store(dx, i, accumulate ? vec_load(dx, i, lanes) + g : g, lanes);
 }
 
-static void fake_forward(struct mix__values y, struct mix__values x, size_t n,
-                         const struct mix__fake *fake)
+MIX__TEMPLATE void fake_backward_as(int branches, int accumulate, struct mix__values dx,
+                                    struct mix__values dy, struct mix__values x, size_t n,
+                                    const struct mix__fake *fake, struct mix__fake_sums *sums)
 {
-    switch (MIN(fake->n_branch, MANY)) {
-        CASES(forward_flat, MIX__ACT_NONE, y, x, n, fake)
-    }
-}
-
-MIX__TEMPLATE void backward_flat(int branches, int accumulate, struct mix__values dx,
-                                 struct mix__values dy, struct mix__values x, size_t n,
-                                 const struct mix__fake *fake, struct mix__fake_sums *sums)
-{
-    ALIGNED float x_strip[WIDE], dy_strip[WIDE], dx_strip[WIDE];
+    const struct branch one = branch_at(fake, 0);
     struct fake_places at;
     fake_clear(&at, fake->n_branch);
-    for (size_t i = 0; i < n; i += WIDE) {
-        const size_t m = MIN(WIDE, n - i);
-        float *out = open(dx_strip, dx, i);
-        if (accumulate)
-            get(dx_strip, dx, i, m);
-        strip_backward(branches, accumulate, out, get(dy_strip, dy, i, m), get(x_strip, x, i, m), m,
-                       fake, &at);
-        close(dx, i, dx_strip, m);
-        if (++at.strips == FOLD)
+    for (size_t i = 0, strips = 1; i < n; i += WIDE, strips++) {
+        EACH_VEC(MIN(WIDE, n - i), backward_vec, branches, accumulate, mix__values_from(dx, i),
+                 mix__values_from(dy, i), mix__values_from(x, i), &one, fake, &at);
+        if (strips % FOLD == 0)
             fake_fold(&at, fake, sums);
     }
     fake_fold(&at, fake, sums);
@@ -239,34 +286,223 @@ static void fake_backward(struct mix__values dx, struct mix__values dy, struct m
                           struct mix__fake_sums *sums)
 {
     if (fake->n_branch == 0)
-        backward_flat(0, accumulate, dx, dy, x, n, fake, sums);
-    else if (fake->n_branch == 1 && accumulate)
-        backward_flat(1, 1, dx, dy, x, n, fake, sums);
+        fake_backward_as(0, accumulate, dx, dy, x, n, fake, sums);
     else if (fake->n_branch == 1)
-        backward_flat(1, 0, dx, dy, x, n, fake, sums);
+        fake_backward_as(1, accumulate, dx, dy, x, n, fake, sums);
     else
-        backward_flat(MANY, accumulate, dx, dy, x, n, fake, sums);
+        fake_backward_as(MANY, accumulate, dx, dy, x, n, fake, sums);
+}
+
+MIX__TEMPLATE void slope_vec(size_t i, int lanes, struct mix__values y, struct mix__values x,
+                             const struct branch *one)
+{
+    vec code;
+    vec_mask inside;
+    vec_store(y, i, step_slope(scaled(vec_load(x, i, lanes), one, false), one, &code, &inside),
+              lanes);
 }
 
 static void fake_slope(struct mix__values y, struct mix__values x, size_t n,
                        const struct mix__fake *fake)
 {
-    ALIGNED float x_strip[WIDE], y_strip[WIDE];
-    const struct mix__bounds b = fake->bounds[0];
-    const float step = fake->step[0];
-    for (size_t i = 0; i < n; i += WIDE) {
-        const size_t m = MIN(WIDE, n - i);
-        const float *in = get(x_strip, x, i, m);
-        float *out = open(y_strip, y, i);
-        SIMD for (size_t j = 0; j < m; j++)
+    const struct branch one = branch_at(fake, 0);
+    EACH_VEC(n, slope_vec, y, x, &one);
+}
+
+/* What batch norm's backward pass knows and adds up at each place of a strip. */
+struct norm_places {
+    ALIGNED float scale[WIDE], offset[WIDE], mean[WIDE], beta[WIDE], gamma[WIDE];
+    struct fake_places fake;
+};
+
+/* Where a walk down some strips begins, and what it reads and writes. */
+struct walk {
+    struct mix__values du, dy, z;
+    size_t at, stride, strips;
+};
+
+/* `wide` vectors from place i on, down the strips; lanes < LANES: with one vector that is less. */
+MIX__TEMPLATE void backward_block(enum mix__act act, int branches, bool folding, int wide,
+                                  int lanes, const struct walk *w, size_t i, struct norm_places *p,
+                                  const struct folded *f, const struct mix__fake *fake)
+{
+    vec scale[BLOCK], offset[BLOCK], mean[BLOCK], beta[BLOCK], gamma[BLOCK], step[BLOCK];
+    const struct branch one = branch_at(fake, 0);
+    const bool half = w->z.dtype == MIX__DTYPE_BF16;
+    const float low = f->low, high = f->high;
+    UNROLL for (int k = 0; k < wide; k++)
+    {
+        const size_t at = i + (size_t)k * LANES;
+        scale[k] = vec_get(p->scale + at, LANES);
+        offset[k] = vec_get(p->offset + at, LANES);
+        mean[k] = vec_get(p->mean + at, LANES);
+        beta[k] = vec_get(p->beta + at, LANES);
+        gamma[k] = vec_get(p->gamma + at, LANES);
+        if (branches == 1)
+            step[k] = vec_get(p->fake.step[0] + at, LANES);
+    }
+    size_t at = w->at + i;
+    for (size_t r = 0; r < w->strips; r++, at += w->stride) {
+        ahead(w->du, at, 1, true);
+        UNROLL for (int k = 0; k < wide; k++)
         {
-            float code;
-            bool inside;
-            out[j] = step_slope(in[j], step, &b, false, &code, &inside);
+            const size_t here = at + (size_t)k * LANES;
+            const vec z = vec_load(w->z, here, lanes), v = scale[k] * z + offset[k];
+            vec g = vec_load(w->dy, here, lanes);
+            if (folding) {
+                vec code;
+                vec_mask inside;
+                const vec x = vec_clip(v, low, high);
+                step[k] += g * step_slope(x, &one, &code, &inside);
+                if (act != MIX__ACT_NONE)
+                    inside &= vec_less(vec_all(low), v) & vec_less(v, vec_all(high));
+                g = vec_keep(inside, g);
+            } else {
+                g = fake_back(branches, half, g, vec_activate(v, act), &one, &step[k],
+                              i + (size_t)k * LANES, fake, &p->fake);
+                g = vec_activate_back(g, v, act);
+            }
+            vec_store(w->du, here, g, lanes);
+            beta[k] += g;
+            gamma[k] += g * (z - mean[k]);
         }
-        close(y, i, y_strip, m);
+    }
+    UNROLL for (int k = 0; k < wide; k++)
+    {
+        const size_t to = i + (size_t)k * LANES;
+        vec_put(p->beta + to, beta[k], LANES);
+        vec_put(p->gamma + to, gamma[k], LANES);
+        if (branches == 1)
+            vec_put(p->fake.step[0] + to, step[k], LANES);
     }
 }
+
+/* Strips of n places. */
+MIX__TEMPLATE void backward_walk(enum mix__act act, int branches, bool folding,
+                                 const struct walk *w, size_t n, struct norm_places *p,
+                                 const struct folded *f, const struct mix__fake *fake)
+{
+    size_t i = 0;
+    for (; i + BLOCK * LANES <= n; i += BLOCK * LANES)
+        backward_block(act, branches, folding, BLOCK, LANES, w, i, p, f, fake);
+    for (; i < n; i += LANES)
+        backward_block(act, branches, folding, 1, (int)MIN(LANES, n - i), w, i, p, f, fake);
+}
+
+static void norm_fold(struct norm_places *p, const struct strip *s, const float *rstd, float *dbeta,
+                      float *dgamma)
+{
+    for (size_t k = 0; k < s->rows; k++)
+        SIMD for (size_t i = 0; i < s->width; i++)
+        {
+            dbeta[s->first + i] += p->beta[k * s->width + i];
+            dgamma[s->first + i] += p->gamma[k * s->width + i] * rstd[s->first + i];
+        }
+    memset(p->beta, 0, sizeof p->beta);
+    memset(p->gamma, 0, sizeof p->gamma);
+}
+
+MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, struct mix__values du,
+                                    struct mix__values dy, struct mix__values z, size_t rows,
+                                    size_t c, const struct mix__affine *affine, const float *mean,
+                                    const float *rstd, const struct mix__fake *fake, float *dbeta,
+                                    float *dgamma, struct mix__fake_sums *sums)
+{
+    struct norm_places p;
+    const bool folding = folds(act, branches, z, fake);
+    struct folded f = { 0 };
+    fake_clear(&p.fake, fake->n_branch);
+    memset(&p, 0, offsetof(struct norm_places, fake));
+    for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
+        spread(p.scale, affine->scale + s.first, &s);
+        spread(p.offset, affine->offset + s.first, &s);
+        spread(p.mean, mean + s.first, &s);
+        if (folding)
+            f = fold(act, p.scale, p.offset, fake->step[0]);
+        const size_t whole = rows / s.rows, n = s.rows * s.width;
+        struct walk w = { du, dy, z, s.first, s.rows * c, 0 };
+        for (size_t done = 0; done <= whole; done += w.strips, w.at += w.strips * w.stride) {
+            w.strips = done < whole ? MIN(CHUNK, whole - done) : 1;
+            const size_t places = done < whole ? n : rows % s.rows * s.width;
+            if (folding)
+                backward_walk(act, branches, true, &w, places, &p, &f, fake);
+            else
+                backward_walk(act, branches, false, &w, places, &p, &f, fake);
+            if ((done + w.strips) % FOLD == 0 || done == whole) {
+                norm_fold(&p, &s, rstd, dbeta, dgamma);
+                fake_fold(&p.fake, fake, sums);
+            }
+        }
+    }
+}
+
+static void norm_backward_sums(struct mix__values du, struct mix__values dy, struct mix__values z,
+                               size_t rows, size_t c, const struct mix__affine *affine,
+                               const float *mean, const float *rstd, const struct mix__fake *fake,
+                               float *dbeta, float *dgamma, struct mix__fake_sums *sums)
+{
+    assert(du.dtype == z.dtype);
+    if (z.dtype == MIX__DTYPE_F32) {
+        assert(dy.dtype == MIX__DTYPE_F32);
+        SPECIALISE(norm_backward_as, affine->act, fake->n_branch, F32(du), F32(dy), F32(z), rows, c,
+                   affine, mean, rstd, fake, dbeta, dgamma, sums)
+    } else if (dy.dtype == MIX__DTYPE_F32) {
+        SPECIALISE(norm_backward_as, affine->act, fake->n_branch, BF16(du), F32(dy), BF16(z), rows,
+                   c, affine, mean, rstd, fake, dbeta, dgamma, sums)
+    } else {
+        SPECIALISE(norm_backward_as, affine->act, fake->n_branch, BF16(du), BF16(dy), BF16(z), rows,
+                   c, affine, mean, rstd, fake, dbeta, dgamma, sums)
+    }
+}
+
+struct input_places {
+    ALIGNED float k1[WIDE], k2[WIDE], k3[WIDE];
+};
+
+MIX__TEMPLATE void input_vec(size_t i, int lanes, struct mix__values dz, struct mix__values du,
+                             struct mix__values z, const struct input_places *p)
+{
+    vec_store(dz, i,
+              vec_get(p->k1 + i, LANES) * vec_load(du, i, lanes) +
+                  vec_get(p->k2 + i, LANES) * vec_load(z, i, lanes) + vec_get(p->k3 + i, LANES),
+              lanes);
+}
+
+MIX__TEMPLATE void norm_backward_input_as(struct mix__values dz, struct mix__values du,
+                                          struct mix__values z, size_t rows, size_t c,
+                                          const float *k1, const float *k2, const float *k3)
+{
+    struct input_places p = { 0 };
+    for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
+        spread(p.k1, k1 + s.first, &s);
+        spread(p.k2, k2 + s.first, &s);
+        spread(p.k3, k3 + s.first, &s);
+        for (size_t r = 0; r < rows; r += s.rows) {
+            const size_t n = MIN(s.rows, rows - r) * s.width, at = r * c + s.first;
+            ahead(du, at, n, false);
+            ahead(z, at, n, false);
+            EACH_VEC(n, input_vec, mix__values_from(dz, at), mix__values_from(du, at),
+                     mix__values_from(z, at), &p);
+        }
+    }
+}
+
+static void norm_backward_input(struct mix__values dz, struct mix__values du, struct mix__values z,
+                                size_t rows, size_t c, const float *k1, const float *k2,
+                                const float *k3)
+{
+    assert(du.dtype == z.dtype);
+    if (z.dtype == MIX__DTYPE_F32) {
+        assert(dz.dtype == MIX__DTYPE_F32);
+        norm_backward_input_as(F32(dz), F32(du), F32(z), rows, c, k1, k2, k3);
+    } else if (dz.dtype == MIX__DTYPE_F32) {
+        norm_backward_input_as(F32(dz), BF16(du), BF16(z), rows, c, k1, k2, k3);
+    } else {
+        norm_backward_input_as(BF16(dz), BF16(du), BF16(z), rows, c, k1, k2, k3);
+    }
+}
+
+/* ---- sums ------------------------------------------------------------------------------------ */
 
 static double abs_sum(struct mix__values x, size_t n, float shift)
 {
@@ -294,11 +530,37 @@ static void fold_channels(double *sum, float *at, const struct strip *s)
     memset(at, 0, WIDE * sizeof *at);
 }
 
+/* Sums of z - place and of its square, of `wide` vectors down the strips. */
+MIX__TEMPLATE void stats_block(int wide, int lanes, const struct walk *w, const float *place,
+                               float *one, float *two)
+{
+    vec from[BLOCK], sum[BLOCK], square[BLOCK];
+    UNROLL for (int k = 0; k < wide; k++)
+    {
+        from[k] = vec_get(place + k * LANES, LANES);
+        sum[k] = vec_get(one + k * LANES, LANES);
+        square[k] = vec_get(two + k * LANES, LANES);
+    }
+    size_t at = w->at;
+    for (size_t r = 0; r < w->strips; r++, at += w->stride)
+        UNROLL for (int k = 0; k < wide; k++)
+        {
+            const vec d = vec_load(w->z, at + (size_t)k * LANES, lanes) - from[k];
+            sum[k] += d;
+            square[k] += d * d;
+        }
+    UNROLL for (int k = 0; k < wide; k++)
+    {
+        vec_put(one + k * LANES, sum[k], lanes);
+        vec_put(two + k * LANES, square[k], lanes);
+    }
+}
+
 /* One pass: sums of z - reference and of its square, reference being the first row. */
 MIX__TEMPLATE void norm_stats_as(float *mean, float *m2, struct mix__values z, size_t rows,
                                  size_t c)
 {
-    ALIGNED float first[WIDE], place[WIDE], one[WIDE] = { 0 }, two[WIDE] = { 0 };
+    ALIGNED float first[WIDE], place[WIDE] = { 0 }, one[WIDE] = { 0 }, two[WIDE] = { 0 };
     double sum[WIDE], square[WIDE];
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
         memset(sum, 0, sizeof sum);
@@ -307,17 +569,17 @@ MIX__TEMPLATE void norm_stats_as(float *mean, float *m2, struct mix__values z, s
         for (size_t i = 0; i < s.width && rows; i++)
             first[i] = mix__values_get(z, s.first + i);
         spread(place, first, &s);
-        for (size_t r = 0, strips = 1; r < rows; r += s.rows, strips++) {
-            const size_t n = MIN(s.rows, rows - r) * s.width;
-            const struct mix__values row = mix__values_from(z, r * c + s.first);
-            SIMD for (size_t i = 0; i < n; i++)
-            {
-                const float d = mix__values_get(row, i) - place[i];
-                one[i] += d;
-                two[i] += d * d;
-            }
-            if (strips % FOLD && r + s.rows < rows)
-                continue;
+        const size_t whole = rows / s.rows;
+        struct walk w = { .z = z, .stride = s.rows * c };
+        for (size_t done = 0; done <= whole; done += w.strips) {
+            const size_t n = done < whole ? s.rows * s.width : rows % s.rows * s.width;
+            size_t i = 0;
+            w.strips = done < whole ? MIN(FOLD, whole - done) : 1;
+            w.at = done * w.stride + s.first;
+            for (; i + BLOCK * LANES <= n; i += BLOCK * LANES, w.at += BLOCK * LANES)
+                stats_block(BLOCK, LANES, &w, place + i, one + i, two + i);
+            for (; i < n; i += LANES, w.at += LANES)
+                stats_block(1, (int)MIN(LANES, n - i), &w, place + i, one + i, two + i);
             fold_channels(sum, one, &s);
             fold_channels(square, two, &s);
         }
@@ -349,225 +611,6 @@ static void row_sums(double *sum, struct mix__values x, size_t rows, size_t c)
             if (strips % FOLD == 0 || r + s.rows >= rows)
                 fold_channels(sum + s.first, at, &s);
         }
-}
-
-MIX__TEMPLATE void norm_forward_as(enum mix__act act, int branches, struct mix__values y,
-                                   struct mix__values z, size_t rows, size_t c,
-                                   const struct mix__affine *affine, const struct mix__fake *fake)
-{
-    ALIGNED float scale[WIDE], offset[WIDE];
-    const struct places p = { scale, offset };
-    const bool folding = folds(act, branches, z, fake);
-    struct folded f = { 0 };
-    for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
-        spread(scale, affine->scale + s.first, &s);
-        spread(offset, affine->offset + s.first, &s);
-        if (folding)
-            f = fold(act, scale, offset, fake->step[0]);
-        for (size_t r = 0; r < rows; r += s.rows) {
-            const size_t n = MIN(s.rows, rows - r) * s.width, at = r * c + s.first;
-            ahead(z, at, n, false);
-            if (folding)
-                strip_codes(&f, mix__values_from(y, at), mix__values_from(z, at), n, &p, fake);
-            else
-                strip_forward(act, branches, mix__values_from(y, at), mix__values_from(z, at), n,
-                              &p, fake);
-        }
-    }
-}
-
-static void norm_forward(struct mix__values y, struct mix__values z, size_t rows, size_t c,
-                         const struct mix__affine *affine, const struct mix__fake *fake)
-{
-    if (z.dtype == MIX__DTYPE_F32) {
-        assert(y.dtype == MIX__DTYPE_F32);
-        SPECIALISE(norm_forward_as, affine->act, fake->n_branch, F32(y), F32(z), rows, c, affine,
-                   fake)
-    } else if (y.dtype == MIX__DTYPE_F32) {
-        SPECIALISE(norm_forward_as, affine->act, fake->n_branch, F32(y), BF16(z), rows, c, affine,
-                   fake)
-    } else {
-        SPECIALISE(norm_forward_as, affine->act, fake->n_branch, BF16(y), BF16(z), rows, c, affine,
-                   fake)
-    }
-}
-
-/* What the backward pass knows and adds up at each place of a strip. */
-struct norm_places {
-    ALIGNED float scale[WIDE], offset[WIDE], mean[WIDE], beta[WIDE], gamma[WIDE];
-};
-
-MIX__TEMPLATE void strip_codes_backward(enum mix__act act, const struct folded *f,
-                                        struct mix__values du, struct mix__values dy,
-                                        struct mix__values z, size_t n,
-                                        struct norm_places *restrict p,
-                                        const struct mix__fake *fake, float *restrict step_at)
-{
-    ALIGNED float tmp[WIDE];
-    float *out = open(tmp, du, 0);
-    const struct mix__bounds b = fake->bounds[0];
-    const float low = f->low, high = f->high;
-    SIMD for (size_t i = 0; i < n; i++)
-    {
-        const float at = mix__values_get(z, i), v = p->scale[i] * at + p->offset[i];
-        const float x = mix__clip(v, low, high), clipped = mix__clip(x, b.n, b.p);
-        const bool inside = x == clipped;
-        const float g = mix__values_get(dy, i);
-        step_at[i] += g * (mix__round(clipped) - (inside ? x : 0.0f));
-        const bool through = act == MIX__ACT_NONE ? inside : inside & (v > low) & (v < high);
-        const float back = through ? g : 0.0f;
-        out[i] = back;
-        p->beta[i] += back;
-        p->gamma[i] += back * (at - p->mean[i]);
-    }
-    close(du, 0, tmp, n);
-}
-
-MIX__TEMPLATE void strip_norm_backward(enum mix__act act, int branches, struct mix__values du,
-                                       struct mix__values dy, struct mix__values z, size_t n,
-                                       struct norm_places *restrict p, const struct mix__fake *fake,
-                                       struct fake_places *restrict at)
-{
-    ALIGNED float a[WIDE], keep[WIDE], slope[WIDE], tmp[WIDE];
-    float *out = open(tmp, du, 0);
-    const bool half = z.dtype == MIX__DTYPE_BF16;
-    const struct mix__bounds b = fake->bounds[0];
-    const float step = fake->step[0];
-    if (branches == MANY) {
-        SIMD for (size_t i = 0; i < n; i++)
-        {
-            a[i] = mix__activate(p->scale[i] * mix__values_get(z, i) + p->offset[i], act);
-            slope[i] = mix__values_get(dy, i);
-        }
-        strip_branches(keep, a, slope, n, fake, at);
-    }
-    float *restrict step_at = at->step[0];
-    SIMD for (size_t i = 0; i < n; i++)
-    {
-        const float v = mix__values_get(z, i), u = p->scale[i] * v + p->offset[i];
-        float g = mix__values_get(dy, i);
-        if (branches == 1) {
-            float code;
-            bool inside;
-            step_at[i] += g * step_slope(mix__activate(u, act), step, &b, half, &code, &inside);
-            g = inside ? g : 0.0f;
-        } else if (branches == MANY) {
-            g = keep[i] * g;
-        }
-        g = activate_back(g, u, act);
-        out[i] = g;
-        p->beta[i] += g;
-        p->gamma[i] += g * (v - p->mean[i]);
-    }
-    close(du, 0, tmp, n);
-}
-
-static void norm_fold(struct norm_places *p, const struct strip *s, const float *rstd, float *dbeta,
-                      float *dgamma)
-{
-    for (size_t k = 0; k < s->rows; k++)
-        SIMD for (size_t i = 0; i < s->width; i++)
-        {
-            dbeta[s->first + i] += p->beta[k * s->width + i];
-            dgamma[s->first + i] += p->gamma[k * s->width + i] * rstd[s->first + i];
-        }
-    memset(p->beta, 0, sizeof p->beta);
-    memset(p->gamma, 0, sizeof p->gamma);
-}
-
-MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, struct mix__values du,
-                                    struct mix__values dy, struct mix__values z, size_t rows,
-                                    size_t c, const struct mix__affine *affine, const float *mean,
-                                    const float *rstd, const struct mix__fake *fake, float *dbeta,
-                                    float *dgamma, struct mix__fake_sums *sums)
-{
-    struct norm_places p;
-    struct fake_places at;
-    const bool folding = folds(act, branches, z, fake);
-    struct folded f = { 0 };
-    fake_clear(&at, fake->n_branch);
-    memset(p.beta, 0, sizeof p.beta);
-    memset(p.gamma, 0, sizeof p.gamma);
-    for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
-        spread(p.scale, affine->scale + s.first, &s);
-        spread(p.offset, affine->offset + s.first, &s);
-        spread(p.mean, mean + s.first, &s);
-        if (folding)
-            f = fold(act, p.scale, p.offset, fake->step[0]);
-        for (size_t r = 0; r < rows; r += s.rows) {
-            const size_t n = MIN(s.rows, rows - r) * s.width, first = r * c + s.first;
-            ahead(du, first, n, true);
-            const struct mix__values to = mix__values_from(du, first);
-            const struct mix__values slope = mix__values_from(dy, first);
-            const struct mix__values from = mix__values_from(z, first);
-            if (folding)
-                strip_codes_backward(act, &f, to, slope, from, n, &p, fake, at.step[0]);
-            else
-                strip_norm_backward(act, branches, to, slope, from, n, &p, fake, &at);
-            if (++at.strips < FOLD)
-                continue;
-            norm_fold(&p, &s, rstd, dbeta, dgamma);
-            fake_fold(&at, fake, sums);
-        }
-        norm_fold(&p, &s, rstd, dbeta, dgamma);
-    }
-    fake_fold(&at, fake, sums);
-}
-
-static void norm_backward_sums(struct mix__values du, struct mix__values dy, struct mix__values z,
-                               size_t rows, size_t c, const struct mix__affine *affine,
-                               const float *mean, const float *rstd, const struct mix__fake *fake,
-                               float *dbeta, float *dgamma, struct mix__fake_sums *sums)
-{
-    assert(du.dtype == z.dtype);
-    if (z.dtype == MIX__DTYPE_F32) {
-        assert(dy.dtype == MIX__DTYPE_F32);
-        SPECIALISE(norm_backward_as, affine->act, fake->n_branch, F32(du), F32(dy), F32(z), rows, c,
-                   affine, mean, rstd, fake, dbeta, dgamma, sums)
-    } else if (dy.dtype == MIX__DTYPE_F32) {
-        SPECIALISE(norm_backward_as, affine->act, fake->n_branch, BF16(du), F32(dy), BF16(z), rows,
-                   c, affine, mean, rstd, fake, dbeta, dgamma, sums)
-    } else {
-        SPECIALISE(norm_backward_as, affine->act, fake->n_branch, BF16(du), BF16(dy), BF16(z), rows,
-                   c, affine, mean, rstd, fake, dbeta, dgamma, sums)
-    }
-}
-
-MIX__TEMPLATE void norm_backward_input_as(struct mix__values dz, struct mix__values du,
-                                          struct mix__values z, size_t rows, size_t c,
-                                          const float *k1, const float *k2, const float *k3)
-{
-    ALIGNED float a[WIDE], b[WIDE], d[WIDE], tmp[WIDE];
-    for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
-        spread(a, k1 + s.first, &s);
-        spread(b, k2 + s.first, &s);
-        spread(d, k3 + s.first, &s);
-        for (size_t r = 0; r < rows; r += s.rows) {
-            const size_t n = MIN(s.rows, rows - r) * s.width, at = r * c + s.first;
-            const struct mix__values u = mix__values_from(du, at), v = mix__values_from(z, at);
-            float *out = open(tmp, dz, at);
-            ahead(du, at, n, false);
-            ahead(z, at, n, false);
-            SIMD for (size_t i = 0; i < n; i++) out[i] =
-                a[i] * mix__values_get(u, i) + b[i] * mix__values_get(v, i) + d[i];
-            close(dz, at, tmp, n);
-        }
-    }
-}
-
-static void norm_backward_input(struct mix__values dz, struct mix__values du, struct mix__values z,
-                                size_t rows, size_t c, const float *k1, const float *k2,
-                                const float *k3)
-{
-    assert(du.dtype == z.dtype);
-    if (z.dtype == MIX__DTYPE_F32) {
-        assert(dz.dtype == MIX__DTYPE_F32);
-        norm_backward_input_as(F32(dz), F32(du), F32(z), rows, c, k1, k2, k3);
-    } else if (dz.dtype == MIX__DTYPE_F32) {
-        norm_backward_input_as(F32(dz), BF16(du), BF16(z), rows, c, k1, k2, k3);
-    } else {
-        norm_backward_input_as(BF16(dz), BF16(du), BF16(z), rows, c, k1, k2, k3);
-    }
 }
 
 void MIX__LOOPS_NAME(mix__loops_fill)(struct mix__loops *loops)

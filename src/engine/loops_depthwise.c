@@ -17,20 +17,7 @@
  *
  * Taps may be contracted to FMA: no code of a quantizer is made here.
  */
-#include "engine/loops_isa.h"
-
-#include <string.h>
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
-
-#if defined(__AVX512F__)
-enum { LANES = 16 };
-#elif defined(__AVX2__)
-enum { LANES = 8 };
-#else
-enum { LANES = 4 };
-#endif
+#include "engine/loops_vec.h"
 
 enum {
     COPY_MAX = 512, /* vectors in the copy: half of L1                  */
@@ -39,57 +26,8 @@ enum {
     TAPS_MAX = 25
 };
 
-#if defined(__SANITIZE_ADDRESS__) /* checks in unrolled loops take gcc many minutes */
-#define UNROLL
-#else
-#define UNROLL _Pragma("GCC unroll 8")
-#endif
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
-
-typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
-
-/* Fewer than LANES of them; the others read as 0. */
-#if defined(__AVX512F__)
-MIX__TEMPLATE vec get_few(const float *p, int n)
-{
-    return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
-}
-
-MIX__TEMPLATE void put_few(float *p, const vec *v, int n)
-{
-    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)*v);
-}
-#else
-static __attribute__((noinline)) vec get_few(const float *p, int n)
-{
-    vec v = { 0 };
-    memcpy(&v, p, (size_t)n * sizeof *p);
-    return v;
-}
-
-static __attribute__((noinline)) void put_few(float *p, const vec *v, int n)
-{
-    memcpy(p, v, (size_t)n * sizeof *p);
-}
-#endif
-
-MIX__TEMPLATE vec get(const float *p, int n)
-{
-    vec v;
-    if (n < LANES)
-        return get_few(p, n);
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-MIX__TEMPLATE void put(float *p, vec v, int n)
-{
-    if (n < LANES)
-        put_few(p, &v, n);
-    else
-        memcpy(p, &v, sizeof v);
-}
 
 /* Asks for the line after this one of the same pixel: the next channels' turn comes when the whole
  * tile has been walked, and a walk with gaps is none that the hardware would foresee. */
@@ -144,7 +82,7 @@ MIX__TEMPLATE void copy_input(vec *copy, const struct image *x, const struct til
         const float *p = x->at + ((size_t)(i - x->row) * x->w + left) * x->c + first;
         const int at = (i * d - t->top) * t->width - t->left;
         for (int j = left; j < right; j++, p += x->c) {
-            copy[at + j * d] = get(p, lanes);
+            copy[at + j * d] = vec_get(p, lanes);
             ask_ahead(p, x->c - first);
         }
     }
@@ -160,7 +98,7 @@ MIX__TEMPLATE void convolve_few(float *y, int c, int lanes, const vec *in, int p
         const vec weight = w[r * kernel + s];
         UNROLL for (int k = 0; k < n; k++) acc[k] += weight * in[r * pitch + k * stride + s];
     }
-    UNROLL for (int k = 0; k < n; k++) put(y + (size_t)k * c, acc[k], lanes);
+    UNROLL for (int k = 0; k < n; k++) vec_put(y + (size_t)k * c, acc[k], lanes);
 }
 
 MIX__TEMPLATE void convolve_tile(float *y, int y_row, int ow, int c, int lanes, const vec *copy,
@@ -193,7 +131,7 @@ MIX__TEMPLATE void convolve(float *y, int y_row, int ow, int begin, int end, con
             for (int first = 0; first < c; first += LANES) {
                 const int lanes = MIN(LANES, c - first);
                 for (int i = 0; i < taps; i++)
-                    tap[i] = get(w + (size_t)(turned ? taps - 1 - i : i) * c + first, lanes);
+                    tap[i] = vec_get(w + (size_t)(turned ? taps - 1 - i : i) * c + first, lanes);
                 copy_input(copy, x, &t, first, lanes);
                 convolve_tile(y + first, y_row, ow, c, lanes, copy, &t, tap, kernel, stride);
             }
@@ -211,7 +149,7 @@ MIX__TEMPLATE void weight_rows(float *dw, int c, int lanes, const vec *copy, con
         const float *g = dy + ((size_t)(t->row + i - y_row) * ow + t->col) * c;
         const vec *in = copy + ((size_t)i * stride + row) * t->width;
         for (int j = 0; j < t->cols; j++, g += c, in += stride) {
-            const vec d = get(g, lanes);
+            const vec d = vec_get(g, lanes);
             if (row == 0)
                 ask_ahead(g, left);
             UNROLL for (int r = 0; r < n; r++) UNROLL for (int s = 0; s < kernel; s++)
@@ -221,7 +159,7 @@ MIX__TEMPLATE void weight_rows(float *dw, int c, int lanes, const vec *copy, con
     UNROLL for (int k = 0; k < n * kernel; k++)
     {
         float *p = dw + ((size_t)row * kernel + k) * c;
-        put(p, get(p, lanes) + acc[k], lanes);
+        vec_put(p, vec_get(p, lanes) + acc[k], lanes);
     }
 }
 
