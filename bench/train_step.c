@@ -2,17 +2,18 @@
  * bench/train_step.c - how long a training step takes, against its floor.
  *
  *   train_step [--arch NAME] [--seconds S] [--size N --batch N] [--data DIR] [--precision f32|bf16]
- *              [--floor 0] [--layers 1]
+ *              [--branches N] [--threads N] [--cpu-mask avx2] [--floor 0] [--layers 1]
  *
  * For one network of the zoo (MobileNet v2) at 32 x 32 (batch 128) and 224 x 224 (batch 32): images
  * per second of a float step, a weight training step (W4, mixed activation bits) and a bit-meta
- * step (candidates 2, 3, 4, 8), and the ratio of each to the sum of the bare oneDNN convolutions
- * (forward, backward data, backward weights) that it needs, in float32 and, where the step is in
- * bfloat16, in the faster of both (engine/floor.h). A step is forward, loss, backward, clipping and
- * optimizer. All in one process, steps alternate, each figure is the best of its runs: a busy
- * neighbour disturbs that least. With --floor 0 no floor; with --layers also where the time goes,
- * layer by layer (means). With --data the images come from the loader, augmented, and the share of
- * the time spent waiting for it is printed; else they are noise.
+ * step (the first N of the candidates 2, 3, 4, 8; N 4 unless --branches says), and the ratio of
+ * each to the sum of the bare oneDNN convolutions (forward, backward data, backward weights) that
+ * it needs, in float32 and, where the step is in bfloat16, in the faster of both (engine/floor.h).
+ * A step is forward, loss, backward, clipping and optimizer. All in one process, steps alternate,
+ * each figure is the best of its runs: a busy neighbour disturbs that least. With --floor 0 no
+ * floor; with --layers also where the time goes, layer by layer (means). With --data the images
+ * come from the loader, augmented, and the share of the time spent waiting for it is printed; else
+ * they are noise.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,10 +39,10 @@ static double least(const double *values, int n)
 }
 
 enum kind { FLOAT_STEP, WEIGHT_STEP, META_STEP, KINDS };
-static const char *const names[KINDS] = { "float", "weight training, W4", "bit-meta, 4 branches" };
 static const int candidates[] = { 2, 3, 4, 8 };
 
 struct job {
+    int branches;
     struct mix__state *state;
     struct mix__engine *engine;
     struct mix__optimizer adam;
@@ -108,7 +109,7 @@ static mix_status branch(struct job *j, int b, int branches)
 
 static mix_status one_step(struct job *j, enum kind kind, double *seconds)
 {
-    const int n = (int)MIX_COUNT(candidates), branches = kind == META_STEP ? n : 1;
+    const int n = j->branches, branches = kind == META_STEP ? n : 1;
     const double began = mix__clock();
     mix__profiler_begin(j->profilers[kind]);
     mix_status status = feed(j);
@@ -133,7 +134,7 @@ static mix_status one_step(struct job *j, enum kind kind, double *seconds)
 static mix_status job_new(struct job *j, mix_ctx *ctx, const mix_graph *g, int batch,
                           enum mix__dtype dtype)
 {
-    MIX_TRY(mix__state_new(&j->state, g, candidates, (int)MIX_COUNT(candidates), 1));
+    MIX_TRY(mix__state_new(&j->state, g, candidates, j->branches, 1));
     MIX_TRY(mix__engine_new(&j->engine, j->state, batch, true, dtype));
     const struct mix__optimizer_options adam = { .kind = MIX__ADAM };
     MIX_TRY(mix__optimizer_init(&j->adam, ctx, j->state->n, &adam));
@@ -205,13 +206,24 @@ struct what {
     const char *arch, *data; /* data NULL: noise */
     double budget;           /* seconds */
     enum mix__dtype dtype;
+    int branches;
     bool floor, layers;
 };
+
+static void name_kind(char *name, size_t size, enum kind kind, int branches)
+{
+    static const char *const names[] = { "float", "weight training, W4", "bit-meta" };
+    if (kind == META_STEP)
+        snprintf(name, size, "%s, %d branch%s", names[kind], branches, branches == 1 ? "" : "es");
+    else
+        snprintf(name, size, "%s", names[kind]);
+}
 
 static mix_status print_steps(struct job *j, const struct what *w, const double *least_seconds)
 {
     static const char *const types[] = { "f32", "bf16" };
     struct sums floors[2];
+    char name[32];
     const int batch = mix__engine_batch(j->engine);
     const int n_floors = !w->floor ? 0 : w->dtype == MIX__DTYPE_BF16 ? 2 : 1;
     for (int f = 0; f < n_floors; f++) {
@@ -224,15 +236,17 @@ static mix_status print_steps(struct job *j, const struct what *w, const double 
     putchar('\n');
     for (int kind = 0; kind < KINDS; kind++) {
         const double t = least_seconds[kind];
-        const double branches = kind == META_STEP ? MIX_COUNT(candidates) : 1;
-        printf("  %-22s %10.1f %12.1f", names[kind], 1e3 * t, batch / t);
+        const double branches = kind == META_STEP ? w->branches : 1;
+        name_kind(name, sizeof name, (enum kind)kind, w->branches);
+        printf("  %-22s %10.1f %12.1f", name, 1e3 * t, batch / t);
         for (int f = 0; f < n_floors; f++)
             printf(" %18.2f", t / (branches * floors[f].all));
         putchar('\n');
     }
     for (int kind = 0; kind < KINDS && w->layers; kind++) {
         mix_profile profile;
-        MIX_TRY(mix__profiler_report(j->profilers[kind], names[kind], &profile));
+        name_kind(name, sizeof name, (enum kind)kind, w->branches);
+        MIX_TRY(mix__profiler_report(j->profilers[kind], name, &profile));
         putchar('\n');
         profile_print(&profile, stdout);
     }
@@ -285,7 +299,7 @@ static mix_status measure(mix_ctx *ctx, const struct what *w, int size, int batc
 {
     mix_zoo_options options;
     mix_graph *g;
-    struct job j = { 0 };
+    struct job j = { .branches = w->branches };
     mix_zoo_options_init(&options);
     options.arch = w->arch;
     options.size = size;
@@ -296,30 +310,51 @@ static mix_status measure(mix_ctx *ctx, const struct what *w, int size, int batc
     return status;
 }
 
+static void read_options(int argc, char **argv, struct what *w, mix_ctx_options *ctx, int *size,
+                         int *batch)
+{
+    for (int i = 1; i + 1 < argc; i += 2) {
+        const char *name = argv[i], *value = argv[i + 1];
+        if (!strcmp(name, "--seconds"))
+            w->budget = atof(value);
+        else if (!strcmp(name, "--size"))
+            *size = atoi(value);
+        else if (!strcmp(name, "--batch"))
+            *batch = atoi(value);
+        else if (!strcmp(name, "--arch"))
+            w->arch = value;
+        else if (!strcmp(name, "--data"))
+            w->data = value;
+        else if (!strcmp(name, "--floor"))
+            w->floor = atoi(value) != 0;
+        else if (!strcmp(name, "--layers"))
+            w->layers = atoi(value) != 0;
+        else if (!strcmp(name, "--precision"))
+            w->dtype = strcmp(value, "bf16") ? MIX__DTYPE_F32 : MIX__DTYPE_BF16;
+        else if (!strcmp(name, "--branches"))
+            w->branches = atoi(value);
+        else if (!strcmp(name, "--threads"))
+            ctx->threads = atoi(value);
+        else if (!strcmp(name, "--cpu-mask") && !strcmp(value, "avx2"))
+            ctx->cpu_mask = MIX_CPU_AVX2;
+    }
+    if (w->branches < 1 || w->branches > (int)MIX_COUNT(candidates))
+        w->branches = MIX_COUNT(candidates);
+}
+
 int main(int argc, char **argv)
 {
-    struct what w = { "mobilenet_v2", NULL, 20.0, MIX__DTYPE_F32, true, false };
+    struct what w = { .arch = "mobilenet_v2",
+                      .budget = 20.0,
+                      .dtype = MIX__DTYPE_F32,
+                      .branches = MIX_COUNT(candidates),
+                      .floor = true };
     int size = 0, batch = 0;
-    for (int i = 1; i + 1 < argc; i += 2) {
-        if (!strcmp(argv[i], "--seconds"))
-            w.budget = atof(argv[i + 1]);
-        else if (!strcmp(argv[i], "--size"))
-            size = atoi(argv[i + 1]);
-        else if (!strcmp(argv[i], "--batch"))
-            batch = atoi(argv[i + 1]);
-        else if (!strcmp(argv[i], "--arch"))
-            w.arch = argv[i + 1];
-        else if (!strcmp(argv[i], "--data"))
-            w.data = argv[i + 1];
-        else if (!strcmp(argv[i], "--floor"))
-            w.floor = atoi(argv[i + 1]) != 0;
-        else if (!strcmp(argv[i], "--layers"))
-            w.layers = atoi(argv[i + 1]) != 0;
-        else if (!strcmp(argv[i], "--precision"))
-            w.dtype = strcmp(argv[i + 1], "bf16") ? MIX__DTYPE_F32 : MIX__DTYPE_BF16;
-    }
+    mix_ctx_options options;
     mix_ctx *ctx;
-    if (mix_ctx_new(&ctx, NULL) != MIX_OK)
+    mix_ctx_options_init(&options);
+    read_options(argc, argv, &w, &options, &size, &batch);
+    if (mix_ctx_new(&ctx, &options) != MIX_OK)
         return 1;
     mix_status status;
     if (size) {

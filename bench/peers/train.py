@@ -9,8 +9,7 @@ Networks: mobilenet_v2, mobilenet_v3_large, resnet18, at 224 x 224 (batch 32) an
 (autocast), compile (torch.compile), compile-bf16. In every round train_step runs once and then
 every variant; each turn counts its fastest step of a kind, the table has the medians of the rounds.
 Peak memory is a process's over all kinds of step; PyTorch's before the first step stands beside it.
-The bit-meta step has three candidates; where train_step has another number of branches its time is
-scaled to three, and a line says so. PyTorch's processes keep freed memory (glibc's MALLOC_
+The bit-meta step has three candidates. PyTorch's processes keep freed memory (glibc's MALLOC_
 variables), without which page faults take up to half of a step. torch.compile takes minutes once
 for each network and size; start it once before a run that matters, its results are kept.
 """
@@ -23,7 +22,7 @@ import sys
 
 KINDS = {"float": "float", "weights": "weight training", "meta": "bit-meta"}
 BATCH, BRANCHES = {224: 32, 32: 128}, 3
-ROW = re.compile(r"^  (float|weight training|bit-meta)(.*?) {2,}([\d.]+) +[\d.]+", re.M)
+ROW = re.compile(r"^  (float|weight training|bit-meta).*? {2,}([\d.]+) +[\d.]+", re.M)
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
                "MALLOC_TOP_PAD_": str(64 << 20)}
 
@@ -40,21 +39,16 @@ def finish(process):
 class Metamix:
     def __init__(self, program, arch, size, options):
         self.command = [program, "--arch", arch, "--size", str(size), "--batch", str(BATCH[size]),
-                        "--seconds", "0.1", "--floor", "0", *options.rest]
-        self.environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
-        self.memory, self.branches, self.seconds = 0.0, BRANCHES, {k: [] for k in KINDS}
+                        "--branches", str(BRANCHES), "--threads", str(options.threads), "--seconds", "0.1",
+                        "--floor", "0", *options.rest]
+        self.memory, self.seconds = 0.0, {k: [] for k in KINDS}
 
     def turn(self):
-        process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True,
-                                   env=self.environment)
-        rows = {name: (rest, float(ms)) for name, rest, ms in ROW.findall(process.stdout.read())}
+        process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
+        rows = dict(ROW.findall(process.stdout.read()))
         self.memory = max(self.memory, finish(process))
         for kind, name in KINDS.items():
-            rest, ms = rows[name]
-            if kind == "meta":
-                self.branches = int(re.search(r"(\d+) branches", rest)[1])
-                ms *= BRANCHES / self.branches
-            self.seconds[kind].append(1e-3 * ms)
+            self.seconds[kind].append(1e-3 * float(rows[name]))
 
     def end(self):
         pass
@@ -113,9 +107,6 @@ def compare(arch, size, options):
             name = ""
     for label, rival in list(rivals.items())[1:]:
         print(f"  {label}: {rival.before} MB before the first step")
-    if ours.branches != BRANCHES:
-        print(f"  metamix's bit-meta step has {ours.branches} branches: its time is scaled by "
-              f"{BRANCHES} / {ours.branches}")
     sys.stdout.flush()
 
 

@@ -118,7 +118,7 @@ mix_status mix_ctx_new(mix_ctx **out, const mix_ctx_options *options)
     if (!(o.cpu_mask & MIX_CPU_AVX2)) /* a wider set stands on the narrower one */
         o.cpu_mask = 0;
     if (!(o.cpu_mask & MIX_CPU_AVX512))
-        o.cpu_mask &= ~(unsigned)MIX_CPU_VNNI;
+        o.cpu_mask &= ~(unsigned)(MIX_CPU_VNNI | MIX_CPU_BF16);
     if (!o.threads)
         o.threads = available_cores();
     ctx->options = o;

@@ -72,6 +72,18 @@ struct mix__conv {
     float *dw_packed; /* depthwise: (r, s, c)                     */
 };
 
+/* Keeps oneDNN from what the context may not use. It listens once a process, before anything has
+ * run in it. */
+static void limit_instructions(unsigned cpu)
+{
+#if defined(__x86_64__)
+    if (!(cpu & MIX_CPU_AVX512))
+        (void)dnnl_set_max_cpu_isa(cpu & MIX_CPU_AVX2 ? dnnl_cpu_isa_avx2 : dnnl_cpu_isa_sse41);
+#else
+    (void)cpu;
+#endif
+}
+
 mix_status mix__backend_new(struct mix__backend **out, mix_ctx *ctx, int threads)
 {
     *out = NULL;
@@ -80,6 +92,7 @@ mix_status mix__backend_new(struct mix__backend **out, mix_ctx *ctx, int threads
         return MIX_ENOMEM;
     b->ctx = ctx;
     b->threads = threads;
+    limit_instructions(mix_ctx_cpu(ctx));
     if (dnnl_engine_create(&b->engine, dnnl_cpu, 0) != dnnl_success ||
         dnnl_stream_create(&b->stream, b->engine, dnnl_stream_default_flags) != dnnl_success) {
         mix__backend_free(b);

@@ -1,0 +1,47 @@
+#!/bin/sh
+# How the cost of a training step grows: with the batch, with the number of candidates, with threads
+# and without AVX-512. Nothing else should run on the machine.
+#
+#   bench/scaling.sh [SIZE]           image size, default 224
+#   TRAIN_STEP, SECONDS_EACH          the program and the time of each row, when other than usual
+set -eu
+cd "$(dirname "$0")/.."
+program=${TRAIN_STEP:-build/release/bench/train_step}
+seconds=${SECONDS_EACH:-8}
+size=${1:-224}
+
+# Milliseconds of a step: float, weight training, bit-meta.
+steps() {
+    "$program" --size "$size" --floor 0 --seconds "$seconds" "$@" |
+        awk '/^  (float|weight|bit-meta)/ { printf "%s ", $(NF - 1) }'
+}
+
+echo "mobilenet_v2, $size x $size"
+printf '\n%-12s%26s\n%-12s%12s%14s%12s\n' "" "ms for one image" batch float weights bit-meta
+for batch in 16 32 64 128 256; do
+    steps --precision bf16 --batch "$batch" |
+        awk -v b="$batch" '{ printf "%-12d%12.2f%14.2f%12.2f\n", b, $1 / b, $2 / b, $3 / b }'
+done
+
+printf '\n%-12s%12s%12s%16s\n' candidates bit-meta "one more" "of a W4 step"
+last=0
+for branches in 1 2 3 4; do
+    step=$(steps --precision bf16 --branches "$branches")
+    echo "$step" | awk -v n="$branches" -v last="$last" '{
+        printf "%-12d%12.1f", n, $3
+        if (n > 1) printf "%12.1f%16.2f", $3 - last, ($3 - last) / $2
+        print "" }'
+    last=$(echo "$step" | awk '{ print $3 }')
+done
+
+row() {
+    printf '%-20s' "$1"
+    shift
+    steps "$@" | awk '{ printf "%12.1f%14.1f%12.1f\n", $1, $2, $3 }'
+}
+printf '\n%-20s%12s%14s%12s\n' "ms for a step" float weights bit-meta
+for precision in bf16 f32; do
+    row "$precision, 1 thread" --precision $precision --threads 1
+    row "$precision, 2 threads" --precision $precision --threads 2
+done
+row "f32, AVX2 alone" --precision f32 --cpu-mask avx2
