@@ -443,6 +443,8 @@ mix_status mix__conv_new(struct mix__conv **out, struct mix__backend *backend,
         c->kind != DEPTHWISE && dims->dtype == MIX__DTYPE_BF16 && dims->c >= 8 && dims->groups == 1;
     if (half)
         c->types = (struct mix__conv_types){ MIX__DTYPE_BF16, dims->y, dims->dx };
+    else if (c->kind == DEPTHWISE)
+        c->types.y = dims->y;
     choose_tiles(c);
     const int threads = omp_get_max_threads();
     omp_set_num_threads(1); /* as the primitives will run */
@@ -580,10 +582,11 @@ mix_status mix__conv_forward(struct mix__conv *c, int thread, const struct mix__
     if (c->kind != DEPTHWISE)
         return execute(c, FORWARD, thread, x, y, bias);
     const struct mix__dw_shape s = dw_shape(&c->d, t->x0, t->y0);
+    const struct mix__values to = { y, c->types.y };
     const size_t image = (size_t)s.h * s.w * s.c, output = (size_t)s.oh * s.ow * s.c;
     for (int n = 0; n < t->images; n++)
-        c->loops->dw_forward((float *)y + n * output, (const float *)x + n * image, c->dw_packed,
-                             &s, t->y0, t->y1);
+        c->loops->dw_forward(mix__values_from(to, n * output), (const float *)x + n * image,
+                             c->dw_packed, &s, t->y0, t->y1);
     return MIX_OK;
 }
 

@@ -3,10 +3,10 @@
  *
  * All are single-threaded, work on rows of c channels, (rows, c) without gaps, and add to
  * their sums, which the caller clears. Values are float32 or bfloat16 in memory and float32 in
- * every formula; depthwise convolutions and per-channel vectors know float32 alone. The engine cuts
- * a tensor into pieces, gives each piece to one thread and adds the pieces' sums up in a fixed
- * order, so results do not depend on which thread took which piece. loops.c, loops_basic.c and
- * loops_depthwise.c are compiled once for each instruction set.
+ * every formula; depthwise convolutions read, and per-channel vectors are, float32 alone. The
+ * engine cuts a tensor into pieces, gives each piece to one thread and adds the pieces' sums up in
+ * a fixed order, so results do not depend on which thread took which piece. loops.c, loops_basic.c
+ * and loops_depthwise.c are compiled once for each instruction set.
  */
 #ifndef METAMIX_ENGINE_LOOPS_H
 #define METAMIX_ENGINE_LOOPS_H
@@ -123,8 +123,8 @@ struct mix__loops {
                              const struct mix__pool_window *w, size_t c);
 
     /* Output rows [oh0, oh1) of one image: y = x (*) w. */
-    void (*dw_forward)(float *y, const float *x, const float *w, const struct mix__dw_shape *s,
-                       int oh0, int oh1);
+    void (*dw_forward)(struct mix__values y, const float *x, const float *w,
+                       const struct mix__dw_shape *s, int oh0, int oh1);
     /* Input rows [h0, h1) of one image: dx = dy (*)^T w, overwritten. */
     void (*dw_backward_data)(float *dx, const float *dy, const float *w,
                              const struct mix__dw_shape *s, int h0, int h1);

@@ -23,7 +23,8 @@ enum {
     COPY_MAX = 512, /* vectors in the copy: half of L1                  */
     COLS_MAX = 32,  /* columns under a tile, so that tiles are not flat */
     LINE = 16,      /* floats in a cache line */
-    TAPS_MAX = 25
+    TAPS_MAX = 25,
+    FEW = 64 /* channels at a time in plain loops */
 };
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -88,9 +89,9 @@ MIX__TEMPLATE void copy_input(vec *copy, const struct image *x, const struct til
     }
 }
 
-/* n neighbouring outputs; y is the first one's. */
-MIX__TEMPLATE void convolve_few(float *y, int c, int lanes, const vec *in, int pitch, const vec *w,
-                                int kernel, int stride, int n)
+/* n neighbouring outputs, the first one's at `at`. */
+MIX__TEMPLATE void convolve_few(struct mix__values y, size_t at, int c, int lanes, const vec *in,
+                                int pitch, const vec *w, int kernel, int stride, int n)
 {
     vec acc[4] = { { 0 } };
     UNROLL for (int r = 0; r < kernel; r++) UNROLL for (int s = 0; s < kernel; s++)
@@ -98,28 +99,31 @@ MIX__TEMPLATE void convolve_few(float *y, int c, int lanes, const vec *in, int p
         const vec weight = w[r * kernel + s];
         UNROLL for (int k = 0; k < n; k++) acc[k] += weight * in[r * pitch + k * stride + s];
     }
-    UNROLL for (int k = 0; k < n; k++) vec_put(y + (size_t)k * c, acc[k], lanes);
+    UNROLL for (int k = 0; k < n; k++) vec_store(y, at + (size_t)k * c, acc[k], lanes);
 }
 
-MIX__TEMPLATE void convolve_tile(float *y, int y_row, int ow, int c, int lanes, const vec *copy,
-                                 const struct tile *t, const vec *w, int kernel, int stride)
+/* Channels from `first` on. */
+MIX__TEMPLATE void convolve_tile(struct mix__values y, int first, int y_row, int ow, int c,
+                                 int lanes, const vec *copy, const struct tile *t, const vec *w,
+                                 int kernel, int stride)
 {
     for (int i = 0; i < t->rows; i++) {
-        float *out = y + ((size_t)(t->row + i - y_row) * ow + t->col) * c;
+        size_t at = ((size_t)(t->row + i - y_row) * ow + t->col) * c + first;
         const vec *in = copy + (size_t)i * stride * t->width;
         int j = 0;
-        for (; j + 4 <= t->cols; j += 4, in += 4 * stride)
-            convolve_few(out + (size_t)j * c, c, lanes, in, t->width, w, kernel, stride, 4);
-        for (; j + 2 <= t->cols; j += 2, in += 2 * stride)
-            convolve_few(out + (size_t)j * c, c, lanes, in, t->width, w, kernel, stride, 2);
+        for (; j + 4 <= t->cols; j += 4, in += 4 * stride, at += (size_t)4 * c)
+            convolve_few(y, at, c, lanes, in, t->width, w, kernel, stride, 4);
+        for (; j + 2 <= t->cols; j += 2, in += 2 * stride, at += (size_t)2 * c)
+            convolve_few(y, at, c, lanes, in, t->width, w, kernel, stride, 2);
         if (j < t->cols)
-            convolve_few(out + (size_t)j * c, c, lanes, in, t->width, w, kernel, stride, 1);
+            convolve_few(y, at, c, lanes, in, t->width, w, kernel, stride, 1);
     }
 }
 
 /* Output rows [begin, end) of ow columns, y being row y_row; turned: the weights by half a turn. */
-MIX__TEMPLATE void convolve(float *y, int y_row, int ow, int begin, int end, const struct image *x,
-                            const float *w, int kernel, int stride, int pad, bool turned)
+MIX__TEMPLATE void convolve(struct mix__values y, int y_row, int ow, int begin, int end,
+                            const struct image *x, const float *w, int kernel, int stride, int pad,
+                            bool turned)
 {
     vec copy[COPY_MAX], tap[TAPS_MAX];
     const int taps = kernel * kernel, c = x->c;
@@ -133,7 +137,7 @@ MIX__TEMPLATE void convolve(float *y, int y_row, int ow, int begin, int end, con
                 for (int i = 0; i < taps; i++)
                     tap[i] = vec_get(w + (size_t)(turned ? taps - 1 - i : i) * c + first, lanes);
                 copy_input(copy, x, &t, first, lanes);
-                convolve_tile(y + first, y_row, ow, c, lanes, copy, &t, tap, kernel, stride);
+                convolve_tile(y, first, y_row, ow, c, lanes, copy, &t, tap, kernel, stride);
             }
         }
 }
@@ -215,19 +219,23 @@ static size_t y_at(const struct mix__dw_shape *s, int row, int col)
     return ((size_t)(row - s->y_row) * s->ow + col) * s->c;
 }
 
-static void plain_forward(float *y, const float *x, const float *w, const struct mix__dw_shape *s,
-                          int oh0, int oh1)
+static void plain_forward(struct mix__values y, const float *x, const float *w,
+                          const struct mix__dw_shape *s, int oh0, int oh1)
 {
-    memset(y + (size_t)(oh0 - s->y_row) * s->ow * s->c, 0,
-           (size_t)(oh1 - oh0) * s->ow * s->c * sizeof *y);
+    float sum[FEW];
     for (int i = oh0; i < oh1; i++)
         for (int j = 0; j < s->ow; j++)
-            for (int t = 0; t < s->kernel * s->kernel; t++) {
-                const int row = i * s->stride - s->pad + t / s->kernel;
-                const int col = j * s->stride - s->pad + t % s->kernel;
-                if (row >= 0 && row < s->h && col >= 0 && col < s->w)
-                    multiply_add(y + y_at(s, i, j), x + x_at(s, row, col), w + (size_t)t * s->c,
-                                 s->c);
+            for (int f = 0, n; f < s->c; f += n) {
+                n = MIN(FEW, s->c - f);
+                memset(sum, 0, sizeof sum);
+                for (int t = 0; t < s->kernel * s->kernel; t++) {
+                    const int row = i * s->stride - s->pad + t / s->kernel;
+                    const int col = j * s->stride - s->pad + t % s->kernel;
+                    if (row >= 0 && row < s->h && col >= 0 && col < s->w)
+                        multiply_add(sum, x + x_at(s, row, col) + f, w + (size_t)t * s->c + f, n);
+                }
+                for (int k = 0; k < n; k++)
+                    mix__values_put(y, y_at(s, i, j) + f + k, sum[k]);
             }
 }
 
@@ -267,8 +275,8 @@ static int kind(const struct mix__dw_shape *s)
     return s->stride < 10 ? s->kernel * 10 + s->stride : 0;
 }
 
-static void dw_forward(float *y, const float *x, const float *w, const struct mix__dw_shape *s,
-                       int oh0, int oh1)
+MIX__TEMPLATE void forward(struct mix__values y, const float *x, const float *w,
+                           const struct mix__dw_shape *s, int oh0, int oh1)
 {
     const struct image in = { x, s->h, s->w, s->c, 1, s->x_row };
     switch (kind(s)) {
@@ -289,6 +297,15 @@ static void dw_forward(float *y, const float *x, const float *w, const struct mi
     }
 }
 
+static void dw_forward(struct mix__values y, const float *x, const float *w,
+                       const struct mix__dw_shape *s, int oh0, int oh1)
+{
+    if (y.dtype == MIX__DTYPE_F32)
+        forward(mix__f32(y.at), x, w, s, oh0, oh1);
+    else
+        forward((struct mix__values){ y.at, MIX__DTYPE_BF16 }, x, w, s, oh0, oh1);
+}
+
 static void dw_backward_data(float *dx, const float *dy, const float *w,
                              const struct mix__dw_shape *s, int h0, int h1)
 {
@@ -297,11 +314,11 @@ static void dw_backward_data(float *dx, const float *dy, const float *w,
     switch (kind(s)) {
     case 31:
     case 32:
-        convolve(dx, s->x_row, s->w, h0, h1, &in, w, 3, 1, pad, true);
+        convolve(mix__f32(dx), s->x_row, s->w, h0, h1, &in, w, 3, 1, pad, true);
         break;
     case 51:
     case 52:
-        convolve(dx, s->x_row, s->w, h0, h1, &in, w, 5, 1, pad, true);
+        convolve(mix__f32(dx), s->x_row, s->w, h0, h1, &in, w, 5, 1, pad, true);
         break;
     default:
         plain_backward_data(dx, dy, w, s, h0, h1);

@@ -564,8 +564,20 @@ static void check_band(const struct mix__dw_shape *s, const struct mix__loops *l
     const float *in = copy_of(x + (size_t)part.x_row * x_row, rows > 0 ? (size_t)rows * x_row : 0);
     const size_t n = (size_t)(b->y1 - b->y0) * y_row;
     float *y = filled(n, UNTOUCHED, UNTOUCHED);
-    l->dw_forward(y, in, w, &part, b->y0, b->y1);
+    l->dw_forward(mix__f32(y), in, w, &part, b->y0, b->y1);
     same("dw_forward of a band", "", y, b->y + (size_t)b->y0 * y_row, n);
+}
+
+/* The same rows in bfloat16. */
+static void check_narrowed(int t, const struct mix__dw_shape *s, const float *x, const float *w,
+                           const struct band *b)
+{
+    struct mix__dw_shape part = *s;
+    const size_t n = (size_t)((b->y1 - b->y0) * s->ow * s->c);
+    const struct mix__values y = half_of(filled(n, UNTOUCHED, UNTOUCHED), n);
+    part.y_row = b->y0;
+    isa[t].loops.dw_forward(y, x, w, &part, b->y0, b->y1);
+    same_values("dw_forward bf16", t, y, b->y + (size_t)(b->y0 * s->ow * s->c), n);
 }
 
 static void check_depthwise(const struct mix__dw_shape *s, bool whole)
@@ -600,10 +612,11 @@ static void check_depthwise(const struct mix__dw_shape *s, bool whole)
         const struct mix__loops *l = &isa[t].loops;
         float *out = filled(ny, UNTOUCHED, UNTOUCHED), *in = filled(nx, UNTOUCHED, UNTOUCHED);
         float *taps = copy_of(dw0, nw);
-        l->dw_forward(out, x, w, s, o0, o1);
+        l->dw_forward(mix__f32(out), x, w, s, o0, o1);
         l->dw_backward_data(in, dy, w, s, h0, h1);
         l->dw_backward_weights(taps, x, dy, s, o0, o1);
         check_band(s, l, x, w, &(struct band){ o0, o1, out });
+        check_narrowed(t, s, x, w, &(struct band){ o0, o1, out });
         near_rows("dw_forward", t, out, y, ny, (size_t)o0 * y_row, (size_t)o1 * y_row, whole);
         near_rows("dw_backward_data", t, in, dx, nx, (size_t)h0 * x_row, (size_t)h1 * x_row, whole);
         near_rows("dw_backward_weights", t, taps, dw, nw, 0, nw, whole);
@@ -742,7 +755,7 @@ static void bench_depthwise(const struct mix__dw_shape *s)
         const struct mix__loops *l = &isa[t].loops;
         double seconds;
         BEST(seconds, for (size_t i = 0; i < BATCH; i++)
-                          l->dw_forward(y + i * ny, x + i * nx, w, s, 0, s->oh));
+                          l->dw_forward(mix__f32(y + i * ny), x + i * nx, w, s, 0, s->oh));
         print_depthwise("dw_forward", isa[t].name, s, seconds);
         BEST(seconds, for (size_t i = 0; i < BATCH; i++)
                           l->dw_backward_data(x + i * nx, y + i * ny, w, s, 0, s->h));
