@@ -160,8 +160,9 @@ MIX__TEMPLATE void weight_rows(float *dw, int c, int lanes, const vec *copy, con
                 acc[r * kernel + s] += d * in[r * t->width + s];
         }
     }
-    UNROLL for (int k = 0; k < n * kernel; k++)
+    UNROLL for (int r = 0; r < n; r++) UNROLL for (int s = 0; s < kernel; s++)
     {
+        const int k = r * kernel + s;
         float *p = dw + ((size_t)row * kernel + k) * c;
         vec_put(p, vec_get(p, lanes) + acc[k], lanes);
     }
