@@ -263,7 +263,11 @@ static int compare_both(struct verify *v)
 static int run(const struct options *o)
 {
     struct verify v = { 0 };
-    const mix_status status = job_open(&v.job, o);
+    struct options own = *o;
+    /* Engine and runtime take turns, an image each; with threads of both waiting for work, each
+     * would keep the other's cores busy. */
+    own.threads = o->threads ? o->threads : 1;
+    const mix_status status = job_open(&v.job, &own);
     if (status != MIX_OK)
         return status;
     const int code = compare_both(&v);
@@ -287,5 +291,6 @@ const struct command command_verify = {
     .more = "--against is a run or checkpoint, evaluated on the validation images of --data, or a "
             ".safetensors file of another program with F32 tensors \"image\" (n, h, w, c), "
             "\"logits\" (n, classes) and, named as layers, what layers read (n, h, w, c). The exit "
-            "code is 0 when they part by roundings alone.",
+            "code is 0 when they part by roundings alone. One thread is used unless --threads says "
+            "otherwise.",
 };

@@ -1,0 +1,49 @@
+#!/bin/sh
+# Every network of the zoo at every candidate bit-width, shortly trained and untrained: the integer
+# runtime against the engine's evaluation on all validation images, code for code.
+#
+#   scripts/verify_zoo.sh DATA RUNS [NETWORK...]
+#   METAMIX, IMAGES, BITS      the command, images of each comparison, activation bits
+#
+# "Trained" is a network that has learned something, not one that is good: an epoch on 10,000
+# images in float and a tenth of that with 4-bit weights; "untrained" has taken steps too small to
+# change anything but batch norm's statistics.
+set -eu
+cd "$(dirname "$0")/.."
+metamix=${METAMIX:-build/release/metamix}
+images=${IMAGES:-10000}
+data=$1 runs=$2
+shift 2
+networks=${*:-mobilenet_v2 mobilenet_v3_large mobilenet_v3_small resnet18 resnet34 resnet50 resnet101}
+
+verify() { # network, trained|untrained, float images, quantized images, learning rates
+    float=$runs/$1-$2
+    [ -f "$float/best.safetensors" ] ||
+        "$metamix" train --quiet --data "$data" --run "$float" --arch "$1" --epochs 1 \
+            --warmup-epochs 0 --train-limit "$3" --lr "$5" --seed 1 > "$float.log" 2>&1
+    for bits in ${BITS:-2 3 4 8}; do
+        run=$float-a$bits
+        "$metamix" finetune --quiet --data "$data" --run "$run" --from "$float" --bits "W4A$bits" \
+            --stage-a-epochs 0 --stage-b-epochs 1 --train-limit "$4" --finetune-lr "$6" --seed 1 \
+            > "$run.log" 2>&1
+        "$metamix" export --from "$run" --out "$run.mix" > "$run.log" 2>&1
+        "$metamix" verify "$run.mix" --against "$run" --data "$data" --images "$images" --json \
+            > "$run.json" || true
+        printf '%-20s %-10s W4A%s  ' "$1" "$2" "$bits"
+        python3 - "$run.json" << 'PY'
+import json, sys
+v = json.load(open(sys.argv[1]))
+codes = sum(l["codes"] for l in v["layers"])
+different = sum(l["different"] for l in v["layers"])
+print(f'{v["images"]:6d} images, {v["same_top1"]:6d} with the same top-1, '
+      f'{different} of {codes:.3e} codes differ', flush=True)
+PY
+        rm -rf "$run" "$run.mix"
+    done
+}
+
+mkdir -p "$runs"
+for network in $networks; do
+    verify "$network" trained 10000 1000 0.02 5e-4
+    verify "$network" untrained 256 128 1e-9 1e-9
+done
