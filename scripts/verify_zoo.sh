@@ -20,7 +20,7 @@ verify() { # network, trained|untrained, float images, quantized images, learnin
     float=$runs/$1-$2
     [ -f "$float/best.safetensors" ] ||
         "$metamix" train --quiet --data "$data" --run "$float" --arch "$1" --epochs 1 \
-            --warmup-epochs 0 --train-limit "$3" --lr "$5" --seed 1 > "$float.log" 2>&1
+            --warmup-epochs 0 --batch 32 --train-limit "$3" --lr "$5" --seed 1 > "$float.log" 2>&1
     for bits in ${BITS:-2 3 4 8}; do
         run=$float-a$bits
         "$metamix" finetune --quiet --data "$data" --run "$run" --from "$float" --bits "W4A$bits" \
