@@ -27,7 +27,7 @@
 #endif
 #include <string.h>
 
-enum { WIDE = 256, FOLD = 256, GRAIN = 16, PARTIAL = 8, AHEAD = 4096 /* bytes */ };
+enum { WIDE = 256, FOLD = 256, GRAIN = 16, PARTIAL = 8, AHEAD = 16384 /* bytes */ };
 
 #define SIMD      _Pragma("omp simd")
 #define ALIGNED   _Alignas(64)
