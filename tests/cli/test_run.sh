@@ -47,6 +47,13 @@ has out '^features.1.conv.0.0 +depthwise +8 x 8 +[0-9.]+ +[0-9.]+ +[0-9.]+% '
 has out '^all layers '
 check 2 finetune $common --from float --bits W4A1 --run refused
 check 0 eval $common --from both
+check 0 eval $common --from both --json
+cp out every
+for mask in avx2 c; do
+    check 0 eval $common --from both --json --cpu-mask $mask
+    cmp -s out every || fail "--cpu-mask $mask: another evaluation"
+done
+check 0 train $common $net --run narrow --cpu-mask avx2 --quiet
 check 0 info --from uniform
 has out '^mean activation bits +4.000$'
 check 0 export --from both --out both.mix --json
