@@ -12,16 +12,6 @@
  */
 enum { BLOCK = LANES == 16 ? 2 : 1, CHUNK = 16 };
 
-/* f(first place, LANES or fewer, ...) for every vector of n places. */
-#define EACH_VEC(n, f, ...)                                                                        \
-    do {                                                                                           \
-        size_t at_ = 0;                                                                            \
-        for (; at_ + LANES <= (n); at_ += LANES)                                                   \
-            f(at_, LANES, __VA_ARGS__);                                                            \
-        if (at_ < (n))                                                                             \
-            f(at_, (int)((n)-at_), __VA_ARGS__);                                                   \
-    } while (0)
-
 /* One branch of a quantizer. */
 struct branch {
     float n, p, shift, step, inverse;
@@ -504,19 +494,21 @@ static void norm_backward_input(struct mix__values dz, struct mix__values du, st
 
 /* ---- sums ------------------------------------------------------------------------------------ */
 
+MIX__TEMPLATE void abs_vec(size_t i, int lanes, float *at, struct mix__values x, float shift)
+{
+    const vec v = vec_load(x, i, lanes) + shift;
+    vec_put(at + i, vec_get(at + i, lanes) + vec_max(v, -v), lanes);
+}
+
 static double abs_sum(struct mix__values x, size_t n, float shift)
 {
-    ALIGNED float at[WIDE] = { 0 }, strip[WIDE];
+    ALIGNED float at[WIDE] = { 0 };
     double sum = 0;
-    int strips = 0;
-    for (size_t i = 0; i < n; i += WIDE) {
-        const size_t m = MIN(WIDE, n - i);
-        const float *values = get(strip, x, i, m);
-        SIMD for (size_t j = 0; j < m; j++) at[j] += fabsf(values[j] + shift);
-        if (++strips == FOLD) {
+    for (size_t i = 0, strips = 1; i < n; i += WIDE, strips++) {
+        EACH_VEC(MIN(WIDE, n - i), abs_vec, at, mix__values_from(x, i), shift);
+        if (strips % FOLD == 0) {
             sum += total(at);
             memset(at, 0, sizeof at);
-            strips = 0;
         }
     }
     return sum + total(at);
@@ -600,14 +592,18 @@ static void norm_stats(float *mean, float *m2, struct mix__values z, size_t rows
         norm_stats_as(mean, m2, BF16(z), rows, c);
 }
 
+MIX__TEMPLATE void sum_vec(size_t i, int lanes, float *at, struct mix__values x)
+{
+    vec_put(at + i, vec_get(at + i, lanes) + vec_load(x, i, lanes), lanes);
+}
+
 static void row_sums(double *sum, struct mix__values x, size_t rows, size_t c)
 {
-    ALIGNED float at[WIDE] = { 0 }, tmp[WIDE];
+    ALIGNED float at[WIDE] = { 0 };
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width))
         for (size_t r = 0, strips = 1; r < rows; r += s.rows, strips++) {
-            const size_t n = MIN(s.rows, rows - r) * s.width;
-            const float *row = get(tmp, x, r * c + s.first, n);
-            SIMD for (size_t i = 0; i < n; i++) at[i] += row[i];
+            EACH_VEC(MIN(s.rows, rows - r) * s.width, sum_vec, at,
+                     mix__values_from(x, r * c + s.first));
             if (strips % FOLD == 0 || r + s.rows >= rows)
                 fold_channels(sum + s.first, at, &s);
         }

@@ -1,16 +1,12 @@
 /*
- * engine/loops_strip.h - what loops over values are made of; for loops.c and loops_basic.c alone.
+ * engine/loops_strip.h - what loops.c and loops_basic.c walk over.
  *
- * All run over strips of at most WIDE floats that lie side by side. A strip is a block of one
- * row's channels or, where rows are short, several whole rows; per-channel values are repeated to
- * the strip's length.
+ * Rows of channels are taken in strips of at most WIDE floats that lie side by side. A strip is a
+ * block of one row's channels or, where rows are short, several whole rows; per-channel values are
+ * repeated to the strip's length.
  *
  *   c = 24    | row 0 | row 1 |  ...  | row 9 |               a strip of 240
  *   c = 320   | row 0, channels 0..159 | channels 160..319 |  two strips
- *
- * bfloat16 becomes float32, and back, a strip at a time (get, open, close); the loops that take
- * most of the time are made for each combination of types. Those of batch norm that read bfloat16
- * multiply by 1 / step where the others divide.
  *
  * Sums are kept for each place in the strip, in float for at most FOLD strips and in double
  * after that. No sum crosses a vector, so every vector length gives the same bits; nothing is
@@ -22,9 +18,6 @@
 #include "engine/loops_isa.h"
 
 #include <assert.h>
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
 #include <string.h>
 
 enum { WIDE = 256, FOLD = 256, GRAIN = 16, PARTIAL = 8, AHEAD = 16384 /* bytes */ };
@@ -47,44 +40,6 @@ static inline struct strip strip_at(size_t c, size_t first)
     const size_t even = ((c + blocks - 1) / blocks + GRAIN - 1) / GRAIN * GRAIN;
     const size_t width = MIN(even, c - first);
     return (struct strip){ first, width, width == c ? WIDE / c : 1 };
-}
-
-static __attribute__((noinline, unused)) void widen(float *to, const uint16_t *from, size_t n)
-{
-    SIMD for (size_t i = 0; i < n; i++) to[i] = mix__bf16_widen(from[i]);
-}
-
-/* Strips of values as floats: where they are, or in tmp. */
-static inline const float *get(float *tmp, struct mix__values x, size_t at, size_t n)
-{
-    if (x.dtype == MIX__DTYPE_F32)
-        return (const float *)x.at + at;
-    widen(tmp, (const uint16_t *)x.at + at, n);
-    return tmp;
-}
-
-/* to = from, rounded. Where the CPU does it, numbers below 2^-126 become 0. */
-static __attribute__((noinline, unused)) void narrow(uint16_t *to, const float *from, size_t n)
-{
-    size_t i = 0;
-#ifdef __AVX512BF16__
-    for (; i + GRAIN <= n; i += GRAIN)
-        _mm256_storeu_si256((__m256i *)(void *)(to + i),
-                            (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
-#endif
-    SIMD for (size_t k = i; k < n; k++) to[k] = mix__bf16_round(from[k]);
-}
-
-/* Where a strip of results is written, and what is left to do then. */
-MIX__TEMPLATE float *open(float *tmp, struct mix__values y, size_t at)
-{
-    return y.dtype == MIX__DTYPE_F32 ? (float *)y.at + at : tmp;
-}
-
-MIX__TEMPLATE void close(struct mix__values y, size_t at, const float *tmp, size_t n)
-{
-    if (y.dtype == MIX__DTYPE_BF16)
-        narrow((uint16_t *)y.at + at, tmp, n);
 }
 
 /* Asks for what lies behind a strip, to be read or written soon: the CPU's own prefetching alone
@@ -116,20 +71,6 @@ static inline double total(const float *place)
     for (size_t k = 0; k < PARTIAL; k++)
         sum += part[k];
     return sum;
-}
-
-/* dy times the slope of the activation at u. */
-MIX__TEMPLATE float activate_back(float dy, float u, enum mix__act act)
-{
-    if (act == MIX__ACT_RELU)
-        return u > 0.0f ? dy : 0.0f;
-    if (act == MIX__ACT_HARDSWISH) {
-        const float inside = dy * ((2.0f * u + 3.0f) / 6.0f), above = u >= 3.0f ? dy : inside;
-        return u > -3.0f ? above : 0.0f;
-    }
-    if (act == MIX__ACT_HARDSIGMOID)
-        return (u > -3.0f) & (u < 3.0f) ? dy / 6.0f : 0.0f;
-    return act == MIX__ACT_NONE || ((u > 0.0f) & (u < 6.0f)) ? dy : 0.0f;
 }
 
 /*

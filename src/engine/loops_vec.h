@@ -144,6 +144,16 @@ MIX__TEMPLATE void vec_store(struct mix__values y, size_t at, vec v, int n)
         vec_narrow((uint16_t *)y.at + at, v, n);
 }
 
+/* f(first place, LANES or fewer, ...) for every vector of n places. */
+#define EACH_VEC(n, f, ...)                                                                        \
+    do {                                                                                           \
+        size_t at_ = 0;                                                                            \
+        for (; at_ + LANES <= (n); at_ += LANES)                                                   \
+            f(at_, LANES, __VA_ARGS__);                                                            \
+        if (at_ < (n))                                                                             \
+            f(at_, (int)((n)-at_), __VA_ARGS__);                                                   \
+    } while (0)
+
 /* ---- comparison ------------------------------------------------------------------------------ */
 
 #if defined(__AVX512F__)
