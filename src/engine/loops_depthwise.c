@@ -13,7 +13,8 @@
  *
  * So arithmetic knows no borders, costs one load from L1 for a tap, and strides of a power of two
  * do not fight for the same cache sets. The gradient of the input is the same convolution: over dy
- * with stride - 1 zeros between its values, with the weights turned by half a turn.
+ * with stride - 1 zeros between its values, with the weights turned by half a turn; taps that meet
+ * nothing but those zeros are left out.
  *
  * Taps may be contracted to FMA: no code of a quantizer is made here.
  */
@@ -89,41 +90,76 @@ MIX__TEMPLATE void copy_input(vec *copy, const struct image *x, const struct til
     }
 }
 
-/* n neighbouring outputs, the first one's at `at`. */
+/* The taps that meet values, not the zeros between them: every `apart`th from here on. */
+struct taps {
+    int row, col, apart;
+};
+
+/* n outputs, the first one's at `at`, `apart` columns from each other. */
 MIX__TEMPLATE void convolve_few(struct mix__values y, size_t at, int c, int lanes, const vec *in,
-                                int pitch, const vec *w, int kernel, int stride, int n)
+                                int pitch, const vec *w, int kernel, int stride, struct taps m,
+                                int n)
 {
     vec acc[4] = { { 0 } };
-    UNROLL for (int r = 0; r < kernel; r++) UNROLL for (int s = 0; s < kernel; s++)
+    UNROLL for (int r = m.row; r < kernel; r += m.apart)
+        UNROLL for (int s = m.col; s < kernel; s += m.apart)
     {
         const vec weight = w[r * kernel + s];
-        UNROLL for (int k = 0; k < n; k++) acc[k] += weight * in[r * pitch + k * stride + s];
+        UNROLL for (int k = 0; k < n; k++) acc[k] +=
+            weight * in[r * pitch + k * stride * m.apart + s];
     }
-    UNROLL for (int k = 0; k < n; k++) vec_store(y, at + (size_t)k * c, acc[k], lanes);
+    UNROLL for (int k = 0; k < n; k++) vec_store(y, at + (size_t)(k * m.apart) * c, acc[k], lanes);
+}
+
+MIX__TEMPLATE void convolve_row(struct mix__values y, size_t at, int c, int lanes, const vec *in,
+                                int pitch, const vec *w, int kernel, int stride, struct taps m,
+                                int n)
+{
+    const int step = stride * m.apart;
+    const size_t next = (size_t)m.apart * c;
+    for (; n >= 4; n -= 4, in += 4 * step, at += 4 * next)
+        convolve_few(y, at, c, lanes, in, pitch, w, kernel, stride, m, 4);
+    for (; n >= 2; n -= 2, in += 2 * step, at += 2 * next)
+        convolve_few(y, at, c, lanes, in, pitch, w, kernel, stride, m, 2);
+    if (n > 0)
+        convolve_few(y, at, c, lanes, in, pitch, w, kernel, stride, m, 1);
 }
 
 /* Channels from `first` on. */
 MIX__TEMPLATE void convolve_tile(struct mix__values y, int first, int y_row, int ow, int c,
                                  int lanes, const vec *copy, const struct tile *t, const vec *w,
-                                 int kernel, int stride)
+                                 int kernel, int stride, int apart)
 {
-    for (int i = 0; i < t->rows; i++) {
-        size_t at = ((size_t)(t->row + i - y_row) * ow + t->col) * c + first;
-        const vec *in = copy + (size_t)i * stride * t->width;
-        int j = 0;
-        for (; j + 4 <= t->cols; j += 4, in += 4 * stride, at += (size_t)4 * c)
-            convolve_few(y, at, c, lanes, in, t->width, w, kernel, stride, 4);
-        for (; j + 2 <= t->cols; j += 2, in += 2 * stride, at += (size_t)2 * c)
-            convolve_few(y, at, c, lanes, in, t->width, w, kernel, stride, 2);
-        if (j < t->cols)
-            convolve_few(y, at, c, lanes, in, t->width, w, kernel, stride, 1);
-    }
+    for (int i = 0; i < t->rows; i++)
+        for (int j = 0; j < apart; j++) {
+            const size_t at = ((size_t)(t->row + i - y_row) * ow + t->col + j) * c + first;
+            const vec *in = copy + (size_t)i * stride * t->width + j;
+            const int n = (t->cols - j + apart - 1) / apart;
+            /* Values are where rows and columns are even. */
+            const bool odd_row = apart == 2 && (t->top + i) % 2, odd_col = (t->left + j) % 2;
+            if (apart == 1)
+                convolve_row(y, at, c, lanes, in, t->width, w, kernel, stride,
+                             (struct taps){ 0, 0, 1 }, n);
+            else if (odd_row && odd_col)
+                convolve_row(y, at, c, lanes, in, t->width, w, kernel, stride,
+                             (struct taps){ 1, 1, 2 }, n);
+            else if (odd_row)
+                convolve_row(y, at, c, lanes, in, t->width, w, kernel, stride,
+                             (struct taps){ 1, 0, 2 }, n);
+            else if (odd_col)
+                convolve_row(y, at, c, lanes, in, t->width, w, kernel, stride,
+                             (struct taps){ 0, 1, 2 }, n);
+            else
+                convolve_row(y, at, c, lanes, in, t->width, w, kernel, stride,
+                             (struct taps){ 0, 0, 2 }, n);
+        }
 }
 
-/* Output rows [begin, end) of ow columns, y being row y_row; turned: the weights by half a turn. */
+/* Output rows [begin, end) of ow columns, y being row y_row; apart: as the image is spaced,
+ * 1 or 2; turned: the weights by half a turn. */
 MIX__TEMPLATE void convolve(struct mix__values y, int y_row, int ow, int begin, int end,
                             const struct image *x, const float *w, int kernel, int stride, int pad,
-                            bool turned)
+                            int apart, bool turned)
 {
     vec copy[COPY_MAX], tap[TAPS_MAX];
     const int taps = kernel * kernel, c = x->c;
@@ -137,7 +173,7 @@ MIX__TEMPLATE void convolve(struct mix__values y, int y_row, int ow, int begin, 
                 for (int i = 0; i < taps; i++)
                     tap[i] = vec_get(w + (size_t)(turned ? taps - 1 - i : i) * c + first, lanes);
                 copy_input(copy, x, &t, first, lanes);
-                convolve_tile(y, first, y_row, ow, c, lanes, copy, &t, tap, kernel, stride);
+                convolve_tile(y, first, y_row, ow, c, lanes, copy, &t, tap, kernel, stride, apart);
             }
         }
 }
@@ -282,16 +318,16 @@ MIX__TEMPLATE void forward(struct mix__values y, const float *x, const float *w,
     const struct image in = { x, s->h, s->w, s->c, 1, s->x_row };
     switch (kind(s)) {
     case 31:
-        convolve(y, s->y_row, s->ow, oh0, oh1, &in, w, 3, 1, s->pad, false);
+        convolve(y, s->y_row, s->ow, oh0, oh1, &in, w, 3, 1, s->pad, 1, false);
         break;
     case 32:
-        convolve(y, s->y_row, s->ow, oh0, oh1, &in, w, 3, 2, s->pad, false);
+        convolve(y, s->y_row, s->ow, oh0, oh1, &in, w, 3, 2, s->pad, 1, false);
         break;
     case 51:
-        convolve(y, s->y_row, s->ow, oh0, oh1, &in, w, 5, 1, s->pad, false);
+        convolve(y, s->y_row, s->ow, oh0, oh1, &in, w, 5, 1, s->pad, 1, false);
         break;
     case 52:
-        convolve(y, s->y_row, s->ow, oh0, oh1, &in, w, 5, 2, s->pad, false);
+        convolve(y, s->y_row, s->ow, oh0, oh1, &in, w, 5, 2, s->pad, 1, false);
         break;
     default:
         plain_forward(y, x, w, s, oh0, oh1);
@@ -314,12 +350,16 @@ static void dw_backward_data(float *dx, const float *dy, const float *w,
     const int pad = s->kernel - 1 - s->pad;
     switch (kind(s)) {
     case 31:
+        convolve(mix__f32(dx), s->x_row, s->w, h0, h1, &in, w, 3, 1, pad, 1, true);
+        break;
     case 32:
-        convolve(mix__f32(dx), s->x_row, s->w, h0, h1, &in, w, 3, 1, pad, true);
+        convolve(mix__f32(dx), s->x_row, s->w, h0, h1, &in, w, 3, 1, pad, 2, true);
         break;
     case 51:
+        convolve(mix__f32(dx), s->x_row, s->w, h0, h1, &in, w, 5, 1, pad, 1, true);
+        break;
     case 52:
-        convolve(mix__f32(dx), s->x_row, s->w, h0, h1, &in, w, 5, 1, pad, true);
+        convolve(mix__f32(dx), s->x_row, s->w, h0, h1, &in, w, 5, 1, pad, 2, true);
         break;
     default:
         plain_backward_data(dx, dy, w, s, h0, h1);
