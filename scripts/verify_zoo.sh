@@ -4,6 +4,7 @@
 #
 #   scripts/verify_zoo.sh DATA RUNS [NETWORK...]
 #   METAMIX, IMAGES, BITS      the command, images of each comparison, activation bits
+#   KINDS                      trained, untrained or, the default, both
 #
 # "Trained" is a network that has learned something, not one that is good: an epoch on 10,000
 # images in float and a tenth of that with 4-bit weights; "untrained" has taken steps too small to
@@ -44,6 +45,10 @@ PY
 
 mkdir -p "$runs"
 for network in $networks; do
-    verify "$network" trained 10000 1000 0.02 5e-4
-    verify "$network" untrained 256 128 1e-9 1e-9
+    for kind in ${KINDS:-trained untrained}; do
+        case $kind in
+        trained) verify "$network" trained 10000 1000 0.02 5e-4 ;;
+        *) verify "$network" untrained 256 128 1e-9 1e-9 ;;
+        esac
+    done
 done
