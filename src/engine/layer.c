@@ -120,6 +120,32 @@ static struct mix__values read_gradient(const struct mix__engine *e, const struc
     return dz;
 }
 
+/* What is done with a tile; what: of the backward pass, MIX__GRAD_ flags. */
+typedef mix_status tile_work(struct mix__engine *e, const struct mix__step *s, int part,
+                             const struct mix__tile *t, unsigned what);
+
+/* The layer's tiles, each part of them by one thread; begin, unless NULL, before a part's first. */
+static mix_status each_tile(struct mix__engine *e, const struct mix__step *s,
+                            void (*begin)(struct mix__engine *e, int part), tile_work *work,
+                            unsigned what)
+{
+    const struct mix__tiling *tiling = mix__conv_tiling(e->convs[s->layer]);
+    mix_status status[MIX__PARTS] = { MIX_OK };
+#pragma omp parallel for schedule(static)
+    for (int part = 0; part < tiling->parts; part++) {
+        if (begin)
+            begin(e, part);
+        for (int i = mix__part_first(tiling, part);
+             i < mix__part_first(tiling, part + 1) && status[part] == MIX_OK; i++) {
+            const struct mix__tile t = mix__conv_tile(e->convs[s->layer], i);
+            status[part] = work(e, s, part, &t, what);
+        }
+    }
+    for (int part = 0; part < tiling->parts; part++)
+        MIX_TRY(status[part]);
+    return MIX_OK;
+}
+
 /* ---- forward -------------------------------------------------------------------------------- */
 
 static const float *bias_of(const struct mix__engine *e, const struct mix__step *s)
@@ -131,8 +157,9 @@ static const float *bias_of(const struct mix__engine *e, const struct mix__step 
 }
 
 static mix_status forward_tile(struct mix__engine *e, const struct mix__step *s, int part,
-                               const struct mix__tile *t)
+                               const struct mix__tile *t, unsigned what)
 {
+    (void)what;
     struct mix__conv *conv = e->convs[s->layer];
     const int thread = omp_get_thread_num();
     const struct span own = y_span(conv, t, t->y0, t->y1);
@@ -167,25 +194,12 @@ static void show_input(struct mix__engine *e, const struct mix__step *s)
 
 mix_status mix__layer_forward(struct mix__engine *e, const struct mix__step *s)
 {
-    const struct mix__tiling *tiling = mix__conv_tiling(e->convs[s->layer]);
     const bool statistics = s->after >= 0 && mix__wants_statistics(e);
-    mix_status status[MIX__PARTS] = { MIX_OK };
     if (e->watch)
         show_input(e, s);
-#pragma omp parallel for schedule(static)
-    for (int part = 0; part < tiling->parts; part++) {
-        if (statistics)
-            mix__norm_part_begin(e, part);
-        for (int i = mix__part_first(tiling, part);
-             i < mix__part_first(tiling, part + 1) && status[part] == MIX_OK; i++) {
-            const struct mix__tile t = mix__conv_tile(e->convs[s->layer], i);
-            status[part] = forward_tile(e, s, part, &t);
-        }
-    }
-    for (int part = 0; part < tiling->parts; part++)
-        MIX_TRY(status[part]);
+    MIX_TRY(each_tile(e, s, statistics ? mix__norm_part_begin : NULL, forward_tile, 0));
     if (statistics)
-        mix__norm_settle(e, &e->plan.steps[s->after], tiling->parts);
+        mix__norm_settle(e, &e->plan.steps[s->after], mix__conv_tiling(e->convs[s->layer])->parts);
     return MIX_OK;
 }
 
@@ -271,6 +285,23 @@ static void add_bias_gradient(const struct mix__engine *e, const struct mix__ste
     }
 }
 
+/* The slopes of a tile's codes by the step, in place of the codes. */
+static mix_status slope_tile(struct mix__engine *e, const struct mix__step *s, int part,
+                             const struct mix__tile *t, unsigned what)
+{
+    struct mix__conv *conv = e->convs[s->layer];
+    const int thread = omp_get_thread_num();
+    const struct span p = x_span(conv, t, t->x0, t->x1);
+    const struct mix__values slope = { work_at(e, thread, READ), mix__conv_types(conv).operand };
+    const struct mix__values dz =
+        read_gradient(e, s, y_span(conv, t, t->dy0, t->dy1), work_at(e, thread, GRADIENT));
+    (void)part;
+    (void)what;
+    e->loops.fake_slope(slope, buffer_at(e, s->x[0], p.first, s->in.c), p.count * (size_t)s->in.c,
+                        &e->fakes[s->layer]);
+    return mix__conv_backward_weights(conv, thread, t, slope.at, dz.at);
+}
+
 /*
  * Of the image no gradient is wanted, but the step of its quantizer is trained. With slope_i the
  * derivative of the quantized x_i by the step,
@@ -281,27 +312,8 @@ static void add_bias_gradient(const struct mix__engine *e, const struct mix__ste
 static mix_status image_step_gradient(struct mix__engine *e, const struct mix__step *s)
 {
     struct mix__conv *conv = e->convs[s->layer];
-    const struct mix__tiling *tiling = mix__conv_tiling(conv);
-    const struct mix__fake *fake = &e->fakes[s->layer];
-    mix_status status[MIX__PARTS] = { MIX_OK };
     mix__conv_weights_begin(conv);
-#pragma omp parallel for schedule(static)
-    for (int part = 0; part < tiling->parts; part++)
-        for (int i = mix__part_first(tiling, part);
-             i < mix__part_first(tiling, part + 1) && status[part] == MIX_OK; i++) {
-            const struct mix__tile t = mix__conv_tile(conv, i);
-            const int thread = omp_get_thread_num();
-            const struct span p = x_span(conv, &t, t.x0, t.x1);
-            const struct mix__values slope = { work_at(e, thread, READ),
-                                               mix__conv_types(conv).operand };
-            const struct mix__values dz =
-                read_gradient(e, s, y_span(conv, &t, t.dy0, t.dy1), work_at(e, thread, GRADIENT));
-            e->loops.fake_slope(slope, buffer_at(e, s->x[0], p.first, s->in.c),
-                                p.count * (size_t)s->in.c, fake);
-            status[part] = mix__conv_backward_weights(conv, thread, &t, slope.at, dz.at);
-        }
-    for (int part = 0; part < tiling->parts; part++)
-        MIX_TRY(status[part]);
+    MIX_TRY(each_tile(e, s, NULL, slope_tile, 0));
     MIX_TRY(mix__conv_weights_end(conv, e->dweights));
     e->fake_sums[0] = (struct mix__fake_sums){ .step = { mix__weights_dot(e, s->layer) } };
     mix__fake_collect(e, s, 1, MIX__GRAD_PARAMS);
@@ -311,34 +323,23 @@ static mix_status image_step_gradient(struct mix__engine *e, const struct mix__s
 mix_status mix__layer_backward(struct mix__engine *e, const struct mix__step *s, unsigned what)
 {
     struct mix__conv *conv = e->convs[s->layer];
-    const struct mix__tiling *tiling = mix__conv_tiling(conv);
-    mix_status status[MIX__PARTS] = { MIX_OK };
+    const int parts = mix__conv_tiling(conv)->parts;
     const bool weights = what & MIX__GRAD_PARAMS;
     if (weights)
         mix__conv_weights_begin(conv);
     if (weights && s->node->bias >= 0)
         memset(e->bias_sums, 0, MIX__PARTS * e->widest * sizeof *e->bias_sums);
-#pragma omp parallel for schedule(static)
-    for (int part = 0; part < tiling->parts; part++) {
-        mix__norm_back_begin(e, part);
-        for (int i = mix__part_first(tiling, part);
-             i < mix__part_first(tiling, part + 1) && status[part] == MIX_OK; i++) {
-            const struct mix__tile t = mix__conv_tile(conv, i);
-            status[part] = backward_tile(e, s, part, &t, what);
-        }
-    }
-    for (int part = 0; part < tiling->parts; part++)
-        MIX_TRY(status[part]);
+    MIX_TRY(each_tile(e, s, mix__norm_back_begin, backward_tile, what));
     if (weights) {
         MIX_TRY(mix__conv_weights_end(conv, e->dweights));
         mix__weights_backward(e, s->layer);
         if (s->node->bias >= 0)
-            add_bias_gradient(e, s, tiling->parts);
+            add_bias_gradient(e, s, parts);
     }
     if (reads_image(s))
         return weights && e->fakes[s->layer].n_branch > 0 ? image_step_gradient(e, s) : MIX_OK;
-    mix__fake_collect(e, s, tiling->parts, what);
+    mix__fake_collect(e, s, parts, what);
     if (s->before >= 0)
-        mix__norm_back_settle(e, &e->plan.steps[s->before], tiling->parts, what);
+        mix__norm_back_settle(e, &e->plan.steps[s->before], parts, what);
     return MIX_OK;
 }
