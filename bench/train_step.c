@@ -236,8 +236,8 @@ static mix_status print_steps(struct job *j, const struct what *w, const double 
     putchar('\n');
     for (int kind = 0; kind < KINDS; kind++) {
         const double t = least_seconds[kind];
-        const double branches = kind == META_STEP ? w->branches : 1;
-        name_kind(name, sizeof name, (enum kind)kind, w->branches);
+        const double branches = kind == META_STEP ? j->branches : 1;
+        name_kind(name, sizeof name, (enum kind)kind, j->branches);
         printf("  %-22s %10.1f %12.1f", name, 1e3 * t, batch / t);
         for (int f = 0; f < n_floors; f++)
             printf(" %18.2f", t / (branches * floors[f].all));
@@ -245,7 +245,7 @@ static mix_status print_steps(struct job *j, const struct what *w, const double 
     }
     for (int kind = 0; kind < KINDS && w->layers; kind++) {
         mix_profile profile;
-        name_kind(name, sizeof name, (enum kind)kind, w->branches);
+        name_kind(name, sizeof name, (enum kind)kind, j->branches);
         MIX_TRY(mix__profiler_report(j->profilers[kind], name, &profile));
         putchar('\n');
         profile_print(&profile, stdout);

@@ -28,7 +28,7 @@ verify() { # network, trained|untrained, float images, quantized images, learnin
         "$metamix" finetune --quiet --data "$data" --run "$run" --from "$float" --bits "W4A$bits" \
             --stage-a-epochs 0 --stage-b-epochs 1 --train-limit "$4" --finetune-lr "$6" --seed 1 \
             > "$run.log" 2>&1
-        "$metamix" export --from "$run" --out "$run.mix" > "$run.log" 2>&1
+        "$metamix" export --from "$run" --out "$run.mix" >> "$run.log" 2>&1
         "$metamix" verify "$run.mix" --against "$run" --data "$data" --images "$images" --json \
             > "$run.json" || true
         printf '%-20s %-10s W4A%s  ' "$1" "$2" "$bits"

@@ -39,8 +39,8 @@ def finish(process):
 class Metamix:
     def __init__(self, program, arch, size, options):
         self.command = [program, "--arch", arch, "--size", str(size), "--batch", str(BATCH[size]),
-                        "--branches", str(BRANCHES), "--threads", str(options.threads), "--seconds", "0.1",
-                        "--floor", "0", *options.rest]
+                        "--branches", str(BRANCHES), "--threads", str(options.threads),
+                        "--seconds", "0.1", "--floor", "0", *options.rest]
         self.memory, self.seconds = 0.0, {k: [] for k in KINDS}
 
     def turn(self):

@@ -58,13 +58,25 @@ MIX__TEMPLATE bool folds(enum mix__act act, int branches, struct mix__values z,
            (act == MIX__ACT_NONE || act == MIX__ACT_RELU || act == MIX__ACT_RELU6);
 }
 
-MIX__TEMPLATE struct folded fold(enum mix__act act, float *scale, float *offset, float step)
+/* The affine map at each place of a strip. */
+struct affine_places {
+    ALIGNED float scale[WIDE], offset[WIDE];
+};
+
+/* The channels' map to the strip's places; folding: with the step in it. */
+MIX__TEMPLATE struct folded affine_spread(struct affine_places *p, const struct mix__affine *affine,
+                                          const struct strip *s, bool folding, enum mix__act act,
+                                          float step)
 {
     const float inverse = 1.0f / step;
+    spread(p->scale, affine->scale + s->first, s);
+    spread(p->offset, affine->offset + s->first, s);
+    if (!folding)
+        return (struct folded){ 0 };
     SIMD for (size_t i = 0; i < WIDE; i++)
     {
-        scale[i] *= inverse;
-        offset[i] *= inverse;
+        p->scale[i] *= inverse;
+        p->offset[i] *= inverse;
     }
     return (struct folded){ act == MIX__ACT_NONE ? -INFINITY : 0.0f,
                             act == MIX__ACT_RELU6 ? 6.0f * inverse : INFINITY };
@@ -112,11 +124,6 @@ static void fake_forward(struct mix__values y, struct mix__values x, size_t n,
         fake_forward_as(MANY, y, x, n, fake);
 }
 
-/* The affine map at each place of a strip. */
-struct affine_places {
-    ALIGNED float scale[WIDE], offset[WIDE];
-};
-
 MIX__TEMPLATE vec affine_vec(struct mix__values z, size_t i, int lanes,
                              const struct affine_places *p)
 {
@@ -146,12 +153,8 @@ MIX__TEMPLATE void norm_forward_as(enum mix__act act, int branches, struct mix__
     struct affine_places p = { 0 };
     const bool folding = folds(act, branches, z, fake);
     const struct branch one = branch_at(fake, 0);
-    struct folded f = { 0 };
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
-        spread(p.scale, affine->scale + s.first, &s);
-        spread(p.offset, affine->offset + s.first, &s);
-        if (folding)
-            f = fold(act, p.scale, p.offset, fake->step[0]);
+        const struct folded f = affine_spread(&p, affine, &s, folding, act, fake->step[0]);
         const float low = f.low > one.n ? f.low : one.n, high = f.high < one.p ? f.high : one.p;
         for (size_t r = 0; r < rows; r += s.rows) {
             const size_t n = MIN(s.rows, rows - r) * s.width, at = r * c + s.first;
@@ -301,7 +304,8 @@ static void fake_slope(struct mix__values y, struct mix__values x, size_t n,
 
 /* What batch norm's backward pass knows and adds up at each place of a strip. */
 struct norm_places {
-    ALIGNED float scale[WIDE], offset[WIDE], mean[WIDE], beta[WIDE], gamma[WIDE];
+    struct affine_places affine;
+    ALIGNED float mean[WIDE], beta[WIDE], gamma[WIDE];
     struct fake_places fake;
 };
 
@@ -311,9 +315,31 @@ struct walk {
     size_t at, stride, strips;
 };
 
+/* Turns to the strips from this row on: at most `most` whole ones, or the last, which is less.
+ * Gives the places of each. */
+static size_t walk_from(struct walk *w, const struct strip *s, size_t c, size_t row, size_t rows,
+                        size_t most)
+{
+    const size_t left = rows - row, whole = left / s->rows;
+    w->at = row * c + s->first;
+    w->stride = s->rows * c;
+    w->strips = whole ? MIN(most, whole) : 1;
+    return MIN(s->rows, left) * s->width;
+}
+
+/* f(first place, vectors, LANES or fewer, ...) for every block of n places. */
+#define EACH_BLOCK(n, f, ...)                                                                      \
+    do {                                                                                           \
+        size_t at_ = 0;                                                                            \
+        for (; at_ + BLOCK * LANES <= (n); at_ += BLOCK * LANES)                                   \
+            f(at_, BLOCK, LANES, __VA_ARGS__);                                                     \
+        for (; at_ < (n); at_ += LANES)                                                            \
+            f(at_, 1, (int)MIN(LANES, (n)-at_), __VA_ARGS__);                                      \
+    } while (0)
+
 /* `wide` vectors from place i on, down the strips; lanes < LANES: with one vector that is less. */
-MIX__TEMPLATE void backward_block(enum mix__act act, int branches, bool folding, int wide,
-                                  int lanes, const struct walk *w, size_t i, struct norm_places *p,
+MIX__TEMPLATE void backward_block(size_t i, int wide, int lanes, enum mix__act act, int branches,
+                                  bool folding, const struct walk *w, struct norm_places *p,
                                   const struct folded *f, const struct mix__fake *fake)
 {
     vec scale[BLOCK], offset[BLOCK], mean[BLOCK], beta[BLOCK], gamma[BLOCK], step[BLOCK];
@@ -323,8 +349,8 @@ MIX__TEMPLATE void backward_block(enum mix__act act, int branches, bool folding,
     UNROLL for (int k = 0; k < wide; k++)
     {
         const size_t at = i + (size_t)k * LANES;
-        scale[k] = vec_get(p->scale + at, LANES);
-        offset[k] = vec_get(p->offset + at, LANES);
+        scale[k] = vec_get(p->affine.scale + at, LANES);
+        offset[k] = vec_get(p->affine.offset + at, LANES);
         mean[k] = vec_get(p->mean + at, LANES);
         beta[k] = vec_get(p->beta + at, LANES);
         gamma[k] = vec_get(p->gamma + at, LANES);
@@ -367,18 +393,6 @@ MIX__TEMPLATE void backward_block(enum mix__act act, int branches, bool folding,
     }
 }
 
-/* Strips of n places. */
-MIX__TEMPLATE void backward_walk(enum mix__act act, int branches, bool folding,
-                                 const struct walk *w, size_t n, struct norm_places *p,
-                                 const struct folded *f, const struct mix__fake *fake)
-{
-    size_t i = 0;
-    for (; i + BLOCK * LANES <= n; i += BLOCK * LANES)
-        backward_block(act, branches, folding, BLOCK, LANES, w, i, p, f, fake);
-    for (; i < n; i += LANES)
-        backward_block(act, branches, folding, 1, (int)MIN(LANES, n - i), w, i, p, f, fake);
-}
-
 static void norm_fold(struct norm_places *p, const struct strip *s, const float *rstd, float *dbeta,
                       float *dgamma)
 {
@@ -399,30 +413,26 @@ MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, struct mix_
                                     float *dgamma, struct mix__fake_sums *sums)
 {
     struct norm_places p;
+    struct walk w = { du, dy, z, 0, 0, 0 };
     const bool folding = folds(act, branches, z, fake);
-    struct folded f = { 0 };
     fake_clear(&p.fake, fake->n_branch);
     memset(&p, 0, offsetof(struct norm_places, fake));
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
-        spread(p.scale, affine->scale + s.first, &s);
-        spread(p.offset, affine->offset + s.first, &s);
+        const struct folded f = affine_spread(&p.affine, affine, &s, folding, act, fake->step[0]);
         spread(p.mean, mean + s.first, &s);
-        if (folding)
-            f = fold(act, p.scale, p.offset, fake->step[0]);
-        const size_t whole = rows / s.rows, n = s.rows * s.width;
-        struct walk w = { du, dy, z, s.first, s.rows * c, 0 };
-        for (size_t done = 0; done <= whole; done += w.strips, w.at += w.strips * w.stride) {
-            w.strips = done < whole ? MIN(CHUNK, whole - done) : 1;
-            const size_t places = done < whole ? n : rows % s.rows * s.width;
+        for (size_t r = 0; r < rows; r += w.strips * s.rows) {
+            const size_t n = walk_from(&w, &s, c, r, rows, CHUNK);
             if (folding)
-                backward_walk(act, branches, true, &w, places, &p, &f, fake);
+                EACH_BLOCK(n, backward_block, act, branches, true, &w, &p, &f, fake);
             else
-                backward_walk(act, branches, false, &w, places, &p, &f, fake);
-            if ((done + w.strips) % FOLD == 0 || done == whole) {
-                norm_fold(&p, &s, rstd, dbeta, dgamma);
-                fake_fold(&p.fake, fake, sums);
-            }
+                EACH_BLOCK(n, backward_block, act, branches, false, &w, &p, &f, fake);
+            if ((r / s.rows + w.strips) % FOLD)
+                continue;
+            norm_fold(&p, &s, rstd, dbeta, dgamma);
+            fake_fold(&p.fake, fake, sums);
         }
+        norm_fold(&p, &s, rstd, dbeta, dgamma);
+        fake_fold(&p.fake, fake, sums);
     }
 }
 
@@ -523,17 +533,18 @@ static void fold_channels(double *sum, float *at, const struct strip *s)
 }
 
 /* Sums of z - place and of its square, of `wide` vectors down the strips. */
-MIX__TEMPLATE void stats_block(int wide, int lanes, const struct walk *w, const float *place,
-                               float *one, float *two)
+MIX__TEMPLATE void stats_block(size_t i, int wide, int lanes, const struct walk *w,
+                               const float *place, float *one, float *two)
 {
     vec from[BLOCK], sum[BLOCK], square[BLOCK];
     UNROLL for (int k = 0; k < wide; k++)
     {
-        from[k] = vec_get(place + k * LANES, LANES);
-        sum[k] = vec_get(one + k * LANES, LANES);
-        square[k] = vec_get(two + k * LANES, LANES);
+        const size_t at = i + (size_t)k * LANES;
+        from[k] = vec_get(place + at, LANES);
+        sum[k] = vec_get(one + at, LANES);
+        square[k] = vec_get(two + at, LANES);
     }
-    size_t at = w->at;
+    size_t at = w->at + i;
     for (size_t r = 0; r < w->strips; r++, at += w->stride)
         UNROLL for (int k = 0; k < wide; k++)
         {
@@ -543,8 +554,9 @@ MIX__TEMPLATE void stats_block(int wide, int lanes, const struct walk *w, const 
         }
     UNROLL for (int k = 0; k < wide; k++)
     {
-        vec_put(one + k * LANES, sum[k], lanes);
-        vec_put(two + k * LANES, square[k], lanes);
+        const size_t to = i + (size_t)k * LANES;
+        vec_put(one + to, sum[k], lanes);
+        vec_put(two + to, square[k], lanes);
     }
 }
 
@@ -554,6 +566,7 @@ MIX__TEMPLATE void norm_stats_as(float *mean, float *m2, struct mix__values z, s
 {
     ALIGNED float first[WIDE], place[WIDE] = { 0 }, one[WIDE] = { 0 }, two[WIDE] = { 0 };
     double sum[WIDE], square[WIDE];
+    struct walk w = { .z = z };
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
         memset(sum, 0, sizeof sum);
         memset(square, 0, sizeof square);
@@ -561,17 +574,9 @@ MIX__TEMPLATE void norm_stats_as(float *mean, float *m2, struct mix__values z, s
         for (size_t i = 0; i < s.width && rows; i++)
             first[i] = mix__values_get(z, s.first + i);
         spread(place, first, &s);
-        const size_t whole = rows / s.rows;
-        struct walk w = { .z = z, .stride = s.rows * c };
-        for (size_t done = 0; done <= whole; done += w.strips) {
-            const size_t n = done < whole ? s.rows * s.width : rows % s.rows * s.width;
-            size_t i = 0;
-            w.strips = done < whole ? MIN(FOLD, whole - done) : 1;
-            w.at = done * w.stride + s.first;
-            for (; i + BLOCK * LANES <= n; i += BLOCK * LANES, w.at += BLOCK * LANES)
-                stats_block(BLOCK, LANES, &w, place + i, one + i, two + i);
-            for (; i < n; i += LANES, w.at += LANES)
-                stats_block(1, (int)MIN(LANES, n - i), &w, place + i, one + i, two + i);
+        for (size_t r = 0; r < rows; r += w.strips * s.rows) {
+            const size_t n = walk_from(&w, &s, c, r, rows, FOLD);
+            EACH_BLOCK(n, stats_block, &w, place, one, two);
             fold_channels(sum, one, &s);
             fold_channels(square, two, &s);
         }

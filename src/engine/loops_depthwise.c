@@ -28,9 +28,6 @@ enum {
     FEW = 64 /* channels at a time in plain loops */
 };
 
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
-
 /* Asks for the line after this one of the same pixel: the next channels' turn comes when the whole
  * tile has been walked, and a walk with gaps is none that the hardware would foresee. */
 MIX__TEMPLATE void ask_ahead(const float *p, int channels_left)
@@ -136,22 +133,20 @@ MIX__TEMPLATE void convolve_tile(struct mix__values y, int first, int y_row, int
             const vec *in = copy + (size_t)i * stride * t->width + j;
             const int n = (t->cols - j + apart - 1) / apart;
             /* Values are where rows and columns are even. */
-            const bool odd_row = apart == 2 && (t->top + i) % 2, odd_col = (t->left + j) % 2;
-            if (apart == 1)
+            const bool odd_row = apart == 2 && (t->top + i) % 2;
+            const bool odd_col = apart == 2 && (t->left + j) % 2;
+            if (odd_row && odd_col)
                 convolve_row(y, at, c, lanes, in, t->width, w, kernel, stride,
-                             (struct taps){ 0, 0, 1 }, n);
-            else if (odd_row && odd_col)
-                convolve_row(y, at, c, lanes, in, t->width, w, kernel, stride,
-                             (struct taps){ 1, 1, 2 }, n);
+                             (struct taps){ 1, 1, apart }, n);
             else if (odd_row)
                 convolve_row(y, at, c, lanes, in, t->width, w, kernel, stride,
-                             (struct taps){ 1, 0, 2 }, n);
+                             (struct taps){ 1, 0, apart }, n);
             else if (odd_col)
                 convolve_row(y, at, c, lanes, in, t->width, w, kernel, stride,
-                             (struct taps){ 0, 1, 2 }, n);
+                             (struct taps){ 0, 1, apart }, n);
             else
                 convolve_row(y, at, c, lanes, in, t->width, w, kernel, stride,
-                             (struct taps){ 0, 0, 2 }, n);
+                             (struct taps){ 0, 0, apart }, n);
         }
 }
 
@@ -338,9 +333,9 @@ static void dw_forward(struct mix__values y, const float *x, const float *w,
                        const struct mix__dw_shape *s, int oh0, int oh1)
 {
     if (y.dtype == MIX__DTYPE_F32)
-        forward(mix__f32(y.at), x, w, s, oh0, oh1);
+        forward(F32(y), x, w, s, oh0, oh1);
     else
-        forward((struct mix__values){ y.at, MIX__DTYPE_BF16 }, x, w, s, oh0, oh1);
+        forward(BF16(y), x, w, s, oh0, oh1);
 }
 
 static void dw_backward_data(float *dx, const float *dy, const float *w,

@@ -22,6 +22,12 @@ MIX__LOOPS_DECLARE(avx512_bf16)
 #define MIX__LOOPS_EXPAND(name, isa) MIX__LOOPS_PASTE(name, isa)
 #define MIX__LOOPS_NAME(name)        MIX__LOOPS_EXPAND(name, MIX_LOOPS_ISA)
 
+/* The same values, their type a constant. */
+#define F32(v)  ((struct mix__values){ (v).at, MIX__DTYPE_F32 })
+#define BF16(v) ((struct mix__values){ (v).at, MIX__DTYPE_BF16 })
+
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+
 /* Copies of such a function are made for constant arguments. */
 #define MIX__TEMPLATE static inline __attribute__((always_inline))
 

@@ -22,9 +22,8 @@
 
 enum { WIDE = 256, FOLD = 256, GRAIN = 16, PARTIAL = 8, AHEAD = 16384 /* bytes */ };
 
-#define SIMD      _Pragma("omp simd")
-#define ALIGNED   _Alignas(64)
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define SIMD    _Pragma("omp simd")
+#define ALIGNED _Alignas(64)
 
 struct strip {
     size_t first, width; /* channels [first, first + width)        */
@@ -94,9 +93,5 @@ enum { MANY = 2 };
         CASES(f, MIX__ACT_HARDSWISH, __VA_ARGS__)                                                  \
         CASES(f, MIX__ACT_HARDSIGMOID, __VA_ARGS__)                                                \
     }
-
-/* The same values, their type a constant. */
-#define F32(v)  ((struct mix__values){ (v).at, MIX__DTYPE_F32 })
-#define BF16(v) ((struct mix__values){ (v).at, MIX__DTYPE_BF16 })
 
 #endif
