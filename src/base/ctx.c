@@ -19,9 +19,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
-enum { SENTENCE_MAX = 1024, THREADS_MAX = 256, GROW_MIN = 8 };
+enum { SENTENCE_MAX = 1024, THREADS_MAX = 256, GROW_MIN = 8, HUGE_LEAST = 8 << 20 /* bytes */ };
 
 struct mix_ctx {
     mix_ctx_options options; /* cpu_mask and threads as they are in use */
@@ -29,10 +30,19 @@ struct mix_ctx {
     char sentence[SENTENCE_MAX];
 };
 
+/* Asks for huge pages where that is worth it: a training step walks over hundreds of megabytes. */
 static void *default_alloc(void *user, size_t bytes)
 {
     (void)user;
-    return malloc(bytes);
+    char *block = malloc(bytes);
+#if defined(MADV_HUGEPAGE)
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    if (block && bytes >= HUGE_LEAST) {
+        const size_t before = (page - (uintptr_t)block % page) % page;
+        (void)madvise(block + before, (bytes - before) / page * page, MADV_HUGEPAGE);
+    }
+#endif
+    return block;
 }
 
 static void default_free(void *user, void *block)

@@ -36,13 +36,16 @@ struct mix__backend {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     char *scratch; /* (thread, scratch_size)                                      */
-    char *sums;    /* (thread, 2, sums_size): a layer's weight gradient, and one tile's */
-    bool *summed;  /* (thread): there is something in the former                    */
+    char *sums;    /* (thread, 2, sums_size): a layer's weight gradient, and a DENSE tile's */
+    bool *summed;  /* (thread): there is something in the former                     */
     size_t scratch_size, sums_size;
 };
 
 enum pass { FORWARD, BACKWARD_DATA, BACKWARD_WEIGHTS, PASSES };
 enum kind { DENSE, POINTWISE, DEPTHWISE };
+enum { SUM_PART = 16 * 1024 }; /* values of threads' sums that one thread adds up at a time */
+
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
 
 /* The memory objects of one thread. */
 struct handles {
@@ -296,6 +299,8 @@ static mix_status realise(struct mix__conv *c, enum pass pass, dnnl_primitive_de
     p->packed_size = dnnl_memory_desc_get_size(w);
     if (gradient) {
         need(&b->sums_size, p->packed_size);
+        if (c->kind == POINTWISE) /* is plain */
+            return MIX_OK;
     } else {
         p->packed_data = mix__zalloc(b->ctx, p->packed_size, 1); /* zero: padding is read */
         if (!p->packed_data)
@@ -358,6 +363,19 @@ static mix_status plan_dense(struct mix__conv *c, bool backward, dnnl_primitive_
     return status;
 }
 
+/* Makes the result of a primitive add to what is there. */
+static mix_status make_adding(mix_ctx *ctx, dnnl_primitive_attr_t attr)
+{
+    dnnl_post_ops_t ops;
+    DNNL_TRY(ctx, dnnl_post_ops_create(&ops));
+    dnnl_status_t status = dnnl_post_ops_append_sum(ops, 1.0f);
+    if (status == dnnl_success)
+        status = dnnl_primitive_attr_set_post_ops(attr, ops);
+    dnnl_post_ops_destroy(ops);
+    DNNL_TRY(ctx, status);
+    return MIX_OK;
+}
+
 static mix_status plan_product(struct mix__conv *c, enum pass pass, dnnl_primitive_attr_t attr)
 {
     mix_ctx *ctx = c->backend->ctx;
@@ -386,9 +404,12 @@ static mix_status plan_primitives(struct mix__conv *c, bool backward)
     mix_status status = MIX_OK;
     if (c->kind == DENSE)
         status = plan_dense(c, backward, attr);
-    else
-        for (int pass = 0; pass < (backward ? PASSES : 1) && status == MIX_OK; pass++)
+    else { /* a tile's weight gradient is added to the sum of those before it */
+        for (int pass = 0; pass < (backward ? BACKWARD_WEIGHTS : 1) && status == MIX_OK; pass++)
             status = plan_product(c, (enum pass)pass, attr);
+        if (backward && status == MIX_OK && (status = make_adding(ctx, attr)) == MIX_OK)
+            status = plan_product(c, BACKWARD_WEIGHTS, attr);
+    }
     dnnl_primitive_attr_destroy(attr);
     return status;
 }
@@ -566,8 +587,12 @@ mix_status mix__conv_pack(struct mix__conv *c, const float *weights)
         transpose(c->dw_packed, weights, (size_t)c->d.c, (size_t)(c->d.kernel * c->d.kernel));
         return MIX_OK;
     }
-    MIX_TRY(reorder(c, FORWARD, weights));
-    return c->p[BACKWARD_DATA].run ? reorder(c, BACKWARD_DATA, weights) : MIX_OK;
+    mix_status status[2] = { MIX_OK, MIX_OK };
+#pragma omp parallel for schedule(static)
+    for (int pass = FORWARD; pass <= BACKWARD_DATA; pass++)
+        if (c->p[pass].run)
+            status[pass] = reorder(c, (enum pass)pass, weights);
+    return status[FORWARD] == MIX_OK ? status[BACKWARD_DATA] : status[FORWARD];
 }
 
 static struct mix__dw_shape dw_shape(const struct mix__conv_dims *d, int x_row, int y_row)
@@ -614,9 +639,9 @@ void mix__conv_weights_begin(struct mix__conv *c)
     memset(c->backend->summed, 0, (size_t)c->backend->threads * sizeof *c->backend->summed);
 }
 
-/* The tile's gradient in place of the sum, or added to it. */
-static mix_status add_product(struct mix__conv *c, int thread, const void *x, const void *dy,
-                              bool first)
+/* A convolution primitive overwrites its result: the first tile's is the sum, others are added. */
+static mix_status add_dense(struct mix__conv *c, int thread, const void *x, const void *dy,
+                            bool first)
 {
     float *sum = sums_of(c->backend, thread, 0), *own = sums_of(c->backend, thread, 1);
     if (first)
@@ -632,10 +657,12 @@ mix_status mix__conv_backward_weights(struct mix__conv *c, int thread, const str
     float *sum = sums_of(c->backend, thread, 0);
     const bool first = !c->backend->summed[thread];
     c->backend->summed[thread] = true;
-    if (c->kind != DEPTHWISE)
-        return add_product(c, thread, x, dy, first);
+    if (c->kind == DENSE)
+        return add_dense(c, thread, x, dy, first);
     if (first)
         memset(sum, 0, sums_used(c));
+    if (c->kind == POINTWISE)
+        return execute(c, BACKWARD_WEIGHTS, thread, x, dy, sum);
     const struct mix__dw_shape s = dw_shape(&c->d, t->x0, t->dy0);
     const size_t image = (size_t)s.h * s.w * s.c, output = (size_t)s.oh * s.ow * s.c;
     for (int n = 0; n < t->images; n++)
@@ -645,14 +672,32 @@ mix_status mix__conv_backward_weights(struct mix__conv *c, int thread, const str
 }
 
 /* With a static schedule the first thread has the first tile: its sum is always there. */
-mix_status mix__conv_weights_end(struct mix__conv *c, float *dw)
+static void add_threads(const struct mix__conv *c, float *total)
 {
     const struct mix__backend *b = c->backend;
-    const size_t count = sums_used(c) / sizeof(float);
-    float *sum = sums_of(b, 0, 0);
-    for (int t = 1; t < b->threads; t++)
-        if (b->summed[t])
-            c->loops->add(mix__f32(sum), mix__f32(sum), mix__f32(sums_of(b, t, 0)), count);
+    const int count = (int)(sums_used(c) / sizeof(float));
+    const int parts = (count + SUM_PART - 1) / SUM_PART;
+#pragma omp parallel for schedule(static)
+    for (int part = 0; part < parts; part++) {
+        const int first = part * SUM_PART, n = MIN(SUM_PART, count - first);
+        const struct mix__values to = mix__f32(total + first);
+        float *from = sums_of(b, 0, 0) + first;
+        for (int t = 1; t < b->threads; t++)
+            if (b->summed[t]) {
+                c->loops->add(to, mix__f32(from), mix__f32(sums_of(b, t, 0) + first), n);
+                from = to.at;
+            }
+        if (from != to.at)
+            memcpy(to.at, from, (size_t)n * sizeof *from);
+    }
+}
+
+mix_status mix__conv_weights_end(struct mix__conv *c, float *dw)
+{
+    float *sum = sums_of(c->backend, 0, 0);
+    add_threads(c, c->kind == POINTWISE ? dw : sum);
+    if (c->kind == POINTWISE)
+        return MIX_OK;
     if (c->kind == DEPTHWISE) {
         transpose(dw, sum, (size_t)(c->d.kernel * c->d.kernel), (size_t)c->d.c);
         return MIX_OK;

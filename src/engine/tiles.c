@@ -4,10 +4,6 @@
  * of a cache of 2 MB. */
 enum { TILE_VALUES = 64 * 1024, ROWS_LEAST = 128 };
 
-/* Each tile's weight gradient is added to a sum. Where that is larger than a tile, a tile may be up
- * to so many times larger, as long as there are so many tiles. */
-enum { TIMES_MOST = 4, TILES_LEAST = 4 };
-
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
@@ -53,9 +49,7 @@ void mix__tiling_pixels(struct mix__tiling *t, const struct mix__tile_shape *s)
 {
     /* Parts for all threads, but not so few rows that the weights are the larger operand. */
     const int fair = MAX(s->h / MIX__PARTS, MIN(s->h / 2, ROWS_LEAST));
-    const int widest = MAX(s->c, s->k), fit = MIN(TILE_VALUES / widest, fair);
-    const int larger = MIN(TIMES_MOST * TILE_VALUES / widest, MIN(s->c, s->k)); /* as the weights */
-    const int rows = largest_divisor(s->h, MAX(fit, MIN(larger, s->h / TILES_LEAST)));
+    const int rows = largest_divisor(s->h, MIN(TILE_VALUES / MAX(s->c, s->k), fair));
     *t = (struct mix__tiling){ .images = 1, .bands = s->h / rows };
     count_tiles(t, s);
 }
