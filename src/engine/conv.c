@@ -45,7 +45,10 @@ enum pass { FORWARD, BACKWARD_DATA, BACKWARD_WEIGHTS, PASSES };
 enum kind { DENSE, POINTWISE, DEPTHWISE };
 enum { SUM_PART = 16 * 1024 }; /* values of threads' sums that one thread adds up at a time */
 
+enum { TILES_LEAST = 2 };
+
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
 
 /* The memory objects of one thread. */
 struct handles {
@@ -434,16 +437,20 @@ static enum kind kind_of(const struct mix__conv_dims *d)
 static void choose_tiles(struct mix__conv *c)
 {
     const struct mix__conv_dims *d = &c->d;
+    const bool half = c->types.operand == MIX__DTYPE_BF16;
     c->shape = (struct mix__tile_shape){ d->n,  d->h, d->w,      d->c,      d->oh,
                                          d->ow, d->k, d->kernel, d->stride, d->pad };
     if (c->kind == POINTWISE) {
         c->shape.h = c->shape.oh = d->n * d->h * d->w;
         c->shape.n = c->shape.w = c->shape.ow = 1;
-        mix__tiling_pixels(&c->tiling, &c->shape);
+        mix__tiling_pixels(&c->tiling, &c->shape, half);
     } else if (c->kind == DEPTHWISE) {
         mix__tiling_bands(&c->tiling, &c->shape);
     } else {
         mix__tiling_images(&c->tiling, &c->shape);
+        /* Float32 keeps short sums in each product, which are the more exact ones. */
+        if (half)
+            mix__tiling_grow(&c->tiling, &c->shape, MAX(TILES_LEAST, c->backend->threads));
     }
 }
 

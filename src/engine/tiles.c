@@ -2,7 +2,7 @@
 
 /* Values of a tile's larger side: with its other side and their gradients in float32 it fills half
  * of a cache of 2 MB. */
-enum { TILE_VALUES = 64 * 1024, ROWS_LEAST = 128 };
+enum { TILE_VALUES = 64 * 1024, ROWS_LEAST = 128, HALF_TIMES = 4 };
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
@@ -35,6 +35,14 @@ void mix__tiling_images(struct mix__tiling *t, const struct mix__tile_shape *s)
     count_tiles(t, s);
 }
 
+void mix__tiling_grow(struct mix__tiling *t, const struct mix__tile_shape *s, int least)
+{
+    const size_t weights = (size_t)s->k * s->c * s->kernel * s->kernel;
+    const size_t images = MIN(weights / image_values(s), (size_t)s->n / least);
+    t->images = MAX(t->images, largest_divisor(s->n, (int)images));
+    count_tiles(t, s);
+}
+
 void mix__tiling_bands(struct mix__tiling *t, const struct mix__tile_shape *s)
 {
     mix__tiling_images(t, s);
@@ -45,11 +53,12 @@ void mix__tiling_bands(struct mix__tiling *t, const struct mix__tile_shape *s)
     count_tiles(t, s);
 }
 
-void mix__tiling_pixels(struct mix__tiling *t, const struct mix__tile_shape *s)
+void mix__tiling_pixels(struct mix__tiling *t, const struct mix__tile_shape *s, bool half)
 {
     /* Parts for all threads, but not so few rows that the weights are the larger operand. */
     const int fair = MAX(s->h / MIX__PARTS, MIN(s->h / 2, ROWS_LEAST));
-    const int rows = largest_divisor(s->h, MIN(TILE_VALUES / MAX(s->c, s->k), fair));
+    const int fit = TILE_VALUES * (half ? HALF_TIMES : 1) / MAX(s->c, s->k);
+    const int rows = largest_divisor(s->h, MIN(fit, fair));
     *t = (struct mix__tiling){ .images = 1, .bands = s->h / rows };
     count_tiles(t, s);
 }

@@ -19,6 +19,7 @@
 #ifndef METAMIX_ENGINE_TILES_H
 #define METAMIX_ENGINE_TILES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum { MIX__PARTS = 16 }; /* at most */
@@ -41,10 +42,14 @@ struct mix__tile {
 
 /* Whole images. */
 void mix__tiling_images(struct mix__tiling *t, const struct mix__tile_shape *s);
+/* Whole images, more of them where the weights, whose gradient is added up tile by tile, are larger
+ * than a tile; at least so many tiles. */
+void mix__tiling_grow(struct mix__tiling *t, const struct mix__tile_shape *s, int least);
 /* Bands where an image is large. */
 void mix__tiling_bands(struct mix__tiling *t, const struct mix__tile_shape *s);
-/* Equal bands of one "image" of single pixels: n and w are 1, the kernel is 1. */
-void mix__tiling_pixels(struct mix__tiling *t, const struct mix__tile_shape *s);
+/* Equal bands of one "image" of single pixels: n and w are 1, the kernel is 1. half: of bfloat16,
+ * whose products are so short that larger tiles pay. */
+void mix__tiling_pixels(struct mix__tiling *t, const struct mix__tile_shape *s, bool half);
 
 struct mix__tile mix__tile_at(const struct mix__tiling *t, const struct mix__tile_shape *s,
                               int index);

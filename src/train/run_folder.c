@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 enum { CONFIG_LIMIT = 1 << 20, LOG_LIMIT = 1 << 28 };
@@ -165,6 +166,20 @@ static mix_status check_config(struct mix__run_folder *f, const struct mix__run_
     return status;
 }
 
+/* Two processes in one folder would each undo what the other wrote. The lock ends with the process,
+ * however that ends; a file system without locks does without. */
+static mix_status lock_folder(struct mix__run_folder *f)
+{
+    if (!(f->lock = opendir(f->path)))
+        return mix__fail(f->ctx, MIX_EIO, "%s: cannot be opened: %s", f->path, strerror(errno));
+    if (flock(dirfd(f->lock), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return mix__fail(f->ctx, MIX_EIO,
+                         "%s: another process is at work in this run's folder. Wait for it, stop "
+                         "it, or use another folder",
+                         f->path);
+    return MIX_OK;
+}
+
 mix_status mix__run_folder_open(struct mix__run_folder *f, mix_ctx *ctx, const char *path,
                                 const struct mix__run_config *config)
 {
@@ -185,7 +200,7 @@ mix_status mix__run_folder_open(struct mix__run_folder *f, mix_ctx *ctx, const c
     for (size_t i = 0; i < MIX_COUNT(files); i++)
         if (!(*files[i].to = mix__path_join(ctx, path, files[i].name)))
             goto no_memory;
-    if ((status = check_config(f, config)) != MIX_OK)
+    if ((status = lock_folder(f)) != MIX_OK || (status = check_config(f, config)) != MIX_OK)
         mix__run_folder_release(f);
     return status;
 no_memory:
@@ -198,6 +213,8 @@ void mix__run_folder_release(struct mix__run_folder *f)
     char *const paths[] = { f->path, f->config, f->log, f->last, f->best, f->bits, f->result };
     for (size_t i = 0; i < MIX_COUNT(paths); i++)
         mix__free(f->ctx, paths[i]);
+    if (f->lock)
+        closedir(f->lock);
     *f = (struct mix__run_folder){ .ctx = f->ctx };
 }
 

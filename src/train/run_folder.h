@@ -4,6 +4,7 @@
 #ifndef METAMIX_TRAIN_RUN_FOLDER_H
 #define METAMIX_TRAIN_RUN_FOLDER_H
 
+#include <dirent.h>
 #include <jansson.h>
 
 #include "metamix/run.h"
@@ -12,6 +13,7 @@
 struct mix__run_folder {
     mix_ctx *ctx;
     char *path, *config, *log, *last, *best, *bits, *result; /* paths */
+    DIR *lock; /* the folder, locked while it is open */
 };
 
 /* What config.json says: which job, from what, with which settings. */
@@ -24,7 +26,8 @@ struct mix__run_config {
 /*
  * Makes the folder and config.json or, once there is a checkpoint, compares with the one that is
  * there: MIX_EMISMATCH names the first difference and both values. loader_threads and
- * checkpoint_minutes may differ: they change no number. Errors: MIX_EIO, MIX_EFORMAT, MIX_ENOMEM.
+ * checkpoint_minutes may differ: they change no number. A folder that another process has open is
+ * refused (MIX_EIO). Errors: MIX_EIO, MIX_EFORMAT, MIX_ENOMEM.
  */
 mix_status mix__run_folder_open(struct mix__run_folder *folder, mix_ctx *ctx, const char *path,
                                 const struct mix__run_config *config) MIX_CHECKED;

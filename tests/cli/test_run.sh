@@ -18,6 +18,11 @@ check 0 train --threads 1 --recipe float/config.json --run recipe --epochs 2 --q
 has recipe/config.json '"epochs": 2'
 has recipe/config.json '"width": 0.1'
 check 4 train $common --recipe missing.json --run recipe2
+exec 9<float
+flock 9
+check 4 train $common $net --run float
+has err 'float: another process is at work'
+exec 9<&-
 check 9 train $common --width 0.1 --epochs 2 --run float
 has err 'epochs 1; now it is 2'
 

@@ -52,7 +52,7 @@ static void check(const struct mix__tiling *t, const struct mix__tile_shape *s)
 static void test_bands(void **unused)
 {
     (void)unused;
-    int banded = 0;
+    int banded = 0, grown = 0;
     for (uint64_t i = 0; i < 300; i++) {
         struct mix__tile_shape s = { .n = drawn(1, i, 1, 9),
                                      .h = drawn(2, i, 1, 60),
@@ -72,8 +72,13 @@ static void test_bands(void **unused)
         mix__tiling_images(&t, &s);
         assert_int_equal(t.bands, 1);
         check(&t, &s);
+        const int before = t.images, least = drawn(10, i, 1, 9);
+        mix__tiling_grow(&t, &s, least);
+        grown += t.images > before;
+        assert_true(t.images == before || t.count >= least);
+        check(&t, &s);
     }
-    assert_true(banded > 50);
+    assert_true(banded > 50 && grown > 20);
 }
 
 /* Primitives are made for one number of rows: every band has as many. */
@@ -91,7 +96,7 @@ static void test_pixels(void **unused)
                                      .stride = 1 };
         struct mix__tiling t;
         s.oh = s.h;
-        mix__tiling_pixels(&t, &s);
+        mix__tiling_pixels(&t, &s, i % 2);
         assert_int_equal(s.h % t.bands, 0);
         for (int k = 0; k < t.count; k++) {
             const struct mix__tile a = mix__tile_at(&t, &s, k);
