@@ -24,7 +24,7 @@ enum { LANES = 8 };
 enum { LANES = 4 };
 #endif
 
-#if defined(__SANITIZE_ADDRESS__) /* checks in unrolled loops take gcc many minutes */
+#if defined(MIX_NO_UNROLL) /* a sanitizer's checks in unrolled loops take compilers many minutes */
 #define UNROLL
 #else
 #define UNROLL _Pragma("GCC unroll 8")
