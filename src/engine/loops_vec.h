@@ -24,7 +24,7 @@ enum { LANES = 8 };
 enum { LANES = 4 };
 #endif
 
-#if defined(MIX_NO_UNROLL) /* a sanitizer's checks in unrolled loops take compilers many minutes */
+#if defined(MIX_NO_UNROLL) /* with a sanitizer's checks it takes compilers many minutes */
 #define UNROLL
 #else
 #define UNROLL _Pragma("GCC unroll 8")
