@@ -69,6 +69,8 @@ mix_status mix__pickle_pop(struct mix__pickle *p, size_t n, const uint32_t **fir
     *first = p->stack;
     if (p->n_stack < n)
         return mix__pickle_bad(p, "the stack is too short for this opcode");
+    if (n == 0) /* the stack may not be there yet */
+        return MIX_OK;
     *first = p->stack + p->n_stack - n;
     for (size_t i = 0; i < n; i++)
         if ((*first)[i] == MARK)
