@@ -43,12 +43,6 @@ struct mix__backend {
 
 enum pass { FORWARD, BACKWARD_DATA, BACKWARD_WEIGHTS, PASSES };
 enum kind { DENSE, POINTWISE, DEPTHWISE };
-enum { SUM_PART = 16 * 1024 }; /* values of threads' sums that one thread adds up at a time */
-
-enum { TILES_LEAST = 2 };
-
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
 
 /* The memory objects of one thread. */
 struct handles {
@@ -450,7 +444,7 @@ static void choose_tiles(struct mix__conv *c)
         mix__tiling_images(&c->tiling, &c->shape);
         /* Float32 keeps short sums in each product, which are the more exact ones. */
         if (half)
-            mix__tiling_grow(&c->tiling, &c->shape, MAX(TILES_LEAST, c->backend->threads));
+            mix__tiling_grow(&c->tiling, &c->shape, c->backend->threads);
     }
 }
 
@@ -682,11 +676,11 @@ mix_status mix__conv_backward_weights(struct mix__conv *c, int thread, const str
 static void add_threads(const struct mix__conv *c, float *total)
 {
     const struct mix__backend *b = c->backend;
-    const int count = (int)(sums_used(c) / sizeof(float));
-    const int parts = (count + SUM_PART - 1) / SUM_PART;
+    const size_t count = sums_used(c) / sizeof(float);
 #pragma omp parallel for schedule(static)
-    for (int part = 0; part < parts; part++) {
-        const int first = part * SUM_PART, n = MIN(SUM_PART, count - first);
+    for (int part = 0; part < MIX__PARTS; part++) {
+        const size_t first = mix__group_row(count, part);
+        const size_t n = mix__group_row(count, part + 1) - first;
         const struct mix__values to = mix__f32(total + first);
         float *from = sums_of(b, 0, 0) + first;
         for (int t = 1; t < b->threads; t++)
@@ -695,16 +689,18 @@ static void add_threads(const struct mix__conv *c, float *total)
                 from = to.at;
             }
         if (from != to.at)
-            memcpy(to.at, from, (size_t)n * sizeof *from);
+            memcpy(to.at, from, n * sizeof *from);
     }
 }
 
 mix_status mix__conv_weights_end(struct mix__conv *c, float *dw)
 {
     float *sum = sums_of(c->backend, 0, 0);
-    add_threads(c, c->kind == POINTWISE ? dw : sum);
-    if (c->kind == POINTWISE)
+    if (c->kind == POINTWISE) {
+        add_threads(c, dw);
         return MIX_OK;
+    }
+    add_threads(c, sum);
     if (c->kind == DEPTHWISE) {
         transpose(dw, sum, (size_t)(c->d.kernel * c->d.kernel), (size_t)c->d.c);
         return MIX_OK;

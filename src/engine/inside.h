@@ -115,12 +115,6 @@ static inline size_t mix__rows(const struct mix__engine *e, const struct mix__te
     return (size_t)e->plan.batch * t->h * t->w;
 }
 
-/* First row of a part of MIX__PARTS; group == MIX__PARTS: the end. */
-static inline size_t mix__group_row(size_t rows, int group)
-{
-    return rows * (size_t)group / MIX__PARTS;
-}
-
 /* Steps that run once for all branches of the running pass. */
 static inline size_t mix__shared_steps(const struct mix__engine *e)
 {

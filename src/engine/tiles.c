@@ -2,7 +2,7 @@
 
 /* Values of a tile's larger side: with its other side and their gradients in float32 it fills half
  * of a cache of 2 MB. */
-enum { TILE_VALUES = 64 * 1024, ROWS_LEAST = 128, HALF_TIMES = 4 };
+enum { TILE_VALUES = 64 * 1024, ROWS_LEAST = 128, HALF_TIMES = 4, TILES_LEAST = 2 };
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
@@ -35,8 +35,9 @@ void mix__tiling_images(struct mix__tiling *t, const struct mix__tile_shape *s)
     count_tiles(t, s);
 }
 
-void mix__tiling_grow(struct mix__tiling *t, const struct mix__tile_shape *s, int least)
+void mix__tiling_grow(struct mix__tiling *t, const struct mix__tile_shape *s, int threads)
 {
+    const int least = MAX(TILES_LEAST, threads);
     const size_t weights = (size_t)s->k * s->c * s->kernel * s->kernel;
     const size_t images = MIN(weights / image_values(s), (size_t)s->n / least);
     t->images = MAX(t->images, largest_divisor(s->n, (int)images));

@@ -24,6 +24,12 @@
 
 enum { MIX__PARTS = 16 }; /* at most */
 
+/* First row of a part of MIX__PARTS; group == MIX__PARTS: the end. */
+static inline size_t mix__group_row(size_t rows, int group)
+{
+    return rows * (size_t)group / MIX__PARTS;
+}
+
 struct mix__tile_shape {
     int n, h, w, c, oh, ow, k, kernel, stride, pad; /* k: output channels */
 };
@@ -43,8 +49,8 @@ struct mix__tile {
 /* Whole images. */
 void mix__tiling_images(struct mix__tiling *t, const struct mix__tile_shape *s);
 /* Whole images, more of them where the weights, whose gradient is added up tile by tile, are larger
- * than a tile; at least so many tiles. */
-void mix__tiling_grow(struct mix__tiling *t, const struct mix__tile_shape *s, int least);
+ * than a tile; at least one tile for each thread. */
+void mix__tiling_grow(struct mix__tiling *t, const struct mix__tile_shape *s, int threads);
 /* Bands where an image is large. */
 void mix__tiling_bands(struct mix__tiling *t, const struct mix__tile_shape *s);
 /* Equal bands of one "image" of single pixels: n and w are 1, the kernel is 1. half: of bfloat16,
