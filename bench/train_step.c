@@ -8,7 +8,8 @@
  * per second of a float step, a weight training step (W4, mixed activation bits) and a bit-meta
  * step (the first N of the candidates 2, 3, 4, 8; N 4 unless --branches says), and the ratio of
  * each to the sum of the bare oneDNN convolutions (forward, backward data, backward weights) that
- * it needs, in float32 and, where the step is in bfloat16, in the faster of both (engine/floor.h).
+ * it needs, in float32 and, where the step is in bfloat16, in the faster of both; for the weight
+ * training step, whose forward pass multiplies codes, also with bytes there (engine/floor.h).
  * A step is forward, loss, backward, clipping and optimizer. All in one process, steps alternate,
  * each figure is the best of its runs: a busy neighbour disturbs that least. With --floor 0 no
  * floor; with --layers also where the time goes, layer by layer (means). With --data the images
@@ -221,13 +222,15 @@ static void name_kind(char *name, size_t size, enum kind kind, int branches)
 
 static mix_status print_steps(struct job *j, const struct what *w, const double *least_seconds)
 {
-    static const char *const types[] = { "f32", "bf16" };
-    struct sums floors[2];
+    static const enum mix__dtype dtypes[] = { MIX__DTYPE_F32, MIX__DTYPE_BF16, MIX__DTYPE_U8 };
+    static const char *const types[] = { "f32", "bf16", "int8" };
+    enum { CODES = 2 };
+    struct sums floors[MIX_COUNT(dtypes)];
     char name[32];
     const int batch = mix__engine_batch(j->engine);
-    const int n_floors = !w->floor ? 0 : w->dtype == MIX__DTYPE_BF16 ? 2 : 1;
+    const int n_floors = !w->floor ? 0 : w->dtype == MIX__DTYPE_BF16 ? (int)MIX_COUNT(dtypes) : 1;
     for (int f = 0; f < n_floors; f++) {
-        MIX_TRY(sum_floor(j, f ? MIX__DTYPE_BF16 : MIX__DTYPE_F32, &floors[f]));
+        MIX_TRY(sum_floor(j, dtypes[f], &floors[f]));
         print_floor(types[f], &floors[f]);
     }
     printf("  %-22s %10s %12s", "step", "ms", "images/s");
@@ -240,7 +243,10 @@ static mix_status print_steps(struct job *j, const struct what *w, const double 
         name_kind(name, sizeof name, (enum kind)kind, j->branches);
         printf("  %-22s %10.1f %12.1f", name, 1e3 * t, batch / t);
         for (int f = 0; f < n_floors; f++)
-            printf(" %18.2f", t / (branches * floors[f].all));
+            if (f == CODES && kind != WEIGHT_STEP)
+                printf(" %18s", "-");
+            else
+                printf(" %18.2f", t / (branches * floors[f].all));
         putchar('\n');
     }
     for (int kind = 0; kind < KINDS && w->layers; kind++) {

@@ -41,7 +41,8 @@ struct mix__backend {
     size_t scratch_size, sums_size;
 };
 
-enum pass { FORWARD, BACKWARD_DATA, BACKWARD_WEIGHTS, PASSES };
+/* FORWARD_CODES is FORWARD on bytes, whose sums are exact integers. */
+enum pass { FORWARD, FORWARD_CODES, BACKWARD_DATA, BACKWARD_WEIGHTS, PASSES };
 enum kind { DENSE, POINTWISE, DEPTHWISE };
 
 /* The memory objects of one thread. */
@@ -66,6 +67,7 @@ struct mix__conv {
     struct mix__conv_dims d;
     enum kind kind;
     struct mix__conv_types types;
+    bool backward;
     struct mix__tile_shape shape; /* POINTWISE: n h w pixels as one image's rows */
     struct mix__tiling tiling;
     struct primitive p[PASSES];
@@ -149,7 +151,8 @@ size_t mix__conv_packed(const struct mix__conv *c)
 {
     if (c->kind == DEPTHWISE)
         return sizeof(float) * (size_t)(c->d.kernel * c->d.kernel * c->d.c);
-    return c->p[FORWARD].packed_size + c->p[BACKWARD_DATA].packed_size;
+    return c->p[FORWARD].packed_size + c->p[FORWARD_CODES].packed_size +
+           c->p[BACKWARD_DATA].packed_size;
 }
 
 struct mix__conv_types mix__conv_types(const struct mix__conv *c)
@@ -185,18 +188,37 @@ struct descs {
 
 static dnnl_data_type_t data_type(enum mix__dtype dtype)
 {
-    return dtype == MIX__DTYPE_BF16 ? dnnl_bf16 : dnnl_f32;
+    static const dnnl_data_type_t types[] = { [MIX__DTYPE_F32] = dnnl_f32,
+                                              [MIX__DTYPE_BF16] = dnnl_bf16,
+                                              [MIX__DTYPE_S8] = dnnl_s8,
+                                              [MIX__DTYPE_U8] = dnnl_u8 };
+    return types[dtype];
+}
+
+static bool is_forward(enum pass pass)
+{
+    return pass == FORWARD || pass == FORWARD_CODES;
 }
 
 /* What the pass reads and writes on the image's side and the output's side. */
 static enum mix__dtype x_type(const struct mix__conv *c, enum pass pass)
 {
-    return pass == BACKWARD_DATA ? c->types.dx : c->types.operand;
+    return pass == BACKWARD_DATA   ? c->types.dx
+           : pass == FORWARD_CODES ? c->types.codes
+                                   : c->types.operand;
 }
 
 static enum mix__dtype y_type(const struct mix__conv *c, enum pass pass)
 {
-    return pass == FORWARD ? c->types.y : c->types.operand;
+    return is_forward(pass) ? c->types.y : c->types.operand;
+}
+
+/* Of packed weights, or of their gradient. */
+static dnnl_data_type_t w_type(const struct mix__conv *c, enum pass pass)
+{
+    return pass == BACKWARD_WEIGHTS ? dnnl_f32
+           : pass == FORWARD_CODES  ? dnnl_s8
+                                    : data_type(c->types.operand);
 }
 
 static mix_status dense_descs(const struct mix__conv *c, enum pass pass, struct descs *m)
@@ -211,11 +233,10 @@ static mix_status dense_descs(const struct mix__conv *c, enum pass pass, struct 
     const dnnl_dims_t bias = { d->k };
     const bool is_grouped = d->groups > 1;
     const int rank = is_grouped ? 5 : 4;
-    const dnnl_data_type_t w = pass == BACKWARD_WEIGHTS ? dnnl_f32 : data_type(c->types.operand);
     DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->x, 4, x, data_type(x_type(c, pass)), dnnl_nhwc));
     DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->y, 4, y, data_type(y_type(c, pass)), dnnl_nhwc));
-    DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->w, rank, is_grouped ? grouped : dense, w,
-                                               dnnl_format_tag_any));
+    DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->w, rank, is_grouped ? grouped : dense,
+                                               w_type(c, pass), dnnl_format_tag_any));
     DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->plain, rank, is_grouped ? grouped : dense,
                                                dnnl_f32, is_grouped ? dnnl_goihw : dnnl_oihw));
     DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->bias, 1, bias, dnnl_f32, dnnl_x));
@@ -229,27 +250,27 @@ static mix_status product_descs(const struct mix__conv *c, enum pass pass, struc
     const int rows = c->shape.h / c->tiling.bands;
     const dnnl_dims_t x = { rows, c->d.c }, y = { rows, c->d.k }, y_turned = { c->d.k, rows };
     const dnnl_dims_t w = { c->d.c, c->d.k }, w_turned = { c->d.k, c->d.c }, bias = { 1, c->d.k };
-    const dnnl_data_type_t operand = data_type(c->types.operand);
     const dnnl_data_type_t tx = data_type(x_type(c, pass)), ty = data_type(y_type(c, pass));
+    const dnnl_data_type_t tw = w_type(c, pass);
     DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->bias, 2, bias, dnnl_f32, dnnl_ab));
     switch (pass) {
     case FORWARD:
+    case FORWARD_CODES:
         DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->x, 2, x, tx, dnnl_ab));
-        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->w, 2, w, operand, dnnl_format_tag_any));
+        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->w, 2, w, tw, dnnl_format_tag_any));
         DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->y, 2, y, ty, dnnl_ab));
         DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->plain, 2, w, dnnl_f32, dnnl_ba));
         return MIX_OK;
     case BACKWARD_DATA:
         DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->x, 2, x, tx, dnnl_ab));
-        DNNL_TRY(ctx,
-                 dnnl_memory_desc_init_by_tag(&m->w, 2, w_turned, operand, dnnl_format_tag_any));
+        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->w, 2, w_turned, tw, dnnl_format_tag_any));
         DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->y, 2, y, ty, dnnl_ab));
         DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->plain, 2, w_turned, dnnl_f32, dnnl_ab));
         return MIX_OK;
     default:
         DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->y, 2, y_turned, ty, dnnl_ba));
         DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->x, 2, x, tx, dnnl_ab));
-        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->w, 2, w_turned, dnnl_f32, dnnl_ab));
+        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->w, 2, w_turned, tw, dnnl_ab));
         m->plain = m->w;
         return MIX_OK;
     }
@@ -268,7 +289,7 @@ static mix_status make_handles(struct mix__conv *c, enum pass pass, const struct
         DNNL_TRY(b->ctx, dnnl_memory_create(&h->x, &m->x, b->engine, DNNL_MEMORY_NONE));
         DNNL_TRY(b->ctx, dnnl_memory_create(&h->y, &m->y, b->engine, DNNL_MEMORY_NONE));
         DNNL_TRY(b->ctx, dnnl_memory_create(&h->scratch, scratch, b->engine, DNNL_MEMORY_NONE));
-        if (pass == FORWARD && c->d.bias)
+        if (is_forward(pass) && c->d.bias)
             DNNL_TRY(b->ctx, dnnl_memory_create(&h->bias, &m->bias, b->engine, DNNL_MEMORY_NONE));
         if (pass == BACKWARD_WEIGHTS)
             DNNL_TRY(b->ctx, dnnl_memory_create(&h->w, w, b->engine, DNNL_MEMORY_NONE));
@@ -327,6 +348,7 @@ static mix_status dense_desc(struct mix__conv *c, enum pass pass, const struct d
     dnnl_convolution_desc_t op;
     switch (pass) {
     case FORWARD:
+    case FORWARD_CODES:
         DNNL_TRY(ctx, dnnl_convolution_forward_desc_init(
                           &op, dnnl_forward_training, dnnl_convolution_direct, &m->x, &m->w,
                           c->d.bias ? &m->bias : NULL, &m->y, strides, pad, end));
@@ -344,13 +366,20 @@ static mix_status dense_desc(struct mix__conv *c, enum pass pass, const struct d
     return MIX_OK;
 }
 
-static mix_status plan_dense(struct mix__conv *c, bool backward, dnnl_primitive_attr_t attr)
+static bool wants(const struct mix__conv *c, enum pass pass)
+{
+    return pass == FORWARD         ? true
+           : pass == FORWARD_CODES ? c->types.codes != MIX__DTYPE_F32
+                                   : c->backward;
+}
+
+static mix_status plan_dense(struct mix__conv *c, dnnl_primitive_attr_t attr)
 {
     struct descs m;
     dnnl_primitive_desc_t desc[PASSES] = { NULL };
     mix_status status = MIX_OK;
-    for (int pass = 0; pass < (backward ? PASSES : 1) && status == MIX_OK; pass++)
-        if ((status = dense_descs(c, (enum pass)pass, &m)) == MIX_OK &&
+    for (int pass = 0; pass < PASSES && status == MIX_OK; pass++)
+        if (wants(c, (enum pass)pass) && (status = dense_descs(c, (enum pass)pass, &m)) == MIX_OK &&
             (status = dense_desc(c, (enum pass)pass, &m, attr, desc[FORWARD], &desc[pass])) ==
                 MIX_OK)
             status = realise(c, (enum pass)pass, desc[pass], &m);
@@ -380,7 +409,7 @@ static mix_status plan_product(struct mix__conv *c, enum pass pass, dnnl_primiti
     dnnl_matmul_desc_t op;
     dnnl_primitive_desc_t desc;
     MIX_TRY(product_descs(c, pass, &m));
-    if (pass == FORWARD)
+    if (is_forward(pass))
         DNNL_TRY(ctx, dnnl_matmul_desc_init(&op, &m.x, &m.w, c->d.bias ? &m.bias : NULL, &m.y));
     else if (pass == BACKWARD_DATA)
         DNNL_TRY(ctx, dnnl_matmul_desc_init(&op, &m.y, &m.w, NULL, &m.x));
@@ -392,7 +421,7 @@ static mix_status plan_product(struct mix__conv *c, enum pass pass, dnnl_primiti
     return status;
 }
 
-static mix_status plan_primitives(struct mix__conv *c, bool backward)
+static mix_status plan_primitives(struct mix__conv *c)
 {
     mix_ctx *ctx = c->backend->ctx;
     dnnl_primitive_attr_t attr;
@@ -400,11 +429,12 @@ static mix_status plan_primitives(struct mix__conv *c, bool backward)
     dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
     mix_status status = MIX_OK;
     if (c->kind == DENSE)
-        status = plan_dense(c, backward, attr);
+        status = plan_dense(c, attr);
     else { /* a tile's weight gradient is added to the sum of those before it */
-        for (int pass = 0; pass < (backward ? BACKWARD_WEIGHTS : 1) && status == MIX_OK; pass++)
-            status = plan_product(c, (enum pass)pass, attr);
-        if (backward && status == MIX_OK && (status = make_adding(ctx, attr)) == MIX_OK)
+        for (int pass = 0; pass < BACKWARD_WEIGHTS && status == MIX_OK; pass++)
+            if (wants(c, (enum pass)pass))
+                status = plan_product(c, (enum pass)pass, attr);
+        if (c->backward && status == MIX_OK && (status = make_adding(ctx, attr)) == MIX_OK)
             status = plan_product(c, BACKWARD_WEIGHTS, attr);
     }
     dnnl_primitive_attr_destroy(attr);
@@ -459,19 +489,19 @@ mix_status mix__conv_new(struct mix__conv **out, struct mix__backend *backend,
     c->backend = backend;
     c->loops = loops;
     c->d = *dims;
+    c->backward = backward;
     c->kind = kind_of(dims);
     /* oneDNN has no fast bfloat16 convolution of so few channels. */
     const bool half =
         c->kind != DEPTHWISE && dims->dtype == MIX__DTYPE_BF16 && dims->c >= 8 && dims->groups == 1;
     if (half)
-        c->types = (struct mix__conv_types){ MIX__DTYPE_BF16, dims->y, dims->dx };
+        c->types = (struct mix__conv_types){ MIX__DTYPE_BF16, dims->codes, dims->y, dims->dx };
     else if (c->kind == DEPTHWISE)
         c->types.y = dims->y;
     choose_tiles(c);
     const int threads = omp_get_max_threads();
     omp_set_num_threads(1); /* as the primitives will run */
-    const mix_status status =
-        c->kind == DEPTHWISE ? plan_depthwise(c) : plan_primitives(c, backward);
+    const mix_status status = c->kind == DEPTHWISE ? plan_depthwise(c) : plan_primitives(c);
     omp_set_num_threads(threads);
     if (status != MIX_OK) {
         mix__conv_free(c);
@@ -536,11 +566,13 @@ static struct roles roles_of(const struct mix__conv *c, enum pass pass)
 {
     static const struct roles dense[PASSES] = {
         [FORWARD] = { DNNL_ARG_SRC, DNNL_ARG_DST, DNNL_ARG_WEIGHTS },
+        [FORWARD_CODES] = { DNNL_ARG_SRC, DNNL_ARG_DST, DNNL_ARG_WEIGHTS },
         [BACKWARD_DATA] = { DNNL_ARG_DIFF_SRC, DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS },
         [BACKWARD_WEIGHTS] = { DNNL_ARG_SRC, DNNL_ARG_DIFF_DST, DNNL_ARG_DIFF_WEIGHTS },
     };
     static const struct roles product[PASSES] = {
         [FORWARD] = { DNNL_ARG_SRC, DNNL_ARG_DST, DNNL_ARG_WEIGHTS },
+        [FORWARD_CODES] = { DNNL_ARG_SRC, DNNL_ARG_DST, DNNL_ARG_WEIGHTS },
         [BACKWARD_DATA] = { DNNL_ARG_DST, DNNL_ARG_SRC, DNNL_ARG_WEIGHTS },
         [BACKWARD_WEIGHTS] = { DNNL_ARG_WEIGHTS, DNNL_ARG_SRC, DNNL_ARG_DST },
     };
@@ -582,18 +614,19 @@ static void transpose(float *to, const float *from, size_t rows, size_t columns)
             to[j * rows + i] = from[i * columns + j];
 }
 
-mix_status mix__conv_pack(struct mix__conv *c, const float *weights)
+mix_status mix__conv_pack(struct mix__conv *c, const float *weights, bool codes)
 {
     if (c->kind == DEPTHWISE) {
         transpose(c->dw_packed, weights, (size_t)c->d.c, (size_t)(c->d.kernel * c->d.kernel));
         return MIX_OK;
     }
+    const enum pass passes[2] = { codes ? FORWARD_CODES : FORWARD, BACKWARD_DATA };
     mix_status status[2] = { MIX_OK, MIX_OK };
 #pragma omp parallel for schedule(static)
-    for (int pass = FORWARD; pass <= BACKWARD_DATA; pass++)
-        if (c->p[pass].run)
-            status[pass] = reorder(c, (enum pass)pass, weights);
-    return status[FORWARD] == MIX_OK ? status[BACKWARD_DATA] : status[FORWARD];
+    for (int i = 0; i < 2; i++)
+        if (c->p[passes[i]].run)
+            status[i] = reorder(c, passes[i], weights);
+    return status[0] == MIX_OK ? status[1] : status[0];
 }
 
 static struct mix__dw_shape dw_shape(const struct mix__conv_dims *d, int x_row, int y_row)
@@ -603,15 +636,16 @@ static struct mix__dw_shape dw_shape(const struct mix__conv_dims *d, int x_row, 
 }
 
 mix_status mix__conv_forward(struct mix__conv *c, int thread, const struct mix__tile *t, void *y,
-                             const void *x, const float *bias)
+                             struct mix__values x, const float *bias)
 {
     if (c->kind != DEPTHWISE)
-        return execute(c, FORWARD, thread, x, y, bias);
+        return execute(c, x.dtype == c->types.operand ? FORWARD : FORWARD_CODES, thread, x.at, y,
+                       bias);
     const struct mix__dw_shape s = dw_shape(&c->d, t->x0, t->y0);
     const struct mix__values to = { y, c->types.y };
     const size_t image = (size_t)s.h * s.w * s.c, output = (size_t)s.oh * s.ow * s.c;
     for (int n = 0; n < t->images; n++)
-        c->loops->dw_forward(mix__values_from(to, n * output), (const float *)x + n * image,
+        c->loops->dw_forward(mix__values_from(to, n * output), (const float *)x.at + n * image,
                              c->dw_packed, &s, t->y0, t->y1);
     return MIX_OK;
 }

@@ -19,12 +19,14 @@ struct mix__conv_dims {
     int n, h, w, c, oh, ow, k, kernel, stride, pad, pad_end, groups; /* pad: above, left */
     bool bias;
     enum mix__dtype dtype; /* wanted for what is multiplied                            */
+    enum mix__dtype codes; /* U8 or S8: forward shall multiply codes of x too; F32: not */
     enum mix__dtype y, dx; /* wanted for results; mix__conv_types() says what it will be */
 };
 
-/* What x and dy, y, and dx are. */
+/* What x and dy, y, and dx are; codes: what x may be in the forward pass instead, F32 if nothing.
+ */
 struct mix__conv_types {
-    enum mix__dtype operand, y, dx;
+    enum mix__dtype operand, codes, y, dx;
 };
 
 /* What all convolutions of one engine share: the library's handles and, for each thread, scratch
@@ -53,10 +55,11 @@ struct mix__tile mix__conv_tile(const struct mix__conv *conv, int index);
 size_t mix__conv_x_pixels(const struct mix__conv *conv, int image, int row);
 size_t mix__conv_y_pixels(const struct mix__conv *conv, int image, int row);
 
-mix_status mix__conv_pack(struct mix__conv *conv, const float *weights) MIX_CHECKED;
+/* codes: weights are whole numbers within a signed byte, and forward's x will be codes. */
+mix_status mix__conv_pack(struct mix__conv *conv, const float *weights, bool codes) MIX_CHECKED;
 /* y = x * w + bias; bias (k) iff dims.bias. */
 mix_status mix__conv_forward(struct mix__conv *conv, int thread, const struct mix__tile *tile,
-                             void *y, const void *x, const float *bias) MIX_CHECKED;
+                             void *y, struct mix__values x, const float *bias) MIX_CHECKED;
 mix_status mix__conv_backward_data(struct mix__conv *conv, int thread, const struct mix__tile *tile,
                                    void *dx, const void *dy) MIX_CHECKED;
 /* Between begin and end a layer's tiles add to their threads' sums; end puts the total into dw. */

@@ -7,10 +7,21 @@
 #include "base/clock.h"
 #include "engine/inside.h"
 
+/* What the layer's codes are as bytes, where the CPU multiplies those faster than bfloat16. */
+static enum mix__dtype code_type(const struct mix__engine *e, const struct mix__step *s)
+{
+    static const enum mix__dtype types[] = { [MIX_RANGE_SIGNED] = MIX__DTYPE_S8,
+                                             [MIX_RANGE_UNSIGNED] = MIX__DTYPE_U8,
+                                             [MIX_RANGE_SHIFTED] = MIX__DTYPE_F32 };
+    return mix_ctx_cpu(e->ctx) & MIX_CPU_VNNI && s->after >= 0 && s->node->bias < 0
+               ? types[e->graph->layers[s->layer].info.range]
+               : MIX__DTYPE_F32;
+}
+
 static mix_status make_conv(struct mix__engine *e, const struct mix__step *s)
 {
     const struct mix__node *node = s->node;
-    const struct mix__buffer *buffers = e->plan.buffers;
+    const enum mix__dtype x = e->plan.buffers[s->x[0]].dtype, y = e->plan.buffers[s->y].dtype;
     const struct mix__conv_dims dims = {
         .n = e->plan.batch,
         .h = s->in.h,
@@ -25,9 +36,10 @@ static mix_status make_conv(struct mix__engine *e, const struct mix__step *s)
         .pad_end = node->pad_end,
         .groups = node->groups,
         .bias = node->bias >= 0,
-        .dtype = buffers[s->x[0]].dtype,
-        .y = buffers[s->y].dtype,
-        .dx = buffers[s->x[0]].dtype,
+        .dtype = x == y ? x : MIX__DTYPE_F32,
+        .codes = code_type(e, s),
+        .y = y,
+        .dx = x,
     };
     MIX_TRY(mix__conv_new(&e->convs[s->layer], e->backend, &e->loops, &dims, e->plan.backward));
     e->bytes_weights += mix__conv_packed(e->convs[s->layer]);

@@ -62,6 +62,8 @@ void mix__units_prepare(struct mix__engine *e)
         }
         if (e->modes[l].weight_bits != 32)
             e->units[l].w = e->state->value + e->state->weight_step[l];
+        e->units[l].bytes =
+            fake->codes && e->units[l].w && mix__conv_types(e->convs[l]).codes != MIX__DTYPE_F32;
     }
 }
 
@@ -130,19 +132,23 @@ static const float *quantized_weights(struct mix__engine *e, int layer)
 static bool same_packed(const struct mix__packed *a, const struct mix__packed *b)
 {
     return a->version == b->version && a->bits == b->bits && a->codes == b->codes &&
-           a->exact == b->exact && (a->choice == b->choice || !a->exact);
+           a->exact == b->exact && a->bytes == b->bytes && (a->choice == b->choice || !a->exact);
 }
 
 static mix_status prepare_layer(struct mix__engine *e, const struct mix__step *s)
 {
     const int l = s->layer;
     const bool exact = e->exacts[l].on;
-    const struct mix__packed now = { e->state->version, e->modes[l].weight_bits, e->modes[l].choice,
-                                     exact || e->units[l].w, exact };
+    const struct mix__packed now = { e->state->version,
+                                     e->modes[l].weight_bits,
+                                     e->modes[l].choice,
+                                     exact || e->units[l].w,
+                                     exact,
+                                     e->units[l].bytes };
     if (same_packed(&e->packed[l], &now))
         return MIX_OK;
     const float *weights = quantized_weights(e, l);
-    MIX_TRY(mix__conv_pack(e->convs[l], weights));
+    MIX_TRY(mix__conv_pack(e->convs[l], weights, now.bytes));
     if (exact)
         mix__exact_prepare(e, s, weights);
     e->packed[l] = now;

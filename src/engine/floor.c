@@ -84,9 +84,17 @@ static void time_primitive(const struct bench *b, dnnl_primitive_desc_t desc,
     dnnl_primitive_destroy(primitive);
 }
 
-/* The layer's primitives in one type and layout; those that oneDNN does not have are left out. */
+struct types {
+    dnnl_data_type_t x, w, y;
+};
+static const struct types in_f32 = { dnnl_f32, dnnl_f32, dnnl_f32 };
+static const struct types in_bf16 = { dnnl_bf16, dnnl_bf16, dnnl_bf16 };
+static const struct types in_codes = { dnnl_u8, dnnl_s8, dnnl_bf16 };
+
+/* The layer's primitives in these types and layout; those that oneDNN does not have, as the
+ * backward ones on codes, are left out. */
 static void try_layer(const struct bench *b, const struct mix__step *s, int batch,
-                      dnnl_data_type_t type, dnnl_format_tag_t tag, struct mix__floor *floor)
+                      const struct types *types, dnnl_format_tag_t tag, struct mix__floor *floor)
 {
     const struct mix__node *node = s->node;
     const int k = s->out.c, c = s->in.c, groups = node->groups;
@@ -98,10 +106,10 @@ static void try_layer(const struct bench *b, const struct mix__step *s, int batc
     dnnl_memory_desc_t mx, my, mw;
     dnnl_convolution_desc_t op;
     dnnl_primitive_desc_t hint, desc;
-    if (dnnl_memory_desc_init_by_tag(&mx, 4, x, type, tag) != dnnl_success ||
-        dnnl_memory_desc_init_by_tag(&my, 4, y, type, tag) != dnnl_success ||
-        dnnl_memory_desc_init_by_tag(&mw, groups > 1 ? 5 : 4, groups > 1 ? grouped : dense, type,
-                                     dnnl_format_tag_any) != dnnl_success ||
+    if (dnnl_memory_desc_init_by_tag(&mx, 4, x, types->x, tag) != dnnl_success ||
+        dnnl_memory_desc_init_by_tag(&my, 4, y, types->y, tag) != dnnl_success ||
+        dnnl_memory_desc_init_by_tag(&mw, groups > 1 ? 5 : 4, groups > 1 ? grouped : dense,
+                                     types->w, dnnl_format_tag_any) != dnnl_success ||
         dnnl_convolution_forward_desc_init(&op, dnnl_forward_training, dnnl_convolution_direct, &mx,
                                            &mw, NULL, &my, strides, pad, end) != dnnl_success ||
         dnnl_primitive_desc_create(&hint, &op, NULL, b->engine, NULL) != dnnl_success)
@@ -126,15 +134,18 @@ static bool layer_floor(const struct bench *b, const struct mix__step *s, int ba
                         enum mix__dtype dtype, struct mix__floor *floor)
 {
     static const dnnl_format_tag_t tags[] = { dnnl_format_tag_any, dnnl_nhwc };
-    const bool half = dtype == MIX__DTYPE_BF16, image = s->node->in[0] == 0;
+    const bool half = dtype != MIX__DTYPE_F32, codes = dtype == MIX__DTYPE_U8,
+               image = s->node->in[0] == 0;
     const double size = half ? 2.0 : 4.0;
     const double x = size * batch * s->in.h * s->in.w * s->in.c;
     const double y = size * batch * s->out.h * s->out.w * s->out.c;
     *floor = (struct mix__floor){ INFINITY, INFINITY, INFINITY, x + y, y + (image ? x : 2 * x) };
     for (size_t i = 0; i < MIX_COUNT(tags); i++) {
-        try_layer(b, s, batch, dnnl_f32, tags[i], floor);
+        try_layer(b, s, batch, &in_f32, tags[i], floor);
         if (half)
-            try_layer(b, s, batch, dnnl_bf16, tags[i], floor);
+            try_layer(b, s, batch, &in_bf16, tags[i], floor);
+        if (codes)
+            try_layer(b, s, batch, &in_codes, tags[i], floor);
     }
     const bool known = isfinite(floor->forward + floor->backward_data + floor->backward_weights);
     if (image)

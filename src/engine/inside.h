@@ -36,17 +36,19 @@ struct mix__norm_piece {
     size_t rows;
 };
 
-/* What a layer's operands are multiplied by to be values: 1, or steps where they are codes. */
+/* What a layer's operands are multiplied by to be values: 1, or steps where they are codes; bytes:
+ * its forward pass multiplies those as integers. */
 struct mix__units {
     float x;
     const float *w; /* (k); NULL: 1 */
+    bool bytes;
 };
 
 /* What a layer's weights were last packed from. */
 struct mix__packed {
     uint64_t version; /* of the state; 0: never */
     int bits, choice; /* choice: of the input's bits, which the folded factors hold */
-    bool codes, exact;
+    bool codes, exact, bytes;
 };
 
 /* A layer on codes: how its sums become values. */

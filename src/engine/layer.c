@@ -79,12 +79,11 @@ static struct mix__values buffer_at(const struct mix__engine *e, int buffer, siz
     return mix__values_from(mix__engine_at(e, buffer), pixel * (size_t)c);
 }
 
-/* These pixels of the layer's input as the convolution reads them; in place where they are that
- * already, else in `work`. */
+/* These pixels of the layer's input as the convolution reads them, in this type; in place where
+ * they are that already, else in `work`. */
 static struct mix__values read_input(const struct mix__engine *e, const struct mix__step *s,
-                                     struct span p, void *work)
+                                     struct span p, enum mix__dtype dtype, void *work)
 {
-    const enum mix__dtype dtype = mix__conv_types(e->convs[s->layer]).operand;
     const struct mix__fake *fake = &e->fakes[s->layer];
     const struct mix__values z = buffer_at(e, s->x[0], p.first, s->in.c);
     const struct mix__values x = { work, dtype };
@@ -162,14 +161,16 @@ static mix_status forward_tile(struct mix__engine *e, const struct mix__step *s,
     (void)what;
     struct mix__conv *conv = e->convs[s->layer];
     const int thread = omp_get_thread_num();
+    const struct mix__conv_types types = mix__conv_types(conv);
     const struct span own = y_span(conv, t, t->y0, t->y1);
-    const struct mix__values x =
-        read_input(e, s, x_span(conv, t, t->x0, t->x1), work_at(e, thread, READ));
+    const struct mix__values x = read_input(e, s, x_span(conv, t, t->x0, t->x1),
+                                            e->units[s->layer].bytes ? types.codes : types.operand,
+                                            work_at(e, thread, READ));
     const struct mix__values y = buffer_at(e, s->y, own.first, s->out.c);
-    const bool direct = mix__conv_types(conv).y == y.dtype;
+    const bool direct = types.y == y.dtype;
     const struct mix__values z =
-        direct ? y : (struct mix__values){ work_at(e, thread, RESULT), mix__conv_types(conv).y };
-    MIX_TRY(mix__conv_forward(conv, thread, t, z.at, x.at, bias_of(e, s)));
+        direct ? y : (struct mix__values){ work_at(e, thread, RESULT), types.y };
+    MIX_TRY(mix__conv_forward(conv, thread, t, z.at, x, bias_of(e, s)));
     if (!direct)
         e->loops.act_forward(y, z, own.count * (size_t)s->out.c, MIX__ACT_NONE);
     if (e->exacts[s->layer].on)
@@ -185,7 +186,8 @@ static void show_input(struct mix__engine *e, const struct mix__step *s)
     const struct mix__fake *fake = &e->fakes[s->layer];
     const bool codes = e->exacts[s->layer].on;
     const size_t pixels = mix__rows(e, &s->in);
-    const struct mix__values x = read_input(e, s, (struct span){ 0, pixels }, e->watched);
+    const struct mix__values x =
+        read_input(e, s, (struct span){ 0, pixels }, MIX__DTYPE_F32, e->watched);
     const struct mix__layer_input input = { s->layer, x.at, pixels * (size_t)s->in.c,
                                             codes ? fake->step[0] : 1.0f,
                                             codes ? fake->bounds[0].shift : 0.0f };
@@ -207,14 +209,15 @@ double mix__layer_input_size(struct mix__engine *e, const struct mix__step *s, f
 {
     const size_t pixels = mix__rows(e, &s->in), c = (size_t)s->in.c;
     const size_t step = e->work_size / (c * sizeof(float));
+    const enum mix__dtype dtype = mix__conv_types(e->convs[s->layer]).operand;
     double part_sum[MIX__PARTS] = { 0 }, sum = 0.0;
 #pragma omp parallel for schedule(static)
     for (int part = 0; part < MIX__PARTS; part++) {
         const size_t to = mix__group_row(pixels, part + 1);
         for (size_t r = mix__group_row(pixels, part), n; r < to; r += n) {
             n = to - r < step ? to - r : step;
-            const struct mix__values x =
-                read_input(e, s, (struct span){ r, n }, work_at(e, omp_get_thread_num(), READ));
+            const struct mix__values x = read_input(e, s, (struct span){ r, n }, dtype,
+                                                    work_at(e, omp_get_thread_num(), READ));
             part_sum[part] += e->loops.abs_sum(x, n * c, shift);
         }
     }
@@ -262,7 +265,8 @@ static mix_status backward_tile(struct mix__engine *e, const struct mix__step *s
         read_gradient(e, s, y_span(conv, t, t->dy0, t->dy1), work_at(e, thread, GRADIENT));
     if (what & MIX__GRAD_PARAMS) {
         const struct mix__values x =
-            read_input(e, s, x_span(conv, t, t->x0, t->x1), work_at(e, thread, READ));
+            read_input(e, s, x_span(conv, t, t->x0, t->x1), mix__conv_types(conv).operand,
+                       work_at(e, thread, READ));
         MIX_TRY(mix__conv_backward_weights(conv, thread, t, x.at, dz.at));
         if (s->node->bias >= 0) {
             const size_t before = y_span(conv, t, t->dy0, t->y0).count;

@@ -178,6 +178,9 @@ static void norm_forward(struct mix__values y, struct mix__values z, size_t rows
     } else if (y.dtype == MIX__DTYPE_F32) {
         SPECIALISE(norm_forward_as, affine->act, fake->n_branch, F32(y), BF16(z), rows, c, affine,
                    fake)
+    } else if (y.dtype != MIX__DTYPE_BF16) {
+        assert(fake->codes);
+        SPECIALISE(norm_forward_as, affine->act, 1, BYTE(y), BF16(z), rows, c, affine, fake)
     } else {
         SPECIALISE(norm_forward_as, affine->act, fake->n_branch, BF16(y), BF16(z), rows, c, affine,
                    fake)

@@ -25,6 +25,7 @@ MIX__LOOPS_DECLARE(avx512_bf16)
 /* The same values, their type a constant. */
 #define F32(v)  ((struct mix__values){ (v).at, MIX__DTYPE_F32 })
 #define BF16(v) ((struct mix__values){ (v).at, MIX__DTYPE_BF16 })
+#define BYTE(v) ((struct mix__values){ (v).at, MIX__DTYPE_U8 }) /* S8 has the same bits */
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 

@@ -130,6 +130,18 @@ MIX__TEMPLATE void vec_narrow(uint16_t *p, vec v, int n)
         memcpy(p, &h, sizeof h);
 }
 
+/* Whole numbers, modulo 256. */
+MIX__TEMPLATE void vec_bytes(uint8_t *p, vec v, int n)
+{
+#if defined(__AVX512F__)
+    const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvttps_epi32((__m512)v));
+    _mm_mask_storeu_epi8(p, (__mmask16)((1u << n) - 1), bytes);
+#else
+    for (int i = 0; i < n; i++)
+        p[i] = (uint8_t)(int)v[i];
+#endif
+}
+
 MIX__TEMPLATE vec vec_load(struct mix__values x, size_t at, int n)
 {
     return x.dtype == MIX__DTYPE_F32 ? vec_get((const float *)x.at + at, n)
@@ -140,8 +152,10 @@ MIX__TEMPLATE void vec_store(struct mix__values y, size_t at, vec v, int n)
 {
     if (y.dtype == MIX__DTYPE_F32)
         vec_put((float *)y.at + at, v, n);
-    else
+    else if (y.dtype == MIX__DTYPE_BF16)
         vec_narrow((uint16_t *)y.at + at, v, n);
+    else
+        vec_bytes((uint8_t *)y.at + at, v, n);
 }
 
 /* f(first place, LANES or fewer, ...) for every vector of n places. */

@@ -1,5 +1,6 @@
 /*
- * tensor/values.h - numbers in memory whose type is known only at run time: float32 or bfloat16.
+ * tensor/values.h - numbers in memory whose type is known only at run time: float32, bfloat16, or
+ * bytes that hold a quantizer's codes and are only written.
  *
  * bfloat16 is the upper half of a float32, rounded to nearest, ties to even: 8 significant bits, so
  * whole numbers up to 256, the codes of a quantizer, are exact.
@@ -18,7 +19,7 @@
 
 struct mix__values {
     void *at;
-    enum mix__dtype dtype; /* F32 or BF16 */
+    enum mix__dtype dtype; /* F32 or BF16; written also S8 or U8 */
 };
 
 static inline struct mix__values mix__f32(const float *at)
@@ -59,8 +60,10 @@ static inline void mix__values_put(struct mix__values v, size_t i, float value)
 {
     if (v.dtype == MIX__DTYPE_F32)
         ((float *)v.at)[i] = value;
-    else
+    else if (v.dtype == MIX__DTYPE_BF16)
         ((uint16_t *)v.at)[i] = mix__bf16_round(value);
+    else
+        ((uint8_t *)v.at)[i] = (uint8_t)(int)value;
 }
 
 #endif

@@ -239,6 +239,31 @@ static void same_values(const char *what, int t, struct mix__values got, const f
     same(what, isa[t].name, widened(got, n), widened(rounded, n), n);
 }
 
+/* Codes as bytes are the codes; both types of bytes, on float32 of their own. */
+static void check_bytes(const struct mix__loops *l, int t, struct mix__values z, size_t rows,
+                        size_t c, const struct mix__affine *affine, const struct mix__fake *fake)
+{
+    const size_t n = rows * c;
+    struct mix__fake codes = *fake, *f = &codes;
+    f->codes = true;
+    float *want = filled(n, 7, 8), *widened_codes = take(n);
+    const struct mix__values bytes = { take((n + 3) / 4),
+                                       f->bounds[0].n < 0 ? MIX__DTYPE_S8 : MIX__DTYPE_U8 };
+    for (int k = 0; k < 2; k++) {
+        if (k == 0) {
+            l->norm_forward(mix__f32(want), z, rows, c, affine, f);
+            l->norm_forward(bytes, z, rows, c, affine, f);
+        } else {
+            l->fake_forward(mix__f32(want), z, n, f);
+            l->fake_forward(bytes, z, n, f);
+        }
+        for (size_t i = 0; i < n; i++)
+            widened_codes[i] = f->bounds[0].n < 0 ? (float)((const int8_t *)bytes.at)[i]
+                                                  : (float)((const uint8_t *)bytes.at)[i];
+        same("codes as bytes", isa[t].name, widened_codes, want, n);
+    }
+}
+
 /* Loops on bfloat16 do what those on float32 do with the same values; steps are powers of two, so
  * that a reciprocal is exact. */
 static void check_half(size_t rows, size_t c, int branches)
@@ -263,6 +288,8 @@ static void check_half(size_t rows, size_t c, int branches)
         l->norm_forward(y32, z, rows, c, &affine, &f);
         same_values("norm_forward bf16", t, y16, want, n);
         same_values("norm_forward bf16 to f32", t, y32, want, n);
+        if (branches == 1)
+            check_bytes(l, t, z, rows, c, &affine, &f);
 
         l->norm_backward_sums(mix__f32(want), mix__f32(dy32), mix__f32(z32), rows, c, &affine, mean,
                               rstd, &f, sums, sums + c, &want_sums);

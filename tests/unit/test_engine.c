@@ -1,7 +1,7 @@
 /*
  * test_engine.c - the engine's promises beside its numbers: a step allocates nothing, buffers share
- * the arena without meeting, modes switch back and forth, threads change nothing, failures leave
- * nothing.
+ * the arena without meeting, modes switch back and forth, threads change nothing, nor do products
+ * of bytes, failures leave nothing.
  */
 #include "support.h"
 
@@ -230,6 +230,70 @@ static void test_threads(void **unused)
     assert_true(sums[0] == sums[1]);
 }
 
+static mix_ctx *masked_ctx(unsigned cpu_mask)
+{
+    mix_ctx *ctx;
+    mix_ctx_options options;
+    mix_ctx_options_init(&options);
+    options.cpu_mask = cpu_mask;
+    CHECK_OK(mix_ctx_new(&ctx, &options));
+    return ctx;
+}
+
+static void build_half(struct fixture *f, mix_ctx *ctx, const char *arch)
+{
+    CHECK_OK(build_arch(f, ctx, arch, 0.5));
+    struct mix__engine *half;
+    CHECK_OK(mix__engine_new(&half, f->state, BATCH, true, MIX__DTYPE_BF16));
+    memcpy(mix__engine_input(half), mix__engine_input(f->engine),
+           (size_t)BATCH * SIZE * SIZE * 3 * sizeof(float));
+    CHECK_OK(mix__engine_calibrate(half));
+    mix__engine_free(f->engine);
+    f->engine = half;
+}
+
+/* Codes multiplied as bytes give the sums that codes in bfloat16 give, and a weight that is not a
+ * number does not get lost in them. */
+static void test_bytes(void **unused)
+{
+    static const char *const archs[] = { "mobilenet_v2", "mobilenet_v3_small", "resnet18" };
+    (void)unused;
+    mix_ctx *with = plain_ctx(), *without = masked_ctx(MIX_CPU_ALL & ~(unsigned)MIX_CPU_VNNI);
+    const unsigned needed = MIX_CPU_VNNI | MIX_CPU_BF16;
+    const bool able = (mix_ctx_cpu(with) & needed) == needed;
+    for (size_t a = 0; able && a < MIX_COUNT(archs); a++) {
+        struct fixture bytes, half;
+        build_half(&bytes, with, archs[a]);
+        build_half(&half, without, archs[a]);
+        assert_true(mix__engine_memory(bytes.engine).weights >
+                    mix__engine_memory(half.engine).weights);
+        for (int i = 0; i < 4; i++) { /* 3 and 8 bits, with 8 and 4 bits of weights */
+            struct fixture *const both[] = { &bytes, &half };
+            double sum[2];
+            for (int k = 0; k < 2; k++) {
+                struct mix__layer_mode *modes = mix__engine_modes(both[k]->engine);
+                mix__engine_mode_all(both[k]->engine, MIX__QUANT_ONE, 1 + i / 2, i % 2 ? 4 : 8);
+                mix__state_init_weight_steps(both[k]->state, modes);
+                sum[k] = run(both[k], MIX__GRAD_PARAMS);
+            }
+            assert_true(sum[0] == sum[1]);
+            assert_memory_equal(bytes.state->grad, half.state->grad,
+                                half.state->n * sizeof *half.state->grad);
+        }
+        const mix_graph *g = bytes.graph;
+        const struct mix__node *node = &g->nodes[g->layers[g->n_layers / 2].node];
+        bytes.state->value[g->params[node->weight].offset] = NAN;
+        bytes.state->version++;
+        assert_true(isnan(run(&bytes, MIX__GRAD_PARAMS)));
+        release(&bytes);
+        release(&half);
+    }
+    mix_ctx_free(with);
+    mix_ctx_free(without);
+    if (!able)
+        skip();
+}
+
 /* Every n-th allocation fails once, on the way to a whole engine. */
 static void test_no_memory(void **unused)
 {
@@ -273,6 +337,7 @@ int main(void)
         cmocka_unit_test(test_stem_is_shared),
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_refuses),
     };
