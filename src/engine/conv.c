@@ -68,6 +68,7 @@ struct mix__conv {
     enum kind kind;
     struct mix__conv_types types;
     bool backward;
+    bool reference; /* a primitive is oneDNN's reference implementation, which is slow */
     struct mix__tile_shape shape; /* POINTWISE: n h w pixels as one image's rows */
     struct mix__tiling tiling;
     struct primitive p[PASSES];
@@ -298,6 +299,13 @@ static mix_status make_handles(struct mix__conv *c, enum pass pass, const struct
     return MIX_OK;
 }
 
+static bool is_reference(dnnl_primitive_desc_t desc)
+{
+    const char *name;
+    return dnnl_primitive_desc_query(desc, dnnl_query_impl_info_str, 0, &name) == dnnl_success &&
+           strncmp(name, "ref", 3) == 0;
+}
+
 /* From a primitive descriptor: the primitive, its memories, its packed weights and their reorder.
  */
 static mix_status realise(struct mix__conv *c, enum pass pass, dnnl_primitive_desc_t desc,
@@ -311,6 +319,7 @@ static mix_status realise(struct mix__conv *c, enum pass pass, dnnl_primitive_de
             ? &m->w
             : dnnl_primitive_desc_query_md(
                   desc, gradient ? dnnl_query_diff_weights_md : dnnl_query_weights_md, 0);
+    c->reference |= is_reference(desc);
     DNNL_TRY(b->ctx, dnnl_primitive_create(&p->run, desc));
     MIX_TRY(make_handles(c, pass, m, w,
                          dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0)));
@@ -368,9 +377,9 @@ static mix_status dense_desc(struct mix__conv *c, enum pass pass, const struct d
 
 static bool wants(const struct mix__conv *c, enum pass pass)
 {
-    return pass == FORWARD         ? true
-           : pass == FORWARD_CODES ? c->types.codes != MIX__DTYPE_F32
-                                   : c->backward;
+    if (pass == FORWARD_CODES)
+        return c->types.codes != MIX__DTYPE_F32;
+    return pass == FORWARD || (c->backward && !(c->d.image && pass == BACKWARD_DATA));
 }
 
 static mix_status plan_dense(struct mix__conv *c, dnnl_primitive_attr_t attr)
@@ -478,39 +487,6 @@ static void choose_tiles(struct mix__conv *c)
     }
 }
 
-mix_status mix__conv_new(struct mix__conv **out, struct mix__backend *backend,
-                         const struct mix__loops *loops, const struct mix__conv_dims *dims,
-                         bool backward)
-{
-    *out = NULL;
-    struct mix__conv *c = mix__zalloc(backend->ctx, 1, sizeof *c);
-    if (!c)
-        return MIX_ENOMEM;
-    c->backend = backend;
-    c->loops = loops;
-    c->d = *dims;
-    c->backward = backward;
-    c->kind = kind_of(dims);
-    /* oneDNN has no fast bfloat16 convolution of so few channels. */
-    const bool half =
-        c->kind != DEPTHWISE && dims->dtype == MIX__DTYPE_BF16 && dims->c >= 8 && dims->groups == 1;
-    if (half)
-        c->types = (struct mix__conv_types){ MIX__DTYPE_BF16, dims->codes, dims->y, dims->dx };
-    else if (c->kind == DEPTHWISE)
-        c->types.y = dims->y;
-    choose_tiles(c);
-    const int threads = omp_get_max_threads();
-    omp_set_num_threads(1); /* as the primitives will run */
-    const mix_status status = c->kind == DEPTHWISE ? plan_depthwise(c) : plan_primitives(c);
-    omp_set_num_threads(threads);
-    if (status != MIX_OK) {
-        mix__conv_free(c);
-        return status;
-    }
-    *out = c;
-    return MIX_OK;
-}
-
 static void release(const struct mix__backend *b, struct primitive *p)
 {
     for (int t = 0; p->thread && t < b->threads; t++) {
@@ -530,6 +506,49 @@ static void release(const struct mix__backend *b, struct primitive *p)
         dnnl_primitive_destroy(p->reorder);
     mix__free(b->ctx, p->thread);
     mix__free(b->ctx, p->packed_data);
+    *p = (struct primitive){ NULL };
+}
+
+static mix_status plan_as(struct mix__conv *c, struct mix__conv_types types)
+{
+    c->types = types;
+    c->reference = false;
+    choose_tiles(c);
+    if (c->kind == DEPTHWISE)
+        return plan_depthwise(c);
+    for (int i = 0; i < PASSES; i++)
+        release(c->backend, &c->p[i]);
+    return plan_primitives(c);
+}
+
+mix_status mix__conv_new(struct mix__conv **out, struct mix__backend *backend,
+                         const struct mix__loops *loops, const struct mix__conv_dims *dims,
+                         bool backward)
+{
+    *out = NULL;
+    struct mix__conv *c = mix__zalloc(backend->ctx, 1, sizeof *c);
+    if (!c)
+        return MIX_ENOMEM;
+    c->backend = backend;
+    c->loops = loops;
+    c->d = *dims;
+    c->backward = backward;
+    c->kind = kind_of(dims);
+    const bool half = c->kind != DEPTHWISE && dims->dtype == MIX__DTYPE_BF16 && dims->groups == 1;
+    const struct mix__conv_types whole = { .y = c->kind == DEPTHWISE ? dims->y : MIX__DTYPE_F32 };
+    const struct mix__conv_types halves = { MIX__DTYPE_BF16, dims->codes, dims->y, dims->dx };
+    const int threads = omp_get_max_threads();
+    omp_set_num_threads(1); /* as the primitives will run */
+    mix_status status = plan_as(c, half ? halves : whole);
+    if (status == MIX_OK && half && c->reference)
+        status = plan_as(c, whole);
+    omp_set_num_threads(threads);
+    if (status != MIX_OK) {
+        mix__conv_free(c);
+        return status;
+    }
+    *out = c;
+    return MIX_OK;
 }
 
 void mix__conv_free(struct mix__conv *c)

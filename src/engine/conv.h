@@ -18,6 +18,7 @@
 struct mix__conv_dims {
     int n, h, w, c, oh, ow, k, kernel, stride, pad, pad_end, groups; /* pad: above, left */
     bool bias;
+    bool image;            /* x is the input image: no gradient of it is wanted          */
     enum mix__dtype dtype; /* wanted for what is multiplied                            */
     enum mix__dtype codes; /* U8 or S8: forward shall multiply codes of x too; F32: not */
     enum mix__dtype y, dx; /* wanted for results; mix__conv_types() says what it will be */

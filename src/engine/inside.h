@@ -123,6 +123,11 @@ static inline size_t mix__shared_steps(const struct mix__engine *e)
     return e->stem_grad && e->pass.branches > 1 ? e->plan.stem : 0;
 }
 
+static inline bool mix__reads_image(const struct mix__step *s)
+{
+    return s->node->in[0] == 0;
+}
+
 static inline bool mix__is_training(const struct mix__engine *e)
 {
     return e->pass.batch_stats || e->pass.fixed_stats;

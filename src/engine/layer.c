@@ -228,11 +228,6 @@ double mix__layer_input_size(struct mix__engine *e, const struct mix__step *s, f
 
 /* ---- backward ------------------------------------------------------------------------------- */
 
-static bool reads_image(const struct mix__step *s)
-{
-    return s->node->in[0] == 0;
-}
-
 static mix_status input_gradient(struct mix__engine *e, const struct mix__step *s, int part,
                                  const struct mix__tile *t, const void *dz)
 {
@@ -275,7 +270,7 @@ static mix_status backward_tile(struct mix__engine *e, const struct mix__step *s
                               k);
         }
     }
-    return reads_image(s) ? MIX_OK : input_gradient(e, s, part, t, dz.at);
+    return mix__reads_image(s) ? MIX_OK : input_gradient(e, s, part, t, dz.at);
 }
 
 static void add_bias_gradient(const struct mix__engine *e, const struct mix__step *s, int parts)
@@ -340,7 +335,7 @@ mix_status mix__layer_backward(struct mix__engine *e, const struct mix__step *s,
         if (s->node->bias >= 0)
             add_bias_gradient(e, s, parts);
     }
-    if (reads_image(s))
+    if (mix__reads_image(s))
         return weights && e->fakes[s->layer].n_branch > 0 ? image_step_gradient(e, s) : MIX_OK;
     mix__fake_collect(e, s, parts, what);
     if (s->before >= 0)

@@ -20,7 +20,7 @@
 #include "base/random.h"
 #include "train/train.h"
 
-enum { BATCH = 4, CLASSES = 5 };
+enum { SEED = 7, BATCH = 4, CLASSES = 5 };
 
 struct reference {
     const mix_graph *graph;
@@ -287,7 +287,7 @@ struct fixture {
     struct reference reference;
 };
 
-static void begin(struct fixture *f, int (*build)(mix_graph *), unsigned cpu)
+static void begin(struct fixture *f, int (*build)(mix_graph *), unsigned cpu, uint64_t seed)
 {
     static const int candidates[] = { 2, 3, 4, 8 };
     mix_ctx_options options;
@@ -297,11 +297,11 @@ static void begin(struct fixture *f, int (*build)(mix_graph *), unsigned cpu)
     assert_int_equal(mix__graph_new(&f->graph, f->ctx, "test", 10, 3), MIX_OK);
     assert_int_equal(mix__graph_finish(f->graph, build(f->graph)), MIX_OK);
     for (size_t i = 0; i < f->graph->n_values; i++)
-        f->graph->values[i] = (float)(0.3 * mix__random_normal(7, 1, i));
+        f->graph->values[i] = (float)(0.3 * mix__random_normal(seed, 1, i));
     assert_int_equal(mix__state_new(&f->state, f->graph, candidates, 4, 1), MIX_OK);
     assert_int_equal(mix__engine_new(&f->engine, f->state, BATCH, true, MIX__DTYPE_F32), MIX_OK);
     for (size_t i = 0; i < elements(&f->graph->tensors[0]); i++)
-        mix__engine_input(f->engine)[i] = (float)mix__random_normal(7, 2, i);
+        mix__engine_input(f->engine)[i] = (float)mix__random_normal(seed, 2, i);
     for (int i = 0; i < BATCH; i++)
         f->labels[i] = i % CLASSES;
 
@@ -387,7 +387,7 @@ static bool slope(struct fixture *f, double *x, double *result)
 static void check_params(int (*build)(mix_graph *), unsigned cpu, bool fixed)
 {
     struct fixture f;
-    begin(&f, build, cpu);
+    begin(&f, build, cpu, SEED);
     if (fixed)
         fix_statistics(&f);
     run(&f, MIX__GRAD_PARAMS);
@@ -444,7 +444,7 @@ static void test_accumulates(void **state)
 {
     struct fixture f;
     (void)state;
-    begin(&f, inverted, MIX_CPU_ALL);
+    begin(&f, inverted, MIX_CPU_ALL, SEED);
     run(&f, MIX__GRAD_PARAMS);
     float *once = malloc(f.state->n * sizeof *once);
     memcpy(once, f.state->grad, f.state->n * sizeof *once);
@@ -460,7 +460,7 @@ static void test_accumulates(void **state)
 static void check_alpha(const char *name)
 {
     struct fixture f;
-    begin(&f, inverted, MIX_CPU_ALL);
+    begin(&f, inverted, MIX_CPU_ALL, SEED);
     assert_int_equal(mix__engine_calibrate(f.engine), MIX_OK);
     int layer = 0;
     while (strcmp(f.graph->layers[layer].info.name, name) != 0)
@@ -519,20 +519,29 @@ static void gradients(const struct fixture *f, struct mix__engine *engine, float
     memcpy(grad, f->state->grad, f->state->n * sizeof *grad);
 }
 
-/* Gradients and running statistics from bfloat16 in memory and in products, in every mode, against
- * those from float32: a few hundredths apart, where a wrong factor would be far. */
-static void check_half(int (*build)(mix_graph *), bool fixed)
+/* Ways to quantize. */
+static const struct half_mode {
+    enum mix__quant_mode mode;
+    int weight_bits;
+} half_modes[] = { { MIX__QUANT_OFF, 32 },
+                   { MIX__QUANT_ONE, 32 },
+                   { MIX__QUANT_ONE, 8 },
+                   { MIX__QUANT_MIXTURE, 32 } };
+enum { HALF_MODES = sizeof half_modes / sizeof *half_modes, HALF_SEEDS = 5 };
+
+/* All gradients, and that of the step of the image's quantizer. */
+struct half_apart {
+    double all, image_step;
+};
+
+/* How far gradients from bfloat16 in memory and in products are from those from float32, in every
+ * mode; fails where running statistics are. */
+static void compare_half(int (*build)(mix_graph *), bool fixed, uint64_t seed,
+                         struct half_apart *result)
 {
-    static const struct {
-        enum mix__quant_mode mode;
-        int weight_bits;
-    } modes[] = { { MIX__QUANT_OFF, 32 },
-                  { MIX__QUANT_ONE, 32 },
-                  { MIX__QUANT_ONE, 8 },
-                  { MIX__QUANT_MIXTURE, 32 } };
     struct fixture f;
     struct mix__engine *half;
-    begin(&f, build, MIX_CPU_ALL);
+    begin(&f, build, MIX_CPU_ALL, seed);
     const size_t n = f.state->n, n_stats = f.state->n_stats;
     float *grad[2] = { malloc(n * sizeof(float)), malloc(n * sizeof(float)) };
     float *stats[2] = { malloc(n_stats * sizeof(float)), malloc(n_stats * sizeof(float)) };
@@ -540,10 +549,10 @@ static void check_half(int (*build)(mix_graph *), bool fixed)
     memcpy(mix__engine_input(half), mix__engine_input(f.engine),
            elements(&f.graph->tensors[0]) * sizeof(float));
     assert_int_equal(mix__engine_calibrate(f.engine), MIX_OK);
-    for (size_t m = 0; m < MIX_COUNT(modes); m++) {
+    for (size_t m = 0; m < HALF_MODES; m++) {
         for (int i = 0; i < 2; i++) {
             struct mix__engine *engine = i ? half : f.engine;
-            mix__engine_mode_all(engine, modes[m].mode, 3, modes[m].weight_bits);
+            mix__engine_mode_all(engine, half_modes[m].mode, 3, half_modes[m].weight_bits);
             if (i == 0)
                 mix__state_init_weight_steps(f.state, mix__engine_modes(engine));
             for (size_t k = 0; k < n_stats; k++)
@@ -553,9 +562,13 @@ static void check_half(int (*build)(mix_graph *), bool fixed)
             gradients(&f, engine, grad[i]);
             memcpy(stats[i], f.state->stats, n_stats * sizeof(float));
         }
-        const double d = apart(grad[0], grad[1], n), s = apart(stats[0], stats[1], n_stats);
-        if (d > HALF_APART || s > STATS_APART)
-            fail_msg("mode %zu: gradients %.4f apart, statistics %.5f", m, d, s);
+        const size_t image_step = f.state->act_step;
+        result[m] = (struct half_apart){ apart(grad[0], grad[1], n), 0.0 };
+        if (half_modes[m].mode != MIX__QUANT_OFF)
+            result[m].image_step = apart(grad[0] + image_step, grad[1] + image_step, 1);
+        const double s = apart(stats[0], stats[1], n_stats);
+        if (s > STATS_APART)
+            fail_msg("mode %zu, seed %d: statistics %.5f apart", m, (int)seed, s);
     }
     for (int i = 0; i < 2; i++) {
         free(grad[i]);
@@ -563,6 +576,38 @@ static void check_half(int (*build)(mix_graph *), bool fixed)
     }
     mix__engine_free(half);
     end(&f);
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void check_middle(const char *what, size_t mode, double *of_seeds)
+{
+    qsort(of_seeds, HALF_SEEDS, sizeof *of_seeds, by_size);
+    if (of_seeds[HALF_SEEDS / 2] > HALF_APART)
+        fail_msg("mode %zu: %s %.4f apart", mode, what, of_seeds[HALF_SEEDS / 2]);
+}
+
+/* A few hundredths apart, where a wrong factor would be far for all seeds: a code that rounds the
+ * other way moves the statistics of so small a batch, and one network in five by more. */
+static void check_half(int (*build)(mix_graph *), bool fixed)
+{
+    struct half_apart found[HALF_SEEDS][HALF_MODES];
+    for (int seed = 0; seed < HALF_SEEDS; seed++)
+        compare_half(build, fixed, (uint64_t)(SEED + seed), found[seed]);
+    for (size_t m = 0; m < HALF_MODES; m++) {
+        double all[HALF_SEEDS], image_step[HALF_SEEDS];
+        for (int seed = 0; seed < HALF_SEEDS; seed++) {
+            all[seed] = found[seed][m].all;
+            image_step[seed] = found[seed][m].image_step;
+        }
+        check_middle("gradients", m, all);
+        if (fixed && build != gated) /* there it is a small rest of large terms */
+            check_middle("image's step", m, image_step);
+    }
 }
 
 static void test_half(void **state)
