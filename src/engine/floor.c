@@ -135,7 +135,7 @@ static bool layer_floor(const struct bench *b, const struct mix__step *s, int ba
 {
     static const dnnl_format_tag_t tags[] = { dnnl_format_tag_any, dnnl_nhwc };
     const bool half = dtype != MIX__DTYPE_F32, codes = dtype == MIX__DTYPE_U8,
-               image = s->node->in[0] == 0;
+               image = mix__reads_image(s);
     const double size = half ? 2.0 : 4.0;
     const double x = size * batch * s->in.h * s->in.w * s->in.c;
     const double y = size * batch * s->out.h * s->out.w * s->out.c;
