@@ -204,14 +204,12 @@ static mix_status choose_bits(struct mix__job *job, const struct mix__checkpoint
 
 /* ---- the trainer's parts ---- */
 
-/* Of Adam, if a phase wants that: SGD runs in it too. */
 static mix_status make_optimizers(struct mix__job *job)
 {
     struct mix__trainer *t = &job->t;
-    bool adam = false;
-    for (int i = 0; i < t->n_phases; i++)
-        adam |= t->phases[i].optimizer == MIX__ADAM;
-    const struct mix__optimizer_options options = { .kind = adam ? MIX__ADAM : MIX__SGD,
+    const bool sgd =
+        (job->groups & MIX_GROUP_FLOAT) && strcmp(job->settings->optimizer, "sgd") == 0;
+    const struct mix__optimizer_options options = { .kind = sgd ? MIX__SGD : MIX__ADAM,
                                                     .beta1 = 0.9,
                                                     .beta2 = 0.999,
                                                     .eps = 1e-8,
@@ -295,10 +293,11 @@ static mix_status build(struct mix__job *job, const struct mix__checkpoint *c, b
     MIX_TRY(make_loaders(job));
     MIX_TRY(make_engines(job));
     MIX_TRY(mix__teacher_make(job));
+    MIX_TRY(make_optimizers(job));
     make_phases(job);
     if (t->n_phases == 0)
         return mix__fail(job->ctx, MIX_EINVAL, "all phases have 0 epochs; expected at least one");
-    return make_optimizers(job);
+    return MIX_OK;
 }
 
 /* ---- start, end ---- */

@@ -2,18 +2,12 @@
  * search/metamix.c - the phases of each job, and weight training's stages.
  */
 #include <math.h>
-#include <string.h>
 
 #include "search/search.h"
 
 static void add_phase(struct mix__job *job, const struct mix__phase *phase)
 {
     job->t.phases[job->t.n_phases++] = *phase;
-}
-
-static enum mix__optimizer_kind kind_of(const char *optimizer)
-{
-    return strcmp(optimizer, "sgd") == 0 ? MIX__SGD : MIX__ADAM;
 }
 
 /* ---- float training ---- */
@@ -31,7 +25,6 @@ void mix__phases_float(struct mix__job *job)
                                          .share = s->epochs,
                                          .lr = s->lr,
                                          .warmup = s->warmup_epochs,
-                                         .optimizer = kind_of(s->optimizer),
                                          .weight_decay = s->weight_decay,
                                          .evaluate = true,
                                          .enter = mix__float_enter,
@@ -57,7 +50,6 @@ void mix__phases_select(struct mix__job *job)
                                 .share = s->meta_warmup_epochs,
                                 .lr = meta_rate(job),
                                 .constant = true,
-                                .optimizer = MIX__ADAM,
                                 .weight_decay = s->meta_weight_decay,
                                 .enter = mix__meta_enter,
                                 .step = mix__meta_step };
@@ -123,7 +115,6 @@ void mix__phases_finetune(struct mix__job *job)
     struct mix__phase phase = { .name = "stage a",
                                 .share = s->stage_a_epochs,
                                 .lr = s->finetune_lr,
-                                .optimizer = kind_of(s->finetune_optimizer),
                                 .weight_decay = s->finetune_weight_decay,
                                 .evaluate = true,
                                 .enter = mix__stage_a_enter,

@@ -138,7 +138,7 @@ static void put_state(struct writer *w, const struct mix__state *state)
 static void put_optimizer(struct writer *w, const struct mix__optimizer *o, const char *name)
 {
     put_vector(w, MIX__ST_F32, o->m, o->n, "%s.m", name);
-    if (o->v)
+    if (o->options.kind == MIX__ADAM)
         put_vector(w, MIX__ST_F32, o->v, o->n, "%s.v", name);
 }
 
@@ -468,7 +468,7 @@ static mix_status read_optimizer(const struct mix__checkpoint *c, const char *pr
     snprintf(name, sizeof name, "%s.m", prefix);
     MIX_TRY(get_floats(c, name, 1, &n, -INFINITY, o->m));
     snprintf(name, sizeof name, "%s.v", prefix);
-    return o->v ? get_floats(c, name, 1, &n, 0.0f, o->v) : MIX_OK;
+    return o->options.kind == MIX__ADAM ? get_floats(c, name, 1, &n, 0.0f, o->v) : MIX_OK;
 }
 
 static mix_status read_average(const struct mix__checkpoint *c, struct mix__average *a)

@@ -31,7 +31,7 @@ struct mix__optimizer {
     mix_ctx *ctx;
     struct mix__optimizer_options options;
     size_t n;
-    float *m, *v;  /* (n) moments, both zero at first; v if made for Adam, which can become SGD */
+    float *m, *v;  /* (n) moments; v only with Adam, both zero at first */
     int64_t steps; /* taken */
 };
 /* A run of parameters that is treated alike; parameters in no range do not move. */

@@ -287,7 +287,6 @@ static mix_status run_phase(struct mix__trainer *t, const struct mix__phase *p)
     t->train_images = 0;
     if (fresh)
         at->best = at->last = (mix_accuracy){ 0 };
-    t->optimizer.options.kind = p->optimizer;
     MIX_TRY(p->enter(t, p, fresh));
     while (at->epoch < p->epochs)
         MIX_TRY(run_epoch(t, p));

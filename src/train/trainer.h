@@ -21,7 +21,6 @@ struct mix__phase {
     double lr;        /* peak; cosine to 0 per step, or constant                   */
     double warmup;    /* epochs of linear warm-up                                  */
     bool constant;
-    enum mix__optimizer_kind optimizer;
     double weight_decay;
     bool evaluate;    /* after each epoch */
     bool fixed_stats; /* batch norm by running statistics, which do not move */

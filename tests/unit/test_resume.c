@@ -46,7 +46,6 @@ static mix_status run_job(mix_ctx *ctx, enum job job, const char *run, struct ki
     if (job == FROM_WEIGHTS) {
         strcpy(s.weights, "float/best.safetensors");
         strcpy(s.teacher, "self");
-        strcpy(s.finetune_optimizer, "sgd"); /* after Adam in the selection */
     }
     const char *from = job == FROM_WEIGHTS ? NULL : "float";
     const mix_status status = job == TRAIN
