@@ -21,7 +21,7 @@ static enum mix__dtype code_type(const struct mix__engine *e, const struct mix__
 static mix_status make_conv(struct mix__engine *e, const struct mix__step *s)
 {
     const struct mix__node *node = s->node;
-    const enum mix__dtype y = e->plan.buffers[s->y].dtype;
+    const enum mix__dtype x = e->plan.buffers[s->x[0]].dtype, y = e->plan.buffers[s->y].dtype;
     const struct mix__conv_dims dims = {
         .n = e->plan.batch,
         .h = s->in.h,
@@ -37,10 +37,10 @@ static mix_status make_conv(struct mix__engine *e, const struct mix__step *s)
         .groups = node->groups,
         .bias = node->bias >= 0,
         .image = mix__reads_image(s),
-        .dtype = y,
+        .dtype = x == y || mix__reads_image(s) ? y : MIX__DTYPE_F32,
         .codes = code_type(e, s),
         .y = y,
-        .dx = e->plan.buffers[s->x[0]].dtype,
+        .dx = x,
     };
     MIX_TRY(mix__conv_new(&e->convs[s->layer], e->backend, &e->loops, &dims, e->plan.backward));
     e->bytes_weights += mix__conv_packed(e->convs[s->layer]);
