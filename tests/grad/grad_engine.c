@@ -277,6 +277,18 @@ static int gated(mix_graph *g)
     return mix__graph_linear(g, "last", x, CLASSES);
 }
 
+/* Down to one pixel, up again and down: tensors of one pixel stay float32. */
+static int one_pixel(mix_graph *g)
+{
+    int x =
+        conv_bn(g, "stem", 0, (struct mix__conv_shape){ 8, 3, 2, 1, 1, false, 0 }, MIX__OP_RELU);
+    x = conv_bn(g, "down", x, (struct mix__conv_shape){ 16, 5, 1, 0, 1, false, 0 }, MIX__OP_RELU);
+    x = conv_bn(g, "up", x, (struct mix__conv_shape){ 16, 3, 1, 2, 1, false, 0 }, MIX__OP_RELU6);
+    x = conv_bn(g, "depthwise", x, (struct mix__conv_shape){ 16, 3, 1, 0, 16, false, 0 },
+                MIX__OP_RELU6);
+    return head(g, x);
+}
+
 struct fixture {
     mix_ctx *ctx;
     mix_graph *graph;
@@ -625,6 +637,7 @@ static void test_half(void **state)
     check_half(residual, true);
     check_half(gated, false);
     check_half(gated, true);
+    check_half(one_pixel, true); /* statistics of four values are too few to compare */
 }
 
 int main(void)
