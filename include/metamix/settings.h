@@ -69,8 +69,7 @@ enum {
       "epochs of bit-meta training alone; published: 1")                                           \
     X(REAL, search_epochs, 1.0, MIX_GROUP_SELECT,                                                  \
       "epochs that alternate bit-meta and bit-search training; published: 1")                      \
-    X(REAL, meta_lr, 0.0, MIX_GROUP_SELECT,                                                        \
-      "bit-meta training: Adam, constant; 0: 1 / steps, from the published 1e-4 up to 5e-4")       \
+    X(REAL, meta_lr, 1e-4, MIX_GROUP_SELECT, "bit-meta training: Adam, constant; published: 1e-4") \
     X(REAL, meta_weight_decay, 5e-6, MIX_GROUP_SELECT, "on convolution and linear weights")        \
     X(TEXT, meta_branches, "all", MIX_GROUP_SELECT,                                                \
       "gradients kept in bit-meta training: all, or last (an ablation)")                           \

@@ -31,7 +31,7 @@ static const struct number_rule number_rules[] = {
     { "weight_decay", 0, 1e6, false },
     { "meta_warmup_epochs", 0, 100000, false },
     { "search_epochs", 0, 100000, true },
-    { "meta_lr", 0, 1e6, false },
+    { "meta_lr", 0, 1e6, true },
     { "meta_weight_decay", 0, 1e6, false },
     { "alpha_lr", 0, 1e6, false },
     { "alpha_weight_decay", 0, 1e6, false },

@@ -1,8 +1,6 @@
 /*
  * search/metamix.c - the phases of each job, and weight training's stages.
  */
-#include <math.h>
-
 #include "search/search.h"
 
 static void add_phase(struct mix__job *job, const struct mix__phase *phase)
@@ -33,22 +31,12 @@ void mix__phases_float(struct mix__job *job)
 
 /* ---- bit selection ---- */
 
-/* Published: 1e-4 for about 10,000 steps. Fewer steps need larger ones for the same travel of 1,
- * up to the learning rate of weight training. */
-static double meta_rate(const struct mix__job *job)
-{
-    const mix_settings *s = job->settings;
-    const double epochs = s->meta_warmup_epochs + s->search_epochs;
-    const double steps = epochs * (double)mix__batches_per_epoch(job->t.batches);
-    return s->meta_lr > 0.0 ? s->meta_lr : fmin(5e-4, fmax(1e-4, 1.0 / steps));
-}
-
 void mix__phases_select(struct mix__job *job)
 {
     const mix_settings *s = job->settings;
     struct mix__phase phase = { .name = "bit-meta",
                                 .share = s->meta_warmup_epochs,
-                                .lr = meta_rate(job),
+                                .lr = s->meta_lr,
                                 .constant = true,
                                 .weight_decay = s->meta_weight_decay,
                                 .enter = mix__meta_enter,

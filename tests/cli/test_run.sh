@@ -43,8 +43,6 @@ check 0 quantize $common --from float --run small \
 has small/config.json '"ema_decay": 0.999'
 check 0 select $common --from float --run select --candidates 2,4 --quiet
 lacks err .
-has select/log.jsonl '"phase":"bit-meta",.*"lr":0.0005' # few steps: the highest
-has small/log.jsonl '"phase":"bit-meta",.*"lr":0.0004'
 check 0 finetune $common --from select --run second --stage-a-epochs 1 --stage-b-epochs 1
 check 0 finetune $common --from float --bits W4A4 --run uniform --stage-a-epochs 1 \
     --stage-b-epochs 1 --profile
