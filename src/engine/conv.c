@@ -11,8 +11,9 @@
  *   pointwise   1x1 with stride 1, and linear: matrix products over pixels,
  *                 y (m, k) = x (m, c) w^T,  dx (m, c) = dy (m, k) w,  dw (k, c) = dy^T x
  *   dense       anything else: convolution primitives over whole images
- * Primitives are made for one tile and one thread; threads run them side by side, each with memory
- * objects of its own.
+ * The last two in bfloat16, or in float32 where oneDNN would run its reference code; forward also
+ * on bytes, where input and weights are codes. Primitives are made for one tile and one thread;
+ * threads run them side by side, each with memory objects of its own.
  */
 #include "engine/conv.h"
 
