@@ -13,7 +13,7 @@ static enum mix__dtype code_type(const struct mix__engine *e, const struct mix__
     static const enum mix__dtype types[] = { [MIX_RANGE_SIGNED] = MIX__DTYPE_S8,
                                              [MIX_RANGE_UNSIGNED] = MIX__DTYPE_U8,
                                              [MIX_RANGE_SHIFTED] = MIX__DTYPE_F32 };
-    return mix_ctx_cpu(e->ctx) & MIX_CPU_VNNI && s->after >= 0 && s->node->bias < 0
+    return mix_ctx_cpu(e->ctx) & MIX_CPU_VNNI && mix__takes_units(s)
                ? types[e->graph->layers[s->layer].info.range]
                : MIX__DTYPE_F32;
 }

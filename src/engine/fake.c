@@ -52,9 +52,8 @@ void mix__units_prepare(struct mix__engine *e)
         const int l = s->layer;
         struct mix__fake *fake = &e->fakes[l];
         e->units[l] = (struct mix__units){ .x = 1.0f };
-        /* The batch norm behind the layer takes the units in; it has to see all of them. */
         const bool half = mix__conv_types(e->convs[l]).operand == MIX__DTYPE_BF16;
-        if (!half || !mix__is_training(e) || s->after < 0 || s->node->bias >= 0)
+        if (!half || !mix__is_training(e) || !mix__takes_units(s))
             continue;
         if (fake->n_branch == 1 && fake->bounds[0].shift == 0.0f) {
             fake->codes = true;

@@ -128,6 +128,12 @@ static inline bool mix__reads_image(const struct mix__step *s)
     return s->node->in[0] == 0;
 }
 
+/* The batch norm behind the layer takes its units in; it has to see all that the layer adds up. */
+static inline bool mix__takes_units(const struct mix__step *s)
+{
+    return s->after >= 0 && s->node->bias < 0;
+}
+
 static inline bool mix__is_training(const struct mix__engine *e)
 {
     return e->pass.batch_stats || e->pass.fixed_stats;

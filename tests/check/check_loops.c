@@ -239,7 +239,7 @@ static void same_values(const char *what, int t, struct mix__values got, const f
     same(what, isa[t].name, widened(got, n), widened(rounded, n), n);
 }
 
-/* Codes as bytes are the codes; both types of bytes, on float32 of their own. */
+/* Codes written as bytes, signed or not, are the codes. */
 static void check_bytes(const struct mix__loops *l, int t, struct mix__values z, size_t rows,
                         size_t c, const struct mix__affine *affine, const struct mix__fake *fake)
 {
