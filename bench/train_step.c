@@ -177,20 +177,30 @@ struct sums {
     double pass[3], all;
 };
 
-static mix_status sum_floor(const struct job *j, enum mix__dtype dtype, struct sums *sums)
+static void add_pass(struct sums *sums, int pass, double seconds)
+{
+    sums->pass[pass] += seconds;
+    sums->all += seconds;
+}
+
+/* codes: the same with a forward pass on codes. */
+static mix_status sum_floor(const struct job *j, enum mix__dtype dtype, struct sums *sums,
+                            struct sums *codes)
 {
     const size_t n = j->state->graph->n_layers;
     struct mix__floor *floors = calloc(n, sizeof *floors);
-    *sums = (struct sums){ { 0 }, 0 };
+    *sums = *codes = (struct sums){ { 0 }, 0 };
     if (!floors)
         return MIX_ENOMEM;
     const mix_status status = mix__floor_measure(j->engine, dtype, floors);
     for (size_t l = 0; l < n; l++) {
-        sums->pass[0] += floors[l].forward;
-        sums->pass[1] += floors[l].backward_data;
-        sums->pass[2] += floors[l].backward_weights;
+        add_pass(sums, 0, floors[l].forward);
+        add_pass(codes, 0, floors[l].forward_codes);
+        for (int k = 0; k < 2; k++) {
+            add_pass(k ? codes : sums, 1, floors[l].backward_data);
+            add_pass(k ? codes : sums, 2, floors[l].backward_weights);
+        }
     }
-    sums->all = sums->pass[0] + sums->pass[1] + sums->pass[2];
     free(floors);
     return status;
 }
@@ -222,17 +232,18 @@ static void name_kind(char *name, size_t size, enum kind kind, int branches)
 
 static mix_status print_steps(struct job *j, const struct what *w, const double *least_seconds)
 {
-    static const enum mix__dtype dtypes[] = { MIX__DTYPE_F32, MIX__DTYPE_BF16, MIX__DTYPE_U8 };
-    static const char *const types[] = { "f32", "bf16", "int8" };
-    enum { CODES = 2 };
-    struct sums floors[MIX_COUNT(dtypes)];
+    enum { WHOLE, HALF, CODES, FLOORS };
+    static const char *const types[FLOORS] = { "f32", "bf16", "int8" };
+    struct sums floors[FLOORS];
     char name[32];
     const int batch = mix__engine_batch(j->engine);
-    const int n_floors = !w->floor ? 0 : w->dtype == MIX__DTYPE_BF16 ? (int)MIX_COUNT(dtypes) : 1;
-    for (int f = 0; f < n_floors; f++) {
-        MIX_TRY(sum_floor(j, dtypes[f], &floors[f]));
+    const int n_floors = !w->floor ? 0 : w->dtype == MIX__DTYPE_BF16 ? FLOORS : 1;
+    if (n_floors > WHOLE)
+        MIX_TRY(sum_floor(j, MIX__DTYPE_F32, &floors[WHOLE], &floors[CODES]));
+    if (n_floors > HALF)
+        MIX_TRY(sum_floor(j, MIX__DTYPE_BF16, &floors[HALF], &floors[CODES]));
+    for (int f = 0; f < n_floors; f++)
         print_floor(types[f], &floors[f]);
-    }
     printf("  %-22s %10s %12s", "step", "ms", "images/s");
     for (int f = 0; f < n_floors; f++)
         printf("  time / %4s floor", types[f]);

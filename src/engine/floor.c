@@ -134,19 +134,24 @@ static bool layer_floor(const struct bench *b, const struct mix__step *s, int ba
                         enum mix__dtype dtype, struct mix__floor *floor)
 {
     static const dnnl_format_tag_t tags[] = { dnnl_format_tag_any, dnnl_nhwc };
-    const bool half = dtype != MIX__DTYPE_F32, codes = dtype == MIX__DTYPE_U8,
-               image = mix__reads_image(s);
+    const bool half = dtype == MIX__DTYPE_BF16, image = mix__reads_image(s);
     const double size = half ? 2.0 : 4.0;
     const double x = size * batch * s->in.h * s->in.w * s->in.c;
     const double y = size * batch * s->out.h * s->out.w * s->out.c;
-    *floor = (struct mix__floor){ INFINITY, INFINITY, INFINITY, x + y, y + (image ? x : 2 * x) };
+    *floor = (struct mix__floor){ .forward = INFINITY,
+                                  .backward_data = INFINITY,
+                                  .backward_weights = INFINITY,
+                                  .bytes_forward = x + y,
+                                  .bytes_backward = y + (image ? x : 2 * x) };
     for (size_t i = 0; i < MIX_COUNT(tags); i++) {
         try_layer(b, s, batch, &in_f32, tags[i], floor);
         if (half)
             try_layer(b, s, batch, &in_bf16, tags[i], floor);
-        if (codes)
-            try_layer(b, s, batch, &in_codes, tags[i], floor);
     }
+    struct mix__floor codes = *floor;
+    for (size_t i = 0; half && i < MIX_COUNT(tags); i++)
+        try_layer(b, s, batch, &in_codes, tags[i], &codes);
+    floor->forward_codes = codes.forward;
     const bool known = isfinite(floor->forward + floor->backward_data + floor->backward_weights);
     if (image)
         floor->backward_data = 0.0;
