@@ -424,6 +424,7 @@ static void normalisation_travels(void **state)
     assert_true(quantized.float_accuracy.loss == result.best.loss);
     CHECK_OK(mix_eval(ctx, "unit-w4", &s, NULL, false, &a));
     assert_true(a.loss == quantized.best.loss);
+    mix_result_release(&quantized);
     strcpy(s.normalize, "unit");
     CHECK_OK(mix_eval(ctx, "unit-w4", &s, NULL, false, &a));
     strcpy(s.normalize, "symmetric");
