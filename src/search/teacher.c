@@ -11,12 +11,13 @@
 /* A run or checkpoint of metamix. */
 static mix_status from_run(struct mix__job *job, const char *path)
 {
-    mix_layer_bits *bits;
-    MIX_TRY(mix_run_graph(job->ctx, path, &job->teacher_graph, &bits));
-    const bool quantized = bits != NULL;
-    mix_bits_free(job->ctx, bits);
+    struct mix__checkpoint *c;
+    MIX_TRY(mix__checkpoint_from(job->ctx, path, &c));
+    const bool quantized = mix__checkpoint_quantized(c);
+    const mix_status status = quantized ? MIX_OK : mix__checkpoint_graph(c, &job->teacher_graph);
+    mix__checkpoint_close(c);
     if (!quantized)
-        return MIX_OK;
+        return status;
     return mix__fail(job->ctx, MIX_EINVAL,
                      "teacher: %s is quantized; expected a float network, or no teacher", path);
 }

@@ -388,6 +388,11 @@ int mix__checkpoint_candidates(const struct mix__checkpoint *c, const int **cand
     return c->n_candidates;
 }
 
+bool mix__checkpoint_quantized(const struct mix__checkpoint *c)
+{
+    return mix__st_find(c->file, ACT_STEPS) || mix__st_find(c->file, BITS);
+}
+
 static bool bits_valid(int bits)
 {
     return bits == 32 || (bits >= MIX_BITS_MIN && bits <= MIX_BITS_MAX);

@@ -59,6 +59,8 @@ void mix__checkpoint_close(struct mix__checkpoint *file);
 mix_status mix__checkpoint_graph(const struct mix__checkpoint *file, mix_graph **out) MIX_CHECKED;
 /* The candidates of the state that was saved, for mix__state_new(). */
 int mix__checkpoint_candidates(const struct mix__checkpoint *file, const int **candidate);
+/* It has bits, or steps and, of a selection that was stopped, no bits yet. */
+bool mix__checkpoint_quantized(const struct mix__checkpoint *file);
 /* *bits is NULL when the file has none; else the caller's, n_layers entries. */
 mix_status mix__checkpoint_bits(const struct mix__checkpoint *file, const mix_graph *graph,
                                 mix_layer_bits **bits) MIX_CHECKED;

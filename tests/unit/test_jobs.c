@@ -249,6 +249,31 @@ static void select_then_finetune(void **state)
     mix_result_release(&selected);
 }
 
+static bool stop_later(void *user)
+{
+    int *left = user;
+    return (*left)-- == 0;
+}
+
+/* A selection that was stopped is neither a float network nor has it bits. */
+static void stopped_selection(void **state)
+{
+    mix_settings s;
+    mix_result result;
+    int left = 3;
+    const mix_observer observer = { .stop = stop_later, .user = &left };
+    (void)state;
+    tiny_settings(&s);
+    CHECK_FAILS(ctx, mix_select(ctx, "stopped", "float", &s, &observer, &result), MIX_ESTOPPED, "");
+    CHECK_FAILS(ctx, mix_select(ctx, "t6", "stopped", &s, NULL, &result), MIX_EINVAL,
+                "stopped is a selection that was stopped");
+    CHECK_FAILS(ctx, mix_finetune(ctx, "t7", "stopped", "W4A3", &s, NULL, &result), MIX_EINVAL,
+                "stopped is a selection that was stopped");
+    strcpy(s.teacher, "stopped");
+    CHECK_FAILS(ctx, mix_select(ctx, "t8", "float", &s, NULL, &result), MIX_EINVAL,
+                "teacher: stopped is quantized");
+}
+
 static void weight_steps(const char *path, float *step, size_t n)
 {
     struct mix__st_file *file;
@@ -533,6 +558,7 @@ int main(void)
         cmocka_unit_test(profile_is_told),
         cmocka_unit_test(teacher_of_larger_images),
         cmocka_unit_test(select_then_finetune),
+        cmocka_unit_test(stopped_selection),
         cmocka_unit_test(finetune_from_float),
         cmocka_unit_test(finetune_goes_on),
         cmocka_unit_test(stage_c_fixes_statistics),
