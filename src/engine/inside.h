@@ -34,6 +34,7 @@ struct mix__norm {
 struct mix__norm_piece {
     struct mix__values du, dy, z;
     size_t rows;
+    bool stream; /* du is written by streaming stores */
 };
 
 /* What a layer's operands are multiplied by to be values: 1, or steps where they are codes; bytes:
@@ -165,10 +166,11 @@ double mix__layer_input_size(struct mix__engine *e, const struct mix__step *s, f
 void mix__norm_forward(struct mix__engine *e, const struct mix__step *s);
 void mix__norm_backward(struct mix__engine *e, const struct mix__step *s, unsigned what);
 struct mix__affine mix__norm_affine(const struct mix__engine *e, const struct mix__step *s);
-/* Statistics: begin a part, add the rows of tiles, settle all parts into mean and rstd. */
+/* Statistics: begin a part, add the rows of tiles (streamed to `to`, unless that is z), settle all
+ * parts into mean and rstd. */
 void mix__norm_part_begin(struct mix__engine *e, int part);
-void mix__norm_part_add(struct mix__engine *e, int part, struct mix__values z, size_t rows,
-                        size_t c);
+void mix__norm_part_add(struct mix__engine *e, int part, struct mix__values to,
+                        struct mix__values z, size_t rows, size_t c);
 void mix__norm_settle(struct mix__engine *e, const struct mix__step *s, int parts);
 /* The same for the way back: dy becomes du; gradients of gamma and beta, and k1, k2, k3. */
 void mix__norm_back_begin(struct mix__engine *e, int part);

@@ -21,6 +21,8 @@
 /* A thread's place for one tile's values in the order of the list above. */
 enum { READ, GRADIENT, RESULT, PLACES };
 
+enum { LARGE = 4 << 20 }; /* bytes, of the order of the second level caches of a few cores */
+
 static void need(size_t *size, size_t values)
 {
     const size_t bytes = (values * sizeof(float) + MIX_ALIGN - 1) / MIX_ALIGN * MIX_ALIGN;
@@ -50,6 +52,13 @@ mix_status mix__work_make(struct mix__engine *e)
     e->bytes_scratch += (size_t)e->threads * PLACES * e->work_size;
     e->work = mix__alloc(e->ctx, (size_t)e->threads * PLACES, e->work_size);
     return e->work ? MIX_OK : MIX_ENOMEM;
+}
+
+/* A tensor that the caches will not hold until it is read again need not come into them. */
+static bool streams(const struct mix__engine *e, const struct mix__tensor *t, enum mix__dtype dtype)
+{
+    const size_t bytes = mix__rows(e, t) * (size_t)t->c * mix__dtype_size(dtype);
+    return e->loops.streams && bytes > LARGE;
 }
 
 static void *work_at(const struct mix__engine *e, int thread, int place)
@@ -167,16 +176,18 @@ static mix_status forward_tile(struct mix__engine *e, const struct mix__step *s,
                                             e->units[s->layer].bytes ? types.codes : types.operand,
                                             work_at(e, thread, READ));
     const struct mix__values y = buffer_at(e, s->y, own.first, s->out.c);
-    const bool direct = types.y == y.dtype;
-    const struct mix__values z =
-        direct ? y : (struct mix__values){ work_at(e, thread, RESULT), types.y };
+    const bool statistics = s->after >= 0 && mix__wants_statistics(e), same = types.y == y.dtype;
+    const bool stream =
+        statistics && same && !e->exacts[s->layer].on && streams(e, &s->out, y.dtype);
+    const struct mix__values work = { work_at(e, thread, RESULT), types.y };
+    const struct mix__values z = same && !stream ? y : work;
     MIX_TRY(mix__conv_forward(conv, thread, t, z.at, x, bias_of(e, s)));
-    if (!direct)
+    if (!same)
         e->loops.act_forward(y, z, own.count * (size_t)s->out.c, MIX__ACT_NONE);
     if (e->exacts[s->layer].on)
         mix__exact_finish(e, s, own.first, own.first + own.count);
-    if (s->after >= 0 && mix__wants_statistics(e))
-        mix__norm_part_add(e, part, y, own.count, (size_t)s->out.c);
+    if (statistics)
+        mix__norm_part_add(e, part, y, stream ? z : y, own.count, (size_t)s->out.c);
     return MIX_OK;
 }
 
@@ -239,11 +250,12 @@ static mix_status input_gradient(struct mix__engine *e, const struct mix__step *
     const struct mix__values work = { work_at(e, thread, RESULT), dtype };
     const struct mix__values z = buffer_at(e, s->x[0], own.first, s->in.c);
     const struct mix__values to = buffer_at(e, s->dx[0], own.first, s->in.c);
-    const struct mix__values dx = to.dtype == dtype && !s->accumulate[0] ? to : work;
+    const bool stream = s->before >= 0 && streams(e, &s->in, to.dtype);
+    const struct mix__values dx = to.dtype == dtype && !s->accumulate[0] && !stream ? to : work;
     MIX_TRY(mix__conv_backward_data(conv, thread, t, dx.at, dz));
     if (s->before >= 0)
         mix__norm_back_add(e, &e->plan.steps[s->before], fake, part,
-                           &(struct mix__norm_piece){ to, dx, z, own.count });
+                           &(struct mix__norm_piece){ to, dx, z, own.count, stream });
     else if (fake->n_branch > 0 || dx.at != to.at)
         e->loops.fake_backward(to, dx, z, own.count * (size_t)s->in.c, s->accumulate[0], fake,
                                &e->fake_sums[part]);

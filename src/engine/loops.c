@@ -312,9 +312,10 @@ struct norm_places {
     struct fake_places fake;
 };
 
-/* Where a walk down some strips begins, and what it reads and writes. */
+/* Where a walk down some strips begins, what it reads and what it writes. */
 struct walk {
-    struct mix__values du, dy, z;
+    struct mix__values to, dy, z;
+    bool stream;
     size_t at, stride, strips;
 };
 
@@ -346,6 +347,7 @@ MIX__TEMPLATE void backward_block(size_t i, int wide, int lanes, enum mix__act a
                                   const struct folded *f, const struct mix__fake *fake)
 {
     vec scale[BLOCK], offset[BLOCK], mean[BLOCK], beta[BLOCK], gamma[BLOCK], step[BLOCK];
+    vec du[BLOCK];
     const struct branch one = branch_at(fake, 0);
     const bool half = w->z.dtype == MIX__DTYPE_BF16;
     const float low = f->low, high = f->high;
@@ -362,7 +364,8 @@ MIX__TEMPLATE void backward_block(size_t i, int wide, int lanes, enum mix__act a
     }
     size_t at = w->at + i;
     for (size_t r = 0; r < w->strips; r++, at += w->stride) {
-        ahead(w->du, at, 1, true);
+        if (!w->stream)
+            ahead(w->to, at, 1, true);
         UNROLL for (int k = 0; k < wide; k++)
         {
             const size_t here = at + (size_t)k * LANES;
@@ -381,10 +384,11 @@ MIX__TEMPLATE void backward_block(size_t i, int wide, int lanes, enum mix__act a
                               i + (size_t)k * LANES, fake, &p->fake);
                 g = vec_activate_back(g, v, act);
             }
-            vec_store(w->du, here, g, lanes);
+            du[k] = g;
             beta[k] += g;
             gamma[k] += g * (z - mean[k]);
         }
+        vec_store_wide(w->to, at, du, wide, lanes, w->stream);
     }
     UNROLL for (int k = 0; k < wide; k++)
     {
@@ -412,11 +416,11 @@ static void norm_fold(struct norm_places *p, const struct strip *s, const float 
 MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, struct mix__values du,
                                     struct mix__values dy, struct mix__values z, size_t rows,
                                     size_t c, const struct mix__affine *affine, const float *mean,
-                                    const float *rstd, const struct mix__fake *fake, float *dbeta,
-                                    float *dgamma, struct mix__fake_sums *sums)
+                                    const float *rstd, const struct mix__fake *fake, bool stream,
+                                    float *dbeta, float *dgamma, struct mix__fake_sums *sums)
 {
     struct norm_places p;
-    struct walk w = { du, dy, z, 0, 0, 0 };
+    struct walk w = { .to = du, .dy = dy, .z = z, .stream = stream };
     const bool folding = folds(act, branches, z, fake);
     fake_clear(&p.fake, fake->n_branch);
     memset(&p, 0, offsetof(struct norm_places, fake));
@@ -437,24 +441,27 @@ MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, struct mix_
         norm_fold(&p, &s, rstd, dbeta, dgamma);
         fake_fold(&p.fake, fake, sums);
     }
+    if (stream)
+        vec_stream_end();
 }
 
 static void norm_backward_sums(struct mix__values du, struct mix__values dy, struct mix__values z,
                                size_t rows, size_t c, const struct mix__affine *affine,
                                const float *mean, const float *rstd, const struct mix__fake *fake,
-                               float *dbeta, float *dgamma, struct mix__fake_sums *sums)
+                               bool stream, float *dbeta, float *dgamma,
+                               struct mix__fake_sums *sums)
 {
     assert(du.dtype == z.dtype);
     if (z.dtype == MIX__DTYPE_F32) {
         assert(dy.dtype == MIX__DTYPE_F32);
         SPECIALISE(norm_backward_as, affine->act, fake->n_branch, F32(du), F32(dy), F32(z), rows, c,
-                   affine, mean, rstd, fake, dbeta, dgamma, sums)
+                   affine, mean, rstd, fake, stream, dbeta, dgamma, sums)
     } else if (dy.dtype == MIX__DTYPE_F32) {
         SPECIALISE(norm_backward_as, affine->act, fake->n_branch, BF16(du), F32(dy), BF16(z), rows,
-                   c, affine, mean, rstd, fake, dbeta, dgamma, sums)
+                   c, affine, mean, rstd, fake, stream, dbeta, dgamma, sums)
     } else {
         SPECIALISE(norm_backward_as, affine->act, fake->n_branch, BF16(du), BF16(dy), BF16(z), rows,
-                   c, affine, mean, rstd, fake, dbeta, dgamma, sums)
+                   c, affine, mean, rstd, fake, stream, dbeta, dgamma, sums)
     }
 }
 
@@ -535,11 +542,11 @@ static void fold_channels(double *sum, float *at, const struct strip *s)
     memset(at, 0, WIDE * sizeof *at);
 }
 
-/* Sums of z - place and of its square, of `wide` vectors down the strips. */
+/* Sums of z - place and of its square, of `wide` vectors down the strips, which are copied. */
 MIX__TEMPLATE void stats_block(size_t i, int wide, int lanes, const struct walk *w,
                                const float *place, float *one, float *two)
 {
-    vec from[BLOCK], sum[BLOCK], square[BLOCK];
+    vec from[BLOCK], sum[BLOCK], square[BLOCK], z[BLOCK];
     UNROLL for (int k = 0; k < wide; k++)
     {
         const size_t at = i + (size_t)k * LANES;
@@ -548,13 +555,17 @@ MIX__TEMPLATE void stats_block(size_t i, int wide, int lanes, const struct walk 
         square[k] = vec_get(two + at, LANES);
     }
     size_t at = w->at + i;
-    for (size_t r = 0; r < w->strips; r++, at += w->stride)
+    for (size_t r = 0; r < w->strips; r++, at += w->stride) {
         UNROLL for (int k = 0; k < wide; k++)
         {
-            const vec d = vec_load(w->z, at + (size_t)k * LANES, lanes) - from[k];
+            z[k] = vec_load(w->z, at + (size_t)k * LANES, lanes);
+            const vec d = z[k] - from[k];
             sum[k] += d;
             square[k] += d * d;
         }
+        if (w->stream)
+            vec_store_wide(w->to, at, z, wide, lanes, true);
+    }
     UNROLL for (int k = 0; k < wide; k++)
     {
         const size_t to = i + (size_t)k * LANES;
@@ -564,12 +575,12 @@ MIX__TEMPLATE void stats_block(size_t i, int wide, int lanes, const struct walk 
 }
 
 /* One pass: sums of z - reference and of its square, reference being the first row. */
-MIX__TEMPLATE void norm_stats_as(float *mean, float *m2, struct mix__values z, size_t rows,
-                                 size_t c)
+MIX__TEMPLATE void norm_stats_as(float *mean, float *m2, struct mix__values to,
+                                 struct mix__values z, size_t rows, size_t c)
 {
     ALIGNED float first[WIDE], place[WIDE] = { 0 }, one[WIDE] = { 0 }, two[WIDE] = { 0 };
     double sum[WIDE], square[WIDE];
-    struct walk w = { .z = z };
+    struct walk w = { .to = to, .z = z, .stream = to.at != z.at };
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
         memset(sum, 0, sizeof sum);
         memset(square, 0, sizeof square);
@@ -590,14 +601,18 @@ MIX__TEMPLATE void norm_stats_as(float *mean, float *m2, struct mix__values z, s
             m2[s.first + i] = left > 0 ? (float)left : 0.0f;
         }
     }
+    if (w.stream)
+        vec_stream_end();
 }
 
-static void norm_stats(float *mean, float *m2, struct mix__values z, size_t rows, size_t c)
+static void norm_stats(float *mean, float *m2, struct mix__values to, struct mix__values z,
+                       size_t rows, size_t c)
 {
+    assert(to.dtype == z.dtype);
     if (z.dtype == MIX__DTYPE_F32)
-        norm_stats_as(mean, m2, F32(z), rows, c);
+        norm_stats_as(mean, m2, F32(to), F32(z), rows, c);
     else
-        norm_stats_as(mean, m2, BF16(z), rows, c);
+        norm_stats_as(mean, m2, BF16(to), BF16(z), rows, c);
 }
 
 MIX__TEMPLATE void sum_vec(size_t i, int lanes, float *at, struct mix__values x)
@@ -619,6 +634,7 @@ static void row_sums(double *sum, struct mix__values x, size_t rows, size_t c)
 
 void MIX__LOOPS_NAME(mix__loops_fill)(struct mix__loops *loops)
 {
+    loops->streams = STREAMS;
     loops->fake_forward = fake_forward;
     loops->fake_backward = fake_backward;
     loops->fake_slope = fake_slope;

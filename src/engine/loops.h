@@ -68,6 +68,9 @@ struct mix__pool_window {
 };
 
 struct mix__loops {
+    /* Streaming stores are there: written by them, a large tensor costs less of memory's time. */
+    bool streams;
+
     /* y (n) = fake(x); y may be x. */
     void (*fake_forward)(struct mix__values y, struct mix__values x, size_t n,
                          const struct mix__fake *fake);
@@ -82,18 +85,20 @@ struct mix__loops {
     double (*abs_sum)(struct mix__values x, size_t n, float shift);
 
     /* Per channel: mean (c) and m2 (c) = sum of squared deviations from that mean, of these rows.
-     * Overwrites mean and m2. */
-    void (*norm_stats)(float *mean, float *m2, struct mix__values z, size_t rows, size_t c);
+     * Overwrites mean and m2. Unless `to` is z, z is copied there by streaming stores. */
+    void (*norm_stats)(float *mean, float *m2, struct mix__values to, struct mix__values z,
+                       size_t rows, size_t c);
     /* y = fake(act(affine(z))); y may be z. */
     void (*norm_forward)(struct mix__values y, struct mix__values z, size_t rows, size_t c,
                          const struct mix__affine *affine, const struct mix__fake *fake);
     /* du (rows, c) = the gradient at the affine map's output, from dy, which it may be, and
-     * dbeta[c] += sum du, dgamma[c] += sum du * (z - mean[c]) * rstd[c]. sums may be NULL when fake
-     * is off. */
+     * dbeta[c] += sum du, dgamma[c] += sum du * (z - mean[c]) * rstd[c]. stream: du is
+     * not dy and is written by streaming stores. sums may be NULL when fake is off. */
     void (*norm_backward_sums)(struct mix__values du, struct mix__values dy, struct mix__values z,
                                size_t rows, size_t c, const struct mix__affine *affine,
                                const float *mean, const float *rstd, const struct mix__fake *fake,
-                               float *dbeta, float *dgamma, struct mix__fake_sums *sums);
+                               bool stream, float *dbeta, float *dgamma,
+                               struct mix__fake_sums *sums);
     /* dz = k1[c] * du + k2[c] * z + k3[c]; dz may be du. */
     void (*norm_backward_input)(struct mix__values dz, struct mix__values du, struct mix__values z,
                                 size_t rows, size_t c, const float *k1, const float *k2,

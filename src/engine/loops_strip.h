@@ -3,9 +3,10 @@
  *
  * Rows of channels are taken in strips of at most WIDE floats that lie side by side. A strip is a
  * block of one row's channels or, where rows are short, several whole rows; per-channel values are
- * repeated to the strip's length.
+ * repeated to the strip's length. Strips are multiples of GRAIN values where the channels allow it,
+ * so that they begin and end with a cache line, of bfloat16 too.
  *
- *   c = 24    | row 0 | row 1 |  ...  | row 9 |               a strip of 240
+ *   c = 24    | row 0 | row 1 |  ...  | row 11 |              a strip of 288
  *   c = 320   | row 0, channels 0..159 | channels 160..319 |  two strips
  *
  * Sums are kept for each place in the strip, in float for at most FOLD strips and in double
@@ -20,7 +21,7 @@
 #include <assert.h>
 #include <string.h>
 
-enum { WIDE = 256, FOLD = 256, GRAIN = 16, PARTIAL = 8, AHEAD = 16384 /* bytes */ };
+enum { WIDE = 288, FOLD = 256, GRAIN = 32, PARTIAL = 8, AHEAD = 16384 /* bytes */ };
 
 #define SIMD    _Pragma("omp simd")
 #define ALIGNED _Alignas(64)
@@ -38,7 +39,11 @@ static inline struct strip strip_at(size_t c, size_t first)
     const size_t blocks = (c + WIDE - 1) / WIDE;
     const size_t even = ((c + blocks - 1) / blocks + GRAIN - 1) / GRAIN * GRAIN;
     const size_t width = MIN(even, c - first);
-    return (struct strip){ first, width, width == c ? WIDE / c : 1 };
+    if (width < c)
+        return (struct strip){ first, width, 1 };
+    const size_t rows = WIDE / c;
+    const size_t whole = GRAIN / MIN(c & -c, GRAIN); /* so many rows are a multiple of GRAIN */
+    return (struct strip){ first, width, rows < whole ? rows : rows - rows % whole };
 }
 
 /* Asks for what lies behind a strip, to be read or written soon: the CPU's own prefetching alone

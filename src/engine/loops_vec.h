@@ -24,6 +24,8 @@ enum { LANES = 8 };
 enum { LANES = 4 };
 #endif
 
+enum { LINE_BYTES = 64 }; /* of the cache */
+
 #if defined(MIX_NO_UNROLL) /* with a sanitizer's checks it takes compilers many minutes */
 #define UNROLL
 #else
@@ -114,16 +116,20 @@ MIX__TEMPLATE vec vec_widen(const uint16_t *p, int n)
 }
 
 /* As mix__bf16_round(); where the CPU does it, numbers below 2^-126 become 0. */
-MIX__TEMPLATE void vec_narrow(uint16_t *p, vec v, int n)
+MIX__TEMPLATE vec_half vec_halves(vec v)
 {
 #if defined(__AVX512BF16__)
-    const vec_half h = (vec_half)_mm512_cvtneps_pbh((__m512)v);
+    return (vec_half)_mm512_cvtneps_pbh((__m512)v);
 #else
     const vec_bits bits = (vec_bits)v, nan = (vec_bits)(v != v);
     const vec_bits even = bits + 0x7fffu + (bits >> 16 & 1u);
-    const vec_half h =
-        __builtin_convertvector(((nan & (bits | 0x400000u)) | (~nan & even)) >> 16, vec_half);
+    return __builtin_convertvector(((nan & (bits | 0x400000u)) | (~nan & even)) >> 16, vec_half);
 #endif
+}
+
+MIX__TEMPLATE void vec_narrow(uint16_t *p, vec v, int n)
+{
+    const vec_half h = vec_halves(v);
     if (n < LANES)
         put_few_halves(p, &h, n);
     else
@@ -156,6 +162,48 @@ MIX__TEMPLATE void vec_store(struct mix__values y, size_t at, vec v, int n)
         vec_narrow((uint16_t *)y.at + at, v, n);
     else
         vec_bytes((uint8_t *)y.at + at, v, n);
+}
+
+/* Streaming stores, which write whole lines to memory without bringing them into the cache first.
+ * Whoever wrote so calls vec_stream_end(), before another thread reads. */
+#if defined(__AVX512F__)
+enum { STREAMS = 1 };
+
+MIX__TEMPLATE void vec_stream(struct mix__values y, size_t at, vec v)
+{
+    if (y.dtype == MIX__DTYPE_F32)
+        _mm512_stream_ps((float *)y.at + at, (__m512)v);
+    else
+        _mm256_stream_si256((__m256i *)((uint16_t *)y.at + at), (__m256i)vec_halves(v));
+}
+
+MIX__TEMPLATE void vec_stream_end(void)
+{
+    _mm_sfence();
+}
+#else
+enum { STREAMS = 0 };
+
+MIX__TEMPLATE void vec_stream(struct mix__values y, size_t at, vec v)
+{
+    vec_store(y, at, v, LANES);
+}
+
+MIX__TEMPLATE void vec_stream_end(void)
+{
+}
+#endif
+
+/* `wide` vectors side by side; stream: by streaming stores, where they are whole lines. */
+MIX__TEMPLATE void vec_store_wide(struct mix__values y, size_t at, const vec *v, int wide,
+                                  int lanes, bool stream)
+{
+    const size_t size = mix__dtype_size(y.dtype), bytes = (size_t)(wide * lanes) * size;
+    if (STREAMS && stream && bytes % LINE_BYTES == 0 &&
+        ((uintptr_t)y.at + at * size) % LINE_BYTES == 0)
+        UNROLL for (int k = 0; k < wide; k++) vec_stream(y, at + (size_t)k * LANES, v[k]);
+    else
+        UNROLL for (int k = 0; k < wide; k++) vec_store(y, at + (size_t)k * LANES, v[k], lanes);
 }
 
 /* f(first place, LANES or fewer, ...) for every vector of n places. */

@@ -59,12 +59,12 @@ void mix__norm_part_begin(struct mix__engine *e, int part)
     e->part_rows[part] = 0;
 }
 
-void mix__norm_part_add(struct mix__engine *e, int part, struct mix__values z, size_t rows,
-                        size_t c)
+void mix__norm_part_add(struct mix__engine *e, int part, struct mix__values to,
+                        struct mix__values z, size_t rows, size_t c)
 {
     double *mean = sums_of(e, part);
     float *piece = e->piece_sums + (size_t)part * 2 * e->widest;
-    e->loops.norm_stats(piece, piece + e->widest, z, rows, c);
+    e->loops.norm_stats(piece, piece + e->widest, to, z, rows, c);
     join(mean, mean + e->widest, e->part_rows[part], piece, piece + e->widest, rows, c);
     e->part_rows[part] += rows;
 }
@@ -141,7 +141,8 @@ static void take_statistics(struct mix__engine *e, const struct mix__step *s)
         mix__norm_part_begin(e, group);
         for (size_t r = mix__group_row(rows, group), n; r < to; r += n) {
             n = to - r < step ? to - r : step;
-            mix__norm_part_add(e, group, mix__values_from(z, r * c), n, c);
+            const struct mix__values piece = mix__values_from(z, r * c);
+            mix__norm_part_add(e, group, piece, piece, n, c);
         }
     }
     mix__norm_settle(e, s, MIX__PARTS);
@@ -212,7 +213,7 @@ void mix__norm_back_add(struct mix__engine *e, const struct mix__step *s,
     memset(piece, 0, c * sizeof *piece);
     memset(piece + e->widest, 0, c * sizeof *piece);
     e->loops.norm_backward_sums(p->du, p->dy, p->z, p->rows, c, &affine, norm->mean, norm->rstd,
-                                fake, piece, piece + e->widest, &e->fake_sums[part]);
+                                fake, p->stream, piece, piece + e->widest, &e->fake_sums[part]);
     for (size_t i = 0; i < c; i++) {
         sums[i] += piece[i];
         sums[e->widest + i] += piece[e->widest + i];
@@ -277,8 +278,8 @@ void mix__norm_backward(struct mix__engine *e, const struct mix__step *s, unsign
         for (size_t r = mix__group_row(rows, group), n; r < to; r += n) {
             n = to - r < step ? to - r : step;
             const struct mix__values at = mix__values_from(dy, r * c);
-            mix__norm_back_add(e, s, &off, group,
-                               &(struct mix__norm_piece){ at, at, mix__values_from(z, r * c), n });
+            const struct mix__norm_piece piece = { at, at, mix__values_from(z, r * c), n, false };
+            mix__norm_back_add(e, s, &off, group, &piece);
         }
     }
     mix__norm_back_settle(e, s, MIX__PARTS, what);

@@ -292,13 +292,13 @@ static void check_half(size_t rows, size_t c, int branches)
             check_bytes(l, t, z, rows, c, &affine, &f);
 
         l->norm_backward_sums(mix__f32(want), mix__f32(dy32), mix__f32(z32), rows, c, &affine, mean,
-                              rstd, &f, sums, sums + c, &want_sums);
+                              rstd, &f, false, sums, sums + c, &want_sums);
         for (int k = 0; k < 2; k++) {
             float *found = filled(2 * c, 0, 0);
             struct mix__fake_sums found_sums = { 0 };
             const struct mix__values du = half_of(want, n);
             l->norm_backward_sums(du, k ? dy : mix__f32(dy32), z, rows, c, &affine, mean, rstd, &f,
-                                  found, found + c, &found_sums);
+                                  k, found, found + c, &found_sums);
             same_values("norm_backward_sums bf16 du", t, du, want, n);
             same("norm_backward_sums bf16", isa[t].name, found, sums, 2 * c);
             if (memcmp(&found_sums, &want_sums, sizeof found_sums))
@@ -313,9 +313,11 @@ static void check_half(size_t rows, size_t c, int branches)
         same_values("norm_backward_input bf16", t, y16, want, n);
         same_values("norm_backward_input bf16 to f32", t, y32, want, n);
 
-        l->norm_stats(stats, stats + c, mix__f32(z32), rows, c);
-        l->norm_stats(stats + 2 * c, stats + 3 * c, z, rows, c);
+        l->norm_stats(stats, stats + c, mix__f32(z32), mix__f32(z32), rows, c);
+        const struct mix__values copy = half_of(want, n);
+        l->norm_stats(stats + 2 * c, stats + 3 * c, copy, z, rows, c);
         same("norm_stats bf16", isa[t].name, stats + 2 * c, stats, 2 * c);
+        same_values("norm_stats bf16 copy", t, copy, z32, n);
 
         const int accumulate = draw_int(0, 1);
         memcpy(want, dy32, n * sizeof *want);
@@ -427,7 +429,7 @@ static void check_stats(size_t rows, size_t c)
     float *first[2] = { 0 };
     for (int t = 0; t < n_isa; t++) {
         float *out[2] = { filled(c, 7, 8), filled(c, 7, 8) };
-        isa[t].loops.norm_stats(out[0], out[1], mix__f32(z), rows, c);
+        isa[t].loops.norm_stats(out[0], out[1], mix__f32(z), mix__f32(z), rows, c);
         if (t == 0)
             memcpy(first, out, sizeof out);
         for (size_t j = 0; j < c; j++) {
@@ -444,6 +446,11 @@ static void check_stats(size_t rows, size_t c)
         }
         same("norm_stats mean", isa[t].name, out[0], first[0], c);
         same("norm_stats m2", isa[t].name, out[1], first[1], c);
+        float *copy = filled(rows * c, 7, 8);
+        isa[t].loops.norm_stats(out[0], out[1], mix__f32(copy), mix__f32(z), rows, c);
+        same("norm_stats copy", isa[t].name, copy, z, rows * c);
+        same("norm_stats copying mean", isa[t].name, out[0], first[0], c);
+        same("norm_stats copying m2", isa[t].name, out[1], first[1], c);
     }
     give_back("norm_stats");
 }
@@ -486,7 +493,7 @@ static void check_norm(size_t rows, size_t c, enum mix__act act, int branches)
         memset(out[4], 0, c * sizeof(float));
         l->norm_forward(mix__f32(out[0]), mix__f32(out[0]), rows, c, &affine, &f);
         l->norm_backward_sums(mix__f32(out[1]), mix__f32(out[1]), mix__f32(z), rows, c, &affine,
-                              mean, rstd, &f, out[3], out[4], branches ? &got : NULL);
+                              mean, rstd, &f, false, out[3], out[4], branches ? &got : NULL);
         l->norm_backward_input(mix__f32(out[2]), mix__f32(out[2]), mix__f32(z), rows, c, scale, k2,
                                k3);
         if (t == 0) {
@@ -502,6 +509,10 @@ static void check_norm(size_t rows, size_t c, enum mix__act act, int branches)
             same(names[k], isa[t].name, out[k], first[k], k < 3 ? n : c);
         }
         check_fake_sums("norm_backward_sums sums", t, &f, &got, &first_sums, &sums);
+        float *streamed = filled(n, 7, 8), *spare = filled(2 * c, 0, 0);
+        l->norm_backward_sums(mix__f32(streamed), mix__f32(dy), mix__f32(z), rows, c, &affine, mean,
+                              rstd, &f, true, spare, spare + c, branches ? &got : NULL);
+        same("norm_backward_sums du, streamed", isa[t].name, streamed, out[1], n);
     }
     free(y);
     give_back("norm");
@@ -821,7 +832,7 @@ static void bench_norm(size_t rows, size_t c)
         const char *name = isa[t].name;
         struct mix__fake_sums sums = { 0 };
         double seconds;
-        BEST(seconds, PIECES(l->norm_stats(db, dg, mix__f32(z + i), r, c)));
+        BEST(seconds, PIECES(l->norm_stats(db, dg, mix__f32(z + i), mix__f32(z + i), r, c)));
         print_values("norm_stats", name, rows, c, 1, seconds);
         for (size_t k = 0; k < MIX_COUNT(branches); k++) {
             const struct mix__fake f = draw_fake(branches[k]);
@@ -833,7 +844,7 @@ static void bench_norm(size_t rows, size_t c)
             snprintf(what, sizeof what, "norm_backward_sums %d", branches[k]);
             BEST(seconds,
                  PIECES(l->norm_backward_sums(mix__f32(y + i), mix__f32(y + i), mix__f32(z + i), r,
-                                              c, &affine, b, a, &f, db, dg, &sums)));
+                                              c, &affine, b, a, &f, false, db, dg, &sums)));
             print_values(what, name, rows, c, 3, seconds);
             snprintf(what, sizeof what, "fake_forward %d", branches[k]);
             BEST(seconds, PIECES(l->fake_forward(mix__f32(y + i), mix__f32(z + i), r * c, &f)));

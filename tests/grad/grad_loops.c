@@ -146,7 +146,7 @@ static void check_norm(enum mix__act act)
         xd[i] = x[i];
     for (size_t i = 0; i < N; i++)
         du[i] = dy[i];
-    loops.norm_stats(mean, m2, mix__f32(x), ROWS, C);
+    loops.norm_stats(mean, m2, mix__f32(x), mix__f32(x), ROWS, C);
     for (size_t j = 0; j < C; j++) {
         rstd[j] = (float)(1 / sqrt(m2[j] / ROWS + EPSILON));
         scale[j] = x[GAMMA + j] * rstd[j];
@@ -154,7 +154,7 @@ static void check_norm(enum mix__act act)
     }
     const struct mix__affine affine = { scale, offset, act };
     loops.norm_backward_sums(mix__f32(du), mix__f32(du), mix__f32(x), ROWS, C, &affine, mean, rstd,
-                             &off, dbeta, dgamma, NULL);
+                             &off, false, dbeta, dgamma, NULL);
     for (size_t j = 0; j < C; j++) {
         k1[j] = scale[j];
         k2[j] = -scale[j] * rstd[j] * dgamma[j] / ROWS;
