@@ -131,7 +131,8 @@ MIX_API MIX_CHECKED mix_status mix_finetune(mix_ctx *ctx, const char *run_dir, c
 
 /* Accuracy of a checkpoint file, or of a run folder's best.safetensors, on the validation
  * images: as it was trained (quantized where it is), or in float with as_float. from NULL: as for
- * the jobs; MIX_ESHAPE when the weights' classes are not those of the images. */
+ * the jobs; MIX_ESHAPE when the weights' classes are not those of the images; MIX_EINVAL for a
+ * selection that was stopped, unless as_float. */
 MIX_API MIX_CHECKED mix_status mix_eval(mix_ctx *ctx, const char *from,
                                         const mix_settings *settings, const mix_observer *observer,
                                         bool as_float, mix_accuracy *accuracy);

@@ -272,6 +272,11 @@ static void stopped_selection(void **state)
     strcpy(s.teacher, "stopped");
     CHECK_FAILS(ctx, mix_select(ctx, "t8", "float", &s, NULL, &result), MIX_EINVAL,
                 "teacher: stopped is quantized");
+
+    mix_accuracy accuracy;
+    CHECK_FAILS(ctx, mix_eval(ctx, "stopped", &s, NULL, false, &accuracy), MIX_EINVAL,
+                "the checkpoint is of a selection that was stopped");
+    CHECK_OK(mix_eval(ctx, "stopped", &s, NULL, true, &accuracy));
 }
 
 static void weight_steps(const char *path, float *step, size_t n)
