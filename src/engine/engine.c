@@ -2,10 +2,15 @@
  * engine/engine.c - an engine's life, and the walk over its steps forward and back.
  */
 #include <omp.h>
+#include <stdint.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "engine/inside.h"
+
+/* Bytes of a tensor that the second level caches of a few cores will not hold until it is read
+ * again: it need not come into them. */
+enum { LARGE = 4 << 20 };
 
 /* What the layer's codes are as bytes, where the CPU multiplies those faster than bfloat16. */
 static enum mix__dtype code_type(const struct mix__engine *e, const struct mix__step *s)
@@ -128,6 +133,7 @@ mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, i
     e->threads = mix_ctx_threads(e->ctx);
     omp_set_num_threads(e->threads);
     mix__loops_init(&e->loops, mix_ctx_cpu(e->ctx));
+    e->stream_from = e->loops.streams ? LARGE : SIZE_MAX;
     if ((status = mix__plan_make(&e->plan, e->graph, batch, backward, dtype)) != MIX_OK ||
         (status = mix__backend_new(&e->backend, e->ctx, e->threads)) != MIX_OK ||
         (status = make_convs(e)) != MIX_OK || (status = mix__work_make(e)) != MIX_OK ||

@@ -67,6 +67,7 @@ struct mix__engine {
     struct mix__state *state;
     const mix_graph *graph;
     struct mix__loops loops;
+    size_t stream_from; /* bytes of a tensor: from there on it is written by streaming stores */
     struct mix__backend *backend;
     struct mix__plan plan;
     char *arena;

@@ -21,8 +21,6 @@
 /* A thread's place for one tile's values in the order of the list above. */
 enum { READ, GRADIENT, RESULT, PLACES };
 
-enum { LARGE = 4 << 20 }; /* bytes, of the order of the second level caches of a few cores */
-
 static void need(size_t *size, size_t values)
 {
     const size_t bytes = (values * sizeof(float) + MIX_ALIGN - 1) / MIX_ALIGN * MIX_ALIGN;
@@ -54,11 +52,9 @@ mix_status mix__work_make(struct mix__engine *e)
     return e->work ? MIX_OK : MIX_ENOMEM;
 }
 
-/* A tensor that the caches will not hold until it is read again need not come into them. */
 static bool streams(const struct mix__engine *e, const struct mix__tensor *t, enum mix__dtype dtype)
 {
-    const size_t bytes = mix__rows(e, t) * (size_t)t->c * mix__dtype_size(dtype);
-    return e->loops.streams && bytes > LARGE;
+    return mix__rows(e, t) * (size_t)t->c * mix__dtype_size(dtype) >= e->stream_from;
 }
 
 static void *work_at(const struct mix__engine *e, int thread, int place)

@@ -542,7 +542,8 @@ static void fold_channels(double *sum, float *at, const struct strip *s)
     memset(at, 0, WIDE * sizeof *at);
 }
 
-/* Sums of z - place and of its square, of `wide` vectors down the strips, which are copied. */
+/* Sums of z - place and of its square, of `wide` vectors down the strips; streams z where that is
+ * wanted. */
 MIX__TEMPLATE void stats_block(size_t i, int wide, int lanes, const struct walk *w,
                                const float *place, float *one, float *two)
 {

@@ -1,11 +1,12 @@
 /*
  * test_engine.c - the engine's promises beside its numbers: a step allocates nothing, buffers share
  * the arena without meeting, modes switch back and forth, threads change nothing, nor do products
- * of bytes, failures leave nothing.
+ * of bytes or streaming stores, failures leave nothing.
  */
 #include "support.h"
 
 #include "base/random.h"
+#include "engine/inside.h"
 #include "engine/plan.h"
 #include "metamix/zoo.h"
 #include "train/train.h"
@@ -294,6 +295,32 @@ static void test_bytes(void **unused)
         skip();
 }
 
+/* Tensors written by streaming stores, all of them or none, are the same. */
+static void test_streams(void **unused)
+{
+    static const char *const archs[] = { "mobilenet_v2", "mobilenet_v3_small", "resnet18" };
+    (void)unused;
+    mix_ctx *ctx = plain_ctx();
+    for (size_t i = 0; i < 2 * MIX_COUNT(archs); i++) {
+        struct fixture f;
+        if (i % 2)
+            build_half(&f, ctx, archs[i / 2]);
+        else
+            CHECK_OK(build_arch(&f, ctx, archs[i / 2], 0.5));
+        CHECK_OK(mix__engine_calibrate(f.engine));
+        for (int quantized = 0; quantized < 2; quantized++) {
+            if (quantized)
+                mix__engine_mode_all(f.engine, MIX__QUANT_ONE, 1, 32);
+            f.engine->stream_from = SIZE_MAX;
+            const double sum = run(&f, MIX__GRAD_PARAMS);
+            f.engine->stream_from = 0;
+            assert_true(run(&f, MIX__GRAD_PARAMS) == sum);
+        }
+        release(&f);
+    }
+    mix_ctx_free(ctx);
+}
+
 /* Every n-th allocation fails once, on the way to a whole engine. */
 static void test_no_memory(void **unused)
 {
@@ -338,6 +365,7 @@ int main(void)
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_streams),
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_refuses),
     };
