@@ -27,7 +27,7 @@ mix_status mix__judge_make(struct mix__trainer *t, const struct mix__checkpoint 
     if (c) {
         MIX_TRY(mix__checkpoint_state(c, t->state));
         MIX_TRY(mix__checkpoint_bits(c, graph, &t->bits));
-        if (!t->bits && !as_float && mix__checkpoint_quantized(c))
+        if (!as_float && mix__checkpoint_stopped(c))
             return mix__fail(t->ctx, MIX_EINVAL,
                              "the checkpoint is of a selection that was stopped; expected a float "
                              "network or bits: go on with it first, or leave all quantizers off");

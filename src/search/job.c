@@ -182,7 +182,7 @@ static mix_status choose_bits(struct mix__job *job, const struct mix__checkpoint
         take_candidates(job, candidate, n);
         return MIX_OK;
     }
-    if (!searched && c && mix__checkpoint_quantized(c))
+    if (c && mix__checkpoint_stopped(c))
         return mix__fail(job->ctx, MIX_EINVAL,
                          "%s is a selection that was stopped; expected a float network or bits: "
                          "go on with it first",

@@ -393,6 +393,11 @@ bool mix__checkpoint_quantized(const struct mix__checkpoint *c)
     return mix__st_find(c->file, ACT_STEPS) || mix__st_find(c->file, BITS);
 }
 
+bool mix__checkpoint_stopped(const struct mix__checkpoint *c)
+{
+    return mix__checkpoint_quantized(c) && !mix__st_find(c->file, BITS);
+}
+
 static bool bits_valid(int bits)
 {
     return bits == 32 || (bits >= MIX_BITS_MIN && bits <= MIX_BITS_MAX);

@@ -61,6 +61,8 @@ mix_status mix__checkpoint_graph(const struct mix__checkpoint *file, mix_graph *
 int mix__checkpoint_candidates(const struct mix__checkpoint *file, const int **candidate);
 /* It has bits, or steps and, of a selection that was stopped, no bits yet. */
 bool mix__checkpoint_quantized(const struct mix__checkpoint *file);
+/* Of a selection that was stopped: trained for several bits, and none are chosen. */
+bool mix__checkpoint_stopped(const struct mix__checkpoint *file);
 /* *bits is NULL when the file has none; else the caller's, n_layers entries. */
 mix_status mix__checkpoint_bits(const struct mix__checkpoint *file, const mix_graph *graph,
                                 mix_layer_bits **bits) MIX_CHECKED;
