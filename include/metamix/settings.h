@@ -85,7 +85,10 @@ enum {
       "weight training with weights quantized too; published: 120")                                \
     X(INT, stage_c_epochs, 0, MIX_GROUP_FINETUNE,                                                  \
       "then with batch norm's statistics fixed, re-estimated before by bn-batches; not published") \
-    X(REAL, finetune_lr, 5e-4, MIX_GROUP_FINETUNE, "Adam, cosine to 0 per step, for each stage")   \
+    X(TEXT, finetune_optimizer, "adam", MIX_GROUP_FINETUNE,                                        \
+      "adam (weight decay added to the gradients; published), adamw (weight decay apart: each "    \
+      "step takes learning rate x decay of a weight)")                                             \
+    X(REAL, finetune_lr, 5e-4, MIX_GROUP_FINETUNE, "cosine to 0 per step, for each stage")         \
     X(REAL, stage_c_lr, 5e-5, MIX_GROUP_FINETUNE, "the same for stage c")                          \
     X(REAL, finetune_weight_decay, 5e-6, MIX_GROUP_FINETUNE, "on convolution and linear weights")  \
     X(TEXT, teacher, "none", MIX_GROUP_SELECT | MIX_GROUP_FINETUNE,                                \

@@ -10,7 +10,7 @@ mix_status mix__meta_enter(struct mix__trainer *t, const struct mix__phase *p, b
     if (fresh)
         mix__optimizer_reset(&t->optimizer);
     MIX_TRY(mix__engine_share_stem(t->engine));
-    return mix__trainer_ranges(t, MIX__TRAIN_PARAMS | MIX__TRAIN_ALL_STEPS, p->weight_decay);
+    return mix__trainer_ranges(t, MIX__TRAIN_PARAMS | MIX__TRAIN_ALL_STEPS, p);
 }
 
 /*

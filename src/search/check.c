@@ -58,6 +58,7 @@ static const struct word_rule word_rules[] = {
     { "stem", { "auto", "standard", "small" } },
     { "crop", { "pad", "resized", "none" } },
     { "optimizer", { "sgd", "adam" } },
+    { "finetune_optimizer", { "adam", "adamw" } },
     { "meta_branches", { "all", "last" } },
     { "precision", { "auto", "f32", "bf16" } },
     { "normalize", { "auto", "imagenet", "symmetric", "unit" } },

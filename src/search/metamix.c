@@ -1,6 +1,8 @@
 /*
  * search/metamix.c - the phases of each job, and weight training's stages.
  */
+#include <string.h>
+
 #include "search/search.h"
 
 static void add_phase(struct mix__job *job, const struct mix__phase *phase)
@@ -13,7 +15,7 @@ static void add_phase(struct mix__job *job, const struct mix__phase *phase)
 mix_status mix__float_enter(struct mix__trainer *t, const struct mix__phase *p, bool fresh)
 {
     (void)fresh;
-    return mix__trainer_ranges(t, MIX__TRAIN_PARAMS, p->weight_decay);
+    return mix__trainer_ranges(t, MIX__TRAIN_PARAMS, p);
 }
 
 void mix__phases_float(struct mix__job *job)
@@ -58,7 +60,7 @@ mix_status mix__stage_a_enter(struct mix__trainer *t, const struct mix__phase *p
     if (fresh)
         mix__optimizer_reset(&t->optimizer);
     mix__trainer_quantize(t, false);
-    return mix__trainer_ranges(t, MIX__TRAIN_PARAMS | MIX__TRAIN_SELECTED_STEPS, p->weight_decay);
+    return mix__trainer_ranges(t, MIX__TRAIN_PARAMS | MIX__TRAIN_SELECTED_STEPS, p);
 }
 
 /* Weights quantized too; goes on from where stage a ended, with a fresh optimizer. Weight steps of
@@ -72,8 +74,7 @@ mix_status mix__stage_b_enter(struct mix__trainer *t, const struct mix__phase *p
             mix__state_init_weight_steps(t->state, mix__engine_modes(t->engine));
     }
     return mix__trainer_ranges(
-        t, MIX__TRAIN_PARAMS | MIX__TRAIN_SELECTED_STEPS | MIX__TRAIN_WEIGHT_STEPS,
-        p->weight_decay);
+        t, MIX__TRAIN_PARAMS | MIX__TRAIN_SELECTED_STEPS | MIX__TRAIN_WEIGHT_STEPS, p);
 }
 
 /* The same by fixed statistics of batch norm, those of the weights as stage b left them: training
@@ -104,6 +105,7 @@ void mix__phases_finetune(struct mix__job *job)
                                 .share = s->stage_a_epochs,
                                 .lr = s->finetune_lr,
                                 .weight_decay = s->finetune_weight_decay,
+                                .decoupled = strcmp(s->finetune_optimizer, "adamw") == 0,
                                 .evaluate = true,
                                 .enter = mix__stage_a_enter,
                                 .step = mix__stage_step };

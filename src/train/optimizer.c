@@ -1,5 +1,5 @@
 /*
- * Adam and SGD with PyTorch's arithmetic: factors in double, rounded once to float;
+ * Adam, AdamW and SGD with PyTorch's arithmetic: factors in double, rounded once to float;
  * values, gradients and moments in float. Ranges are cut into chunks of a fixed size that threads
  * share, so a sum over them does not depend on the number of threads.
  */
@@ -80,7 +80,9 @@ struct adam {
     float one_minus_beta1, beta2, one_minus_beta2;
     float step_size;       /* lr / (1 - beta1^t)    */
     float root_correction; /* sqrt(1 - beta2^t)     */
-    float eps, decay, floor;
+    float eps, floor;
+    float decay; /* added to the gradient       */
+    float keep;  /* 1 - lr * decoupled decay    */
 };
 
 static void adam_chunk(const struct adam *a, size_t n, float *restrict value,
@@ -91,7 +93,8 @@ static void adam_chunk(const struct adam *a, size_t n, float *restrict value,
         const float g = grad[i] + k.decay * value[i];
         m[i] += k.one_minus_beta1 * (g - m[i]);
         v[i] = v[i] * k.beta2 + k.one_minus_beta2 * g * g;
-        const float x = value[i] - k.step_size * (m[i] / (sqrtf(v[i]) / k.root_correction + k.eps));
+        const float x =
+            value[i] * k.keep - k.step_size * (m[i] / (sqrtf(v[i]) / k.root_correction + k.eps));
         value[i] = x < k.floor ? k.floor : x;
     }
 }
@@ -124,8 +127,9 @@ static void adam_range(struct mix__optimizer *o, float *value, const float *grad
         .step_size = (float)(lr / (1.0 - pow(opt->beta1, (double)o->steps))),
         .root_correction = (float)sqrt(1.0 - pow(opt->beta2, (double)o->steps)),
         .eps = (float)opt->eps,
-        .decay = r->weight_decay,
         .floor = r->floor,
+        .decay = r->decoupled ? 0.0f : r->weight_decay,
+        .keep = r->decoupled ? (float)(1.0 - (double)lr * r->weight_decay) : 1.0f,
     };
     const size_t chunks = count_chunks(r);
 #pragma omp parallel for schedule(static) num_threads(mix_ctx_threads(o->ctx)) if (chunks > 1)

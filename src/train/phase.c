@@ -19,12 +19,21 @@ int mix__state_choice(const struct mix__state *state, size_t layer, int bits)
     return -2;
 }
 
-static void add_range(struct mix__trainer *t, size_t offset, size_t count, double decay,
-                      float floor)
+static void add_range(struct mix__trainer *t, size_t offset, size_t count, float floor)
 {
-    t->ranges[t->n_ranges++] = (struct mix__range){
-        .offset = offset, .count = count, .weight_decay = (float)decay, .floor = floor
-    };
+    t->ranges[t->n_ranges++] =
+        (struct mix__range){ .offset = offset, .count = count, .floor = floor };
+}
+
+static void add_param(struct mix__trainer *t, const struct mix__param *param,
+                      const struct mix__phase *phase)
+{
+    add_range(t, param->offset, param->count, -INFINITY);
+    if (param->kind == MIX__PARAM_WEIGHT) {
+        struct mix__range *r = &t->ranges[t->n_ranges - 1];
+        r->weight_decay = (float)phase->weight_decay;
+        r->decoupled = phase->decoupled;
+    }
 }
 
 static void add_steps(struct mix__trainer *t, size_t layer, bool selected_only)
@@ -34,15 +43,16 @@ static void add_steps(struct mix__trainer *t, size_t layer, bool selected_only)
     const int *candidate;
     if (!selected_only) {
         const int n = mix__state_layer_candidates(s, (int)layer, &candidate);
-        add_range(t, first, (size_t)n, 0.0, MIX__STEP_MIN);
+        add_range(t, first, (size_t)n, MIX__STEP_MIN);
         return;
     }
     const int choice = mix__state_choice(s, layer, t->bits[layer].activation);
     if (choice >= 0)
-        add_range(t, first + (size_t)choice, 1, 0.0, MIX__STEP_MIN);
+        add_range(t, first + (size_t)choice, 1, MIX__STEP_MIN);
 }
 
-mix_status mix__trainer_ranges(struct mix__trainer *t, unsigned what, double weight_decay)
+mix_status mix__trainer_ranges(struct mix__trainer *t, unsigned what,
+                               const struct mix__phase *phase)
 {
     const struct mix__state *s = t->state;
     const mix_graph *g = s->graph;
@@ -52,16 +62,14 @@ mix_status mix__trainer_ranges(struct mix__trainer *t, unsigned what, double wei
     if (!t->ranges)
         return MIX_ENOMEM;
     for (size_t i = 0; i < g->n_params && (what & MIX__TRAIN_PARAMS); i++) {
-        const struct mix__param *p = &g->params[i];
-        if (p->offset < g->n_trained)
-            add_range(t, p->offset, p->count, p->kind == MIX__PARAM_WEIGHT ? weight_decay : 0.0,
-                      -INFINITY);
+        if (g->params[i].offset < g->n_trained)
+            add_param(t, &g->params[i], phase);
     }
     if (what & (MIX__TRAIN_ALL_STEPS | MIX__TRAIN_SELECTED_STEPS))
         for (size_t l = 0; l < g->n_layers; l++)
             add_steps(t, l, !(what & MIX__TRAIN_ALL_STEPS));
     if (what & MIX__TRAIN_WEIGHT_STEPS)
-        add_range(t, s->weight_steps, s->n - s->weight_steps, 0.0, MIX__STEP_MIN);
+        add_range(t, s->weight_steps, s->n - s->weight_steps, MIX__STEP_MIN);
     return MIX_OK;
 }
 

@@ -38,7 +38,8 @@ struct mix__optimizer {
 struct mix__range {
     size_t offset, count;
     float weight_decay; /* added to the gradient: decay * value (PyTorch's Adam and SGD) */
-    float floor;        /* values are kept at or above it; -INFINITY: free (steps: MIX__STEP_MIN) */
+    bool decoupled; /* Adam: the value shrinks by lr * decay instead (AdamW, arXiv 1711.05101) */
+    float floor;    /* values are kept at or above it; -INFINITY: free (steps: MIX__STEP_MIN) */
 };
 mix_status mix__optimizer_init(struct mix__optimizer *o, mix_ctx *ctx, size_t n,
                                const struct mix__optimizer_options *options) MIX_CHECKED;

@@ -22,6 +22,7 @@ struct mix__phase {
     double warmup;    /* epochs of linear warm-up                                  */
     bool constant;
     double weight_decay;
+    bool decoupled;   /* struct mix__range */
     bool evaluate;    /* after each epoch */
     bool fixed_stats; /* batch norm by running statistics, which do not move */
     /* Sets modes and ranges, also after a resume; fresh: the phase begins now. */
@@ -88,7 +89,7 @@ enum {
     MIX__TRAIN_WEIGHT_STEPS = 8
 };
 mix_status mix__trainer_ranges(struct mix__trainer *t, unsigned what,
-                               double weight_decay) MIX_CHECKED;
+                               const struct mix__phase *phase) MIX_CHECKED;
 /* MIX_EINVAL names the first layer whose activation bits are not among its candidates. */
 mix_status mix__bits_check(const struct mix__state *state, const mix_layer_bits *bits) MIX_CHECKED;
 /* Modes of the engines that there are, from t->bits (checked); weights: quantize them too. */

@@ -506,6 +506,10 @@ static void bad_settings_are_refused(void **state)
     strcpy(s.target, "W4A1");
     CHECK_FAILS(ctx, mix_select(ctx, "bad", "float", &s, NULL, &result), MIX_EINVAL, "W4A1");
     remove_tree("bad");
+    strcpy(s.finetune_optimizer, "sgd");
+    CHECK_FAILS(ctx, mix_finetune(ctx, "bad", "float", "W4A4", &s, NULL, &result), MIX_EINVAL,
+                "finetune_optimizer is 'sgd'; expected one of adam, adamw");
+    remove_tree("bad");
     CHECK_FAILS(ctx, mix_select(ctx, "bad", "nowhere", &s, NULL, &result), MIX_EIO, "nowhere");
 }
 

@@ -9,9 +9,10 @@
 enum { N = 40, STEPS = 10 };
 
 static const struct mix__range ranges[] = {
-    { 3, 17, 0.0f, -INFINITY },
-    { 20, 9, 0.01f, -INFINITY },
-    { 29, 6, 0.0f, 0.5f },
+    { 3, 17, 0.0f, false, -INFINITY },
+    { 20, 9, 0.01f, false, -INFINITY },
+    { 29, 6, 0.0f, false, 0.5f },
+    { 35, 4, 0.3f, true, -INFINITY },
 };
 
 static float gradient(int step, int i)
@@ -28,16 +29,19 @@ static const struct mix__range *range_of(int i)
     return NULL;
 }
 
-/* One parameter through all steps in double: Kingma and Ba's Adam with L2 decay. */
+/* One parameter through all steps in double: Kingma and Ba's Adam with L2 decay, or with
+ * Loshchilov and Hutter's, which takes lr * decay of the value from it. */
 static double adam_alone(double x, int i, double lr, double b1, double b2, double eps)
 {
     const struct mix__range *r = range_of(i);
     double m = 0.0, v = 0.0;
     for (int t = 1; r && t <= STEPS; t++) {
-        const double g = gradient(t, i) + r->weight_decay * x;
+        const double decay = r->weight_decay;
+        const double g = gradient(t, i) + (r->decoupled ? 0.0 : decay * x);
         m = b1 * m + (1.0 - b1) * g;
         v = b2 * v + (1.0 - b2) * g * g;
         const double m_hat = m / (1.0 - pow(b1, t)), v_hat = v / (1.0 - pow(b2, t));
+        x -= r->decoupled ? lr * decay * x : 0.0;
         x = fmax(x - lr * m_hat / (sqrt(v_hat) + eps), r->floor);
     }
     return x;
@@ -168,7 +172,7 @@ static void test_first_adam_step(void **state)
     struct mix__optimizer o;
     float value[3] = { 1.0f, 1.0f, 1.0f };
     const float grad[3] = { 1e-3f, -1e3f, 0.0f };
-    const struct mix__range all = { 0, 3, 0.0f, -INFINITY };
+    const struct mix__range all = { 0, 3, 0.0f, false, -INFINITY };
     CHECK_OK(
         mix__optimizer_init(&o, ctx, 3, &(struct mix__optimizer_options){ .kind = MIX__ADAM }));
     mix__optimizer_step(&o, value, grad, 0.125f, &all, 1);
@@ -205,9 +209,9 @@ static void test_init(void **state)
 
 /* More chunks than the sum takes at a time. */
 enum { BIG = 1200000 };
-static const struct mix__range big[] = { { 5, 1100001, 0.0f, -INFINITY },
-                                         { 1100010, 3, 0.0f, -INFINITY },
-                                         { 1110000, 90000, 0.1f, -INFINITY } };
+static const struct mix__range big[] = { { 5, 1100001, 0.0f, false, -INFINITY },
+                                         { 1100010, 3, 0.0f, false, -INFINITY },
+                                         { 1110000, 90000, 0.1f, true, -INFINITY } };
 
 static float *big_array(void)
 {
@@ -247,7 +251,7 @@ static void test_clip(void **state)
 static void test_clip_not_finite(void **state)
 {
     (void)state;
-    const struct mix__range all = { 0, 3, 0.0f, -INFINITY };
+    const struct mix__range all = { 0, 3, 0.0f, false, -INFINITY };
     static const float bad[] = { NAN, INFINITY, -INFINITY };
     for (size_t i = 0; i < MIX_COUNT(bad); i++) {
         float grad[3] = { 100.0f, bad[i], 1.0f };

@@ -353,6 +353,36 @@ static void stages_keep_other_steps(void **state)
     }
 }
 
+/* Only weights decay, in weight training by its own settings. */
+static void decay_follows_the_optimizer(void **state)
+{
+    static const char *const optimizer[] = { "adam", "adamw" };
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        struct fixture f;
+        fixture_init(&f);
+        struct mix__trainer *t = &f.job.t;
+        strcpy(f.settings.finetune_optimizer, optimizer[k]);
+        f.settings.finetune_weight_decay = 0.25;
+        mix__phases_select(&f.job);
+        mix__phases_finetune(&f.job);
+        for (int i = 0; i < t->n_phases; i++) {
+            const bool training = strncmp(t->phases[i].name, "stage", 5) == 0;
+            int decaying = 0;
+            CHECK_OK(t->phases[i].enter(t, &t->phases[i], true));
+            for (size_t r = 0; r < t->n_ranges; r++) {
+                const struct mix__range *range = &t->ranges[r];
+                assert_true(range->weight_decay == 0.0f ||
+                            range->weight_decay == (training ? 0.25f : 5e-6f));
+                assert_int_equal(range->decoupled, range->weight_decay > 0.0f && training && k);
+                decaying += range->weight_decay > 0.0f;
+            }
+            assert_int_equal(decaying, (int)f.graph->n_layers);
+        }
+        fixture_release(&f);
+    }
+}
+
 /* With one branch kept the others' steps have no gradient. */
 static void last_branch_only(void **state)
 {
@@ -394,6 +424,7 @@ int main(void)
         cmocka_unit_test(search_moves_alpha_only),
         cmocka_unit_test(search_follows_the_budget),
         cmocka_unit_test(stages_keep_other_steps),
+        cmocka_unit_test(decay_follows_the_optimizer),
         cmocka_unit_test(last_branch_only),
         cmocka_unit_test(numeric_failure_is_told),
     };
