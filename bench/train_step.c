@@ -139,7 +139,8 @@ static mix_status job_new(struct job *j, mix_ctx *ctx, const mix_graph *g, int b
     MIX_TRY(mix__engine_new(&j->engine, j->state, batch, true, dtype));
     const struct mix__optimizer_options adam = { .kind = MIX__ADAM };
     MIX_TRY(mix__optimizer_init(&j->adam, ctx, j->state->n, &adam));
-    j->range = (struct mix__range){ 0, j->state->n, 5e-6f, -INFINITY };
+    j->range =
+        (struct mix__range){ .count = j->state->n, .weight_decay = 5e-6f, .floor = -INFINITY };
     j->dlogits = malloc((size_t)batch * CLASSES * sizeof *j->dlogits);
     j->labels = malloc((size_t)batch * sizeof *j->labels);
     if (!j->dlogits || !j->labels)

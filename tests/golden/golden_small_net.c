@@ -191,10 +191,13 @@ static size_t list_ranges(struct mix__range *ranges, float weight_decay)
         if (p->kind == MIX__PARAM_MEAN || p->kind == MIX__PARAM_VAR)
             continue;
         const float decay = p->kind == MIX__PARAM_WEIGHT ? weight_decay : 0.0f;
-        ranges[n++] = (struct mix__range){ p->offset, p->count, decay, -INFINITY };
+        ranges[n++] = (struct mix__range){
+            .offset = p->offset, .count = p->count, .weight_decay = decay, .floor = -INFINITY
+        };
     }
-    ranges[n++] = (struct mix__range){ net.state->act_step, net.state->n - net.state->act_step,
-                                       0.0f, MIX__STEP_MIN };
+    ranges[n++] = (struct mix__range){ .offset = net.state->act_step,
+                                       .count = net.state->n - net.state->act_step,
+                                       .floor = MIX__STEP_MIN };
     return n;
 }
 
