@@ -328,7 +328,8 @@ static mix_status measure(mix_ctx *ctx, const struct what *w, int size, int batc
     return status;
 }
 
-static void read_options(int argc, char **argv, struct what *w, mix_ctx_options *ctx, int *size,
+/* false: something is no option, or has no value. */
+static bool read_options(int argc, char **argv, struct what *w, mix_ctx_options *ctx, int *size,
                          int *batch)
 {
     for (int i = 1; i + 1 < argc; i += 2) {
@@ -355,10 +356,18 @@ static void read_options(int argc, char **argv, struct what *w, mix_ctx_options 
             ctx->threads = atoi(value);
         else if (!strcmp(name, "--cpu-mask") && !strcmp(value, "avx2"))
             ctx->cpu_mask = MIX_CPU_AVX2;
+        else
+            return false;
     }
     if (w->branches < 1 || w->branches > (int)MIX_COUNT(candidates))
         w->branches = MIX_COUNT(candidates);
+    return argc % 2 == 1;
 }
+
+static const char usage[] =
+    "usage: train_step [--arch NAME] [--size PIXELS] [--batch N] [--branches 1..4] [--data DIR]\n"
+    "                  [--precision f32|bf16] [--threads N] [--cpu-mask avx2] [--seconds S]\n"
+    "                  [--floor 0|1] [--layers 0|1]\n";
 
 int main(int argc, char **argv)
 {
@@ -371,7 +380,10 @@ int main(int argc, char **argv)
     mix_ctx_options options;
     mix_ctx *ctx;
     mix_ctx_options_init(&options);
-    read_options(argc, argv, &w, &options, &size, &batch);
+    if (!read_options(argc, argv, &w, &options, &size, &batch)) {
+        fputs(usage, stderr);
+        return 2;
+    }
     if (mix_ctx_new(&ctx, &options) != MIX_OK)
         return 1;
     mix_status status;

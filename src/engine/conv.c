@@ -37,8 +37,8 @@ struct mix__backend {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     char *scratch; /* (thread, scratch_size)                                      */
-    char *sums;    /* (thread, 2, sums_size): a layer's weight gradient, and a DENSE tile's */
-    bool *summed;  /* (thread): there is something in the former                     */
+    char *sums;    /* (thread, 2, sums_size): weight gradients, sums_of() */
+    bool *summed;  /* (thread, 2): there is something in the sum                     */
     size_t scratch_size, sums_size;
 };
 
@@ -134,7 +134,7 @@ mix_status mix__backend_ready(struct mix__backend *b)
     if (!b->sums)
         b->sums = mix__alloc(b->ctx, b->sums_size * (size_t)b->threads * 2 + 1, 1);
     if (!b->summed)
-        b->summed = mix__zalloc(b->ctx, (size_t)b->threads, sizeof *b->summed);
+        b->summed = mix__zalloc(b->ctx, 2 * (size_t)b->threads, sizeof *b->summed);
     return b->scratch && b->sums && b->summed ? MIX_OK : MIX_ENOMEM;
 }
 
@@ -143,10 +143,21 @@ size_t mix__backend_scratch(const struct mix__backend *b)
     return (b->scratch_size + 2 * b->sums_size) * (size_t)b->threads;
 }
 
-/* which 0: the sum of a thread's tiles, 1: the tile's own. */
+/* which 0: the sum of a thread's tiles; 1: a DENSE tile's own, or the sum of a layer whose rows are
+ * its caller's. */
 static float *sums_of(const struct mix__backend *b, int thread, int which)
 {
     return (float *)(void *)(b->sums + (2 * (size_t)thread + (size_t)which) * b->sums_size);
+}
+
+static int sum_place(const struct mix__conv *c)
+{
+    return c->d.rows > 0 ? 1 : 0;
+}
+
+static bool *summed(const struct mix__conv *c, int thread)
+{
+    return &c->backend->summed[2 * thread + sum_place(c)];
 }
 
 size_t mix__conv_packed(const struct mix__conv *c)
@@ -249,7 +260,7 @@ static mix_status dense_descs(const struct mix__conv *c, enum pass pass, struct 
 static mix_status product_descs(const struct mix__conv *c, enum pass pass, struct descs *m)
 {
     mix_ctx *ctx = c->backend->ctx;
-    const int rows = c->shape.h / c->tiling.bands;
+    const int rows = c->d.rows > 0 ? c->d.rows : c->shape.h / c->tiling.bands;
     const dnnl_dims_t x = { rows, c->d.c }, y = { rows, c->d.k }, y_turned = { c->d.k, rows };
     const dnnl_dims_t w = { c->d.c, c->d.k }, w_turned = { c->d.k, c->d.c }, bias = { 1, c->d.k };
     const dnnl_data_type_t tx = data_type(x_type(c, pass)), ty = data_type(y_type(c, pass));
@@ -649,6 +660,11 @@ mix_status mix__conv_pack(struct mix__conv *c, const float *weights, bool codes)
     return status[0] == MIX_OK ? status[1] : status[0];
 }
 
+mix_status mix__conv_pack_back(struct mix__conv *c, const float *weights)
+{
+    return reorder(c, BACKWARD_DATA, weights);
+}
+
 static struct mix__dw_shape dw_shape(const struct mix__conv_dims *d, int x_row, int y_row)
 {
     return (struct mix__dw_shape){ d->h,      d->w,      d->c,   d->oh, d->ow,
@@ -691,7 +707,8 @@ static size_t sums_used(const struct mix__conv *c)
 
 void mix__conv_weights_begin(struct mix__conv *c)
 {
-    memset(c->backend->summed, 0, (size_t)c->backend->threads * sizeof *c->backend->summed);
+    for (int t = 0; t < c->backend->threads; t++)
+        *summed(c, t) = false;
 }
 
 /* A convolution primitive overwrites its result: the first tile's is the sum, others are added. */
@@ -709,9 +726,9 @@ static mix_status add_dense(struct mix__conv *c, int thread, const void *x, cons
 mix_status mix__conv_backward_weights(struct mix__conv *c, int thread, const struct mix__tile *t,
                                       const void *x, const void *dy)
 {
-    float *sum = sums_of(c->backend, thread, 0);
-    const bool first = !c->backend->summed[thread];
-    c->backend->summed[thread] = true;
+    float *sum = sums_of(c->backend, thread, sum_place(c));
+    const bool first = !*summed(c, thread);
+    *summed(c, thread) = true;
     if (c->kind == DENSE)
         return add_dense(c, thread, x, dy, first);
     if (first)
@@ -726,6 +743,12 @@ mix_status mix__conv_backward_weights(struct mix__conv *c, int thread, const str
     return MIX_OK;
 }
 
+mix_status mix__conv_add_weights(struct mix__conv *c, int thread, float *sum, const void *x,
+                                 const void *dy)
+{
+    return execute(c, BACKWARD_WEIGHTS, thread, x, dy, sum);
+}
+
 /* With a static schedule the first thread has the first tile: its sum is always there. */
 static void add_threads(const struct mix__conv *c, float *total)
 {
@@ -736,10 +759,10 @@ static void add_threads(const struct mix__conv *c, float *total)
         const size_t first = mix__group_row(count, part);
         const size_t n = mix__group_row(count, part + 1) - first;
         const struct mix__values to = mix__f32(total + first);
-        float *from = sums_of(b, 0, 0) + first;
+        float *from = sums_of(b, 0, sum_place(c)) + first;
         for (int t = 1; t < b->threads; t++)
-            if (b->summed[t]) {
-                c->loops->add(to, mix__f32(from), mix__f32(sums_of(b, t, 0) + first), n);
+            if (*summed(c, t)) {
+                c->loops->add(to, mix__f32(from), mix__f32(sums_of(b, t, sum_place(c)) + first), n);
                 from = to.at;
             }
         if (from != to.at)
@@ -761,4 +784,13 @@ mix_status mix__conv_weights_end(struct mix__conv *c, float *dw)
     }
     DNNL_TRY(c->backend->ctx, dnnl_memory_set_data_handle(c->p[BACKWARD_WEIGHTS].packed, sum));
     return reorder(c, BACKWARD_WEIGHTS, dw);
+}
+
+mix_status mix__product(mix_ctx *ctx, float *y, const float *a, bool turned, const float *b,
+                        size_t m, size_t n, size_t k)
+{
+    DNNL_TRY(ctx,
+             dnnl_sgemm(turned ? 'T' : 'N', 'N', (dnnl_dim_t)m, (dnnl_dim_t)n, (dnnl_dim_t)k, 1.0f,
+                        a, (dnnl_dim_t)(turned ? m : k), b, (dnnl_dim_t)n, 0.0f, y, (dnnl_dim_t)n));
+    return MIX_OK;
 }

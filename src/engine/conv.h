@@ -22,6 +22,7 @@ struct mix__conv_dims {
     enum mix__dtype dtype; /* wanted for what is multiplied                            */
     enum mix__dtype codes; /* U8 or S8: forward shall multiply codes of x too; F32: not */
     enum mix__dtype y, dx; /* wanted for results; mix__conv_types() says what it will be */
+    int rows; /* 1x1 alone: pixels of every call, where those are not tiles of its own; else 0 */
 };
 
 /* What x and dy, y, and dx are; codes: what x may be in the forward pass instead, F32 if nothing.
@@ -58,16 +59,27 @@ size_t mix__conv_y_pixels(const struct mix__conv *conv, int image, int row);
 
 /* codes: weights are whole numbers within a signed byte, and forward's x will be codes. */
 mix_status mix__conv_pack(struct mix__conv *conv, const float *weights, bool codes) MIX_CHECKED;
+/* Other weights for backward_data than for forward; not of a depthwise layer. */
+mix_status mix__conv_pack_back(struct mix__conv *conv, const float *weights) MIX_CHECKED;
 /* y = x * w + bias; bias (k) iff dims.bias. */
 mix_status mix__conv_forward(struct mix__conv *conv, int thread, const struct mix__tile *tile,
                              void *y, struct mix__values x, const float *bias) MIX_CHECKED;
 mix_status mix__conv_backward_data(struct mix__conv *conv, int thread, const struct mix__tile *tile,
                                    void *dx, const void *dy) MIX_CHECKED;
-/* Between begin and end a layer's tiles add to their threads' sums; end puts the total into dw. */
+/* Between begin and end a layer's tiles add to their threads' sums; end puts the total into dw. A
+ * layer with rows of its caller may do that while a depthwise one does. */
 void mix__conv_weights_begin(struct mix__conv *conv);
 mix_status mix__conv_backward_weights(struct mix__conv *conv, int thread,
                                       const struct mix__tile *tile, const void *x,
                                       const void *dy) MIX_CHECKED;
 mix_status mix__conv_weights_end(struct mix__conv *conv, float *dw) MIX_CHECKED;
+/* Of a 1x1 layer, apart from that: a tile's weight gradient is added to sum (k, c). */
+mix_status mix__conv_add_weights(struct mix__conv *conv, int thread, float *sum, const void *x,
+                                 const void *dy) MIX_CHECKED;
+
+/* A product of matrices, by all threads: y (m, n) = a (m, k) or, turned, a^T of (k, m), times
+ * b (k, n). */
+mix_status mix__product(mix_ctx *ctx, float *y, const float *a, bool turned, const float *b,
+                        size_t m, size_t n, size_t k) MIX_CHECKED;
 
 #endif

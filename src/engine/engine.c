@@ -12,13 +12,15 @@
  * again: it need not come into them. */
 enum { LARGE = 4 << 20 };
 
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+
 /* What the layer's codes are as bytes, where the CPU multiplies those faster than bfloat16. */
 static enum mix__dtype code_type(const struct mix__engine *e, const struct mix__step *s)
 {
     static const enum mix__dtype types[] = { [MIX_RANGE_SIGNED] = MIX__DTYPE_S8,
                                              [MIX_RANGE_UNSIGNED] = MIX__DTYPE_U8,
                                              [MIX_RANGE_SHIFTED] = MIX__DTYPE_F32 };
-    return mix_ctx_cpu(e->ctx) & MIX_CPU_VNNI && mix__takes_units(s)
+    return mix_ctx_cpu(e->ctx) & MIX_CPU_VNNI && mix__takes_units(s) && !s->unstored
                ? types[e->graph->layers[s->layer].info.range]
                : MIX__DTYPE_F32;
 }
@@ -46,20 +48,41 @@ static mix_status make_conv(struct mix__engine *e, const struct mix__step *s)
         .codes = code_type(e, s),
         .y = y,
         .dx = x,
+        .rows = e->expands[s->layer].rows,
     };
     MIX_TRY(mix__conv_new(&e->convs[s->layer], e->backend, &e->loops, &dims, e->plan.backward));
     e->bytes_weights += mix__conv_packed(e->convs[s->layer]);
     return MIX_OK;
 }
 
+/* The layer that a depthwise one makes its input with, in pieces of that one's tiles. */
+static mix_status make_expand(struct mix__engine *e, const struct mix__step *depthwise)
+{
+    const struct mix__step *s = &e->plan.steps[depthwise->expand];
+    const struct mix__conv *conv = e->convs[depthwise->layer];
+    struct mix__expand *x = &e->expands[s->layer];
+    for (int i = 0; i < mix__conv_tiling(conv)->count; i++) {
+        const struct mix__tile t = mix__conv_tile(conv, i);
+        x->rows = MAX(x->rows, (int)mix__x_span(conv, &t, t.dx0, t.dx1).count);
+    }
+    MIX_TRY(make_conv(e, s));
+    return mix__expand_make(e, s);
+}
+
 static mix_status make_convs(struct mix__engine *e)
 {
     e->convs = mix__zalloc(e->ctx, e->graph->n_layers, sizeof *e->convs);
-    if (!e->convs)
+    e->expands = mix__zalloc(e->ctx, e->graph->n_layers, sizeof *e->expands);
+    if (!e->convs || !e->expands)
         return MIX_ENOMEM;
-    for (size_t i = 0; i < e->plan.n_steps; i++)
-        if (e->plan.steps[i].kind == MIX__STEP_CONV)
-            MIX_TRY(make_conv(e, &e->plan.steps[i]));
+    for (size_t i = 0; i < e->plan.n_steps; i++) {
+        const struct mix__step *s = &e->plan.steps[i];
+        if (s->kind != MIX__STEP_CONV || s->unstored)
+            continue;
+        MIX_TRY(make_conv(e, s));
+        if (s->expand >= 0)
+            MIX_TRY(make_expand(e, s));
+    }
     return mix__backend_ready(e->backend);
 }
 
@@ -102,6 +125,7 @@ static mix_status make_blocks(struct mix__engine *e)
     e->packed = mix__zalloc(e->ctx, g->n_layers, sizeof *e->packed);
     e->fakes = mix__zalloc(e->ctx, g->n_layers, sizeof *e->fakes);
     e->units = mix__zalloc(e->ctx, g->n_layers, sizeof *e->units);
+    e->made = mix__zalloc(e->ctx, (size_t)e->threads, sizeof *e->made);
     e->weights = mix__alloc(e->ctx, most_weights, sizeof *e->weights);
     e->dweights = mix__alloc(e->ctx, most_weights, sizeof *e->dweights);
     e->piece_sums = mix__alloc(e->ctx, MIX__PARTS * 2 * e->widest, sizeof *e->piece_sums);
@@ -110,8 +134,8 @@ static mix_status make_blocks(struct mix__engine *e)
     e->bytes_scratch +=
         2 * most_weights * sizeof *e->weights +
         MIX__PARTS * e->widest * (2 * sizeof *e->piece_sums + 3 * sizeof *e->part_sums);
-    return e->arena && e->modes && e->packed && e->fakes && e->units && e->weights && e->dweights &&
-                   e->piece_sums && e->part_sums && e->bias_sums
+    return e->arena && e->modes && e->packed && e->fakes && e->units && e->made && e->weights &&
+                   e->dweights && e->piece_sums && e->part_sums && e->bias_sums
                ? MIX_OK
                : MIX_ENOMEM;
 }
@@ -153,13 +177,14 @@ void mix__engine_free(struct mix__engine *e)
         return;
     for (size_t l = 0; e->convs && l < e->graph->n_layers; l++)
         mix__conv_free(e->convs[l]);
+    mix__expand_free(e);
     mix__backend_free(e->backend);
     mix__exact_free(e);
     mix__plan_release(&e->plan);
-    void *const blocks[] = { e->convs,     e->arena,     e->modes,   e->packed,
-                             e->fakes,     e->units,     e->norms,   e->norm_block,
-                             e->weights,   e->dweights,  e->work,    e->piece_sums,
-                             e->part_sums, e->bias_sums, e->watched, e->stem_grad };
+    void *const blocks[] = { e->convs,    e->arena,    e->modes,      e->packed,    e->fakes,
+                             e->units,    e->norms,    e->norm_block, e->made,      e->weights,
+                             e->dweights, e->work,     e->piece_sums, e->part_sums, e->bias_sums,
+                             e->watched,  e->stem_grad };
     for (size_t i = 0; i < MIX_COUNT(blocks); i++)
         mix__free(e->ctx, blocks[i]);
     mix__free(e->ctx, e);
@@ -385,7 +410,8 @@ mix_status mix__engine_calibrate(struct mix__engine *e)
         const int l = s->layer, *candidate, n = mix__state_layer_candidates(state, l, &candidate);
         const float shift =
             mix__bounds_activation(candidate[0], e->graph->layers[l].info.range).shift;
-        const double mean = mix__layer_input_size(e, s, shift);
+        double mean;
+        MIX_TRY(mix__layer_input_size(e, s, shift, &mean));
         for (int b = 0; b < n; b++)
             state->value[state->act_step + (size_t)l * state->n_candidates + b] =
                 mix__step_init_activation(mean, candidate[b]);

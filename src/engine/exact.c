@@ -5,7 +5,8 @@
  * instead of values: float sums of whole numbers are exact up to 2^24, in any order. Behind it
  * comes the affine map of model/net.h, batch norm folded in, with the integer runtime's roundings.
  * So the two make the same numbers. (Training works on values: its batch statistics are new in
- * each step, and its gradients need them.)
+ * each step, and its gradients need them. So do expand layers that are not stored, which an engine
+ * with a backward plan has.)
  */
 #include "engine/inside.h"
 
@@ -59,7 +60,7 @@ void mix__exact_choose(struct mix__engine *e)
 {
     const bool evaluation = !mix__is_training(e) && !e->pass.measure;
     for (size_t l = 0; l < e->graph->n_layers; l++) {
-        const bool on = evaluation && e->plan.dtype == MIX__DTYPE_F32 &&
+        const bool on = evaluation && e->plan.dtype == MIX__DTYPE_F32 && !e->expands[l].gram &&
                         e->fakes[l].n_branch == 1 && e->modes[l].weight_bits != 32;
         e->exacts[l].on = e->fakes[l].codes = on;
     }

@@ -3,6 +3,7 @@
  *
  *   plan.c    what runs when, and where it lies       tiles.c   a layer's batch in tiles
  *   layer.c   a layer with its fused neighbours       conv.c    convolutions of a tile
+ *   expand.c  expand layers that are not stored
  *   norm.c    batch norm + activation                 fake.c    quantizers and quantized weights
  *   exact.c   evaluation on codes                     pool.c    pools
  *   basic.c   add, gate, dropout, activation          engine.c  the walk over the steps
@@ -62,6 +63,21 @@ struct mix__exact {
     int32_t *tap_sum;     /* (k, kernel, kernel) */
 };
 
+/* An unstored expand layer, x (c) to z (k): expand.c. */
+struct mix__expand {
+    int rows;               /* pixels of each of its products */
+    struct mix__conv *gram; /* (c) to (c): products of x by x, and by a matrix; NULL: is stored */
+    float *w;               /* (k, c): as they were packed */
+    float *du_x, *z_x;      /* (k, c): sums over pixels of du x^T and z (x - mean)^T */
+    float *square, *bias;   /* (MIX__PARTS, c, c), (c) */
+    double *mean;           /* (c) */
+};
+
+/* Some pixels of a tensor (n, h, w, c): the first one's number and how many. */
+struct mix__span {
+    size_t first, count;
+};
+
 struct mix__engine {
     mix_ctx *ctx;
     struct mix__state *state;
@@ -77,6 +93,7 @@ struct mix__engine {
     struct mix__fake *fakes;       /* (layer): as the running pass applies them */
     struct mix__norm *norms;       /* (batch norm) */
     struct mix__exact *exacts;     /* (layer) */
+    struct mix__expand *expands;   /* (layer) */
     struct mix__units *units;      /* (layer): in the running pass */
     float *zeros;                  /* (widest): the bias of a layer on codes */
     float *norm_block;
@@ -84,7 +101,8 @@ struct mix__engine {
     float *dweights;       /* and the gradient there */
     struct mix__pass pass; /* the last one */
     int threads;
-    char *work; /* (thread, place, work_size bytes): layer.c */
+    char *work;             /* (thread, mix__work, work_size bytes) */
+    struct mix__span *made; /* (thread): pixels in its WORK_MADE and WORK_NARROW: layer.c */
     size_t work_size;
     /* Parts of sums: (part, 2, widest channel count) twice, (part, widest), and a quantizer's. */
     size_t widest;
@@ -155,13 +173,88 @@ static inline double mix__unit(const struct mix__engine *e, int layer, size_t k)
     return (double)u->x * (u->w ? (double)u->w[k] : 1.0);
 }
 
+/* A tile's rows [from, to) at the layer's output. */
+static inline struct mix__span mix__y_span(const struct mix__conv *c, const struct mix__tile *t,
+                                           int from, int to)
+{
+    const size_t first = mix__conv_y_pixels(c, t->image, from);
+    return (struct mix__span){ first, mix__conv_y_pixels(c, t->image + t->images - 1, to) - first };
+}
+
+/* The same at its input. */
+static inline struct mix__span mix__x_span(const struct mix__conv *c, const struct mix__tile *t,
+                                           int from, int to)
+{
+    const size_t first = mix__conv_x_pixels(c, t->image, from);
+    return (struct mix__span){ first, mix__conv_x_pixels(c, t->image + t->images - 1, to) - first };
+}
+
+/* What a layer that makes its input makes for a tile's backward pass: what that reads, and where it
+ * puts a gradient. */
+static inline struct mix__span mix__made_span(const struct mix__conv *c, const struct mix__tile *t)
+{
+    return mix__x_span(c, t, t->x0 < t->dx0 ? t->x0 : t->dx0, t->x1 > t->dx1 ? t->x1 : t->dx1);
+}
+
+static inline struct mix__values mix__buffer_at(const struct mix__engine *e, int buffer,
+                                                size_t pixel, int c)
+{
+    return mix__values_from(mix__engine_at(e, buffer), pixel * (size_t)c);
+}
+
+/* A thread's places for a tile's values: what a layer reads, its gradient, a result; and of a
+ * depthwise layer that makes its input, that and what it makes it from. */
+enum mix__work {
+    MIX__WORK_READ,
+    MIX__WORK_GRADIENT,
+    MIX__WORK_RESULT,
+    MIX__WORK_MADE,
+    MIX__WORK_NARROW,
+    MIX__WORKS
+};
+
+static inline void *mix__work_at(const struct mix__engine *e, int thread, enum mix__work place)
+{
+    return e->work + ((size_t)thread * MIX__WORKS + (size_t)place) * e->work_size;
+}
+
+/* What is done with a tile; what: of the backward pass, MIX__GRAD_ flags. */
+typedef mix_status mix__tile_work(struct mix__engine *e, const struct mix__step *s, int part,
+                                  const struct mix__tile *t, unsigned what);
+
 /* layer.c */
 mix_status mix__work_make(struct mix__engine *e) MIX_CHECKED;
 mix_status mix__layer_forward(struct mix__engine *e, const struct mix__step *s) MIX_CHECKED;
 mix_status mix__layer_backward(struct mix__engine *e, const struct mix__step *s,
                                unsigned what) MIX_CHECKED;
 /* Mean of |x + shift| over what the layer reads, after a forward pass. */
-double mix__layer_input_size(struct mix__engine *e, const struct mix__step *s, float shift);
+mix_status mix__layer_input_size(struct mix__engine *e, const struct mix__step *s, float shift,
+                                 double *size) MIX_CHECKED;
+
+/* The convolution's tiles, each part of them by one thread; begin, unless NULL, before a part's
+ * first. */
+mix_status mix__each_tile(struct mix__engine *e, const struct mix__step *s,
+                          const struct mix__conv *conv,
+                          void (*begin)(struct mix__engine *e, int part), mix__tile_work *work,
+                          unsigned what) MIX_CHECKED;
+/* `pixels` of the layer's input as the convolution reads them, in this type, from what is stored,
+ * z; in place where they are that already, else in `work`. */
+struct mix__values mix__read_input(const struct mix__engine *e, const struct mix__step *s,
+                                   struct mix__values z, size_t pixels, enum mix__dtype dtype,
+                                   void *work);
+/* The gradient dx at what these pixels were read as goes to what is stored, with its sums. */
+void mix__back_to_input(struct mix__engine *e, const struct mix__step *s, int part,
+                        struct mix__span p, struct mix__values dx);
+/* After that, for all parts: gradients of the quantizer and of the batch norm before the layer. */
+void mix__back_settle(struct mix__engine *e, const struct mix__step *s, int parts, unsigned what);
+
+/* expand.c; s is an unstored layer's step. back_begin: before the depthwise layer's tiles. */
+mix_status mix__expand_make(struct mix__engine *e, const struct mix__step *s) MIX_CHECKED;
+void mix__expand_free(struct mix__engine *e);
+mix_status mix__expand_forward(struct mix__engine *e, const struct mix__step *s) MIX_CHECKED;
+mix_status mix__expand_back_begin(struct mix__engine *e, const struct mix__step *s) MIX_CHECKED;
+mix_status mix__expand_backward(struct mix__engine *e, const struct mix__step *s,
+                                unsigned what) MIX_CHECKED;
 
 /* norm.c; s is a NORM step */
 void mix__norm_forward(struct mix__engine *e, const struct mix__step *s);
@@ -169,6 +262,7 @@ void mix__norm_backward(struct mix__engine *e, const struct mix__step *s, unsign
 struct mix__affine mix__norm_affine(const struct mix__engine *e, const struct mix__step *s);
 /* Statistics: begin a part, add the rows of tiles (streamed to `to`, unless that is z), settle all
  * parts into mean and rstd. */
+double *mix__norm_sums(const struct mix__engine *e, int part); /* mean, and `widest` later m2 */
 void mix__norm_part_begin(struct mix__engine *e, int part);
 void mix__norm_part_add(struct mix__engine *e, int part, struct mix__values to,
                         struct mix__values z, size_t rows, size_t c);

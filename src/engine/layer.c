@@ -11,15 +11,14 @@
  *              du0 = back through fake, act   goes to memory; its sums are the batch norm's
  *
  * x, dz and dx live in the cache. So a layer between two batch norms reads one tensor and writes
- * one forward, and reads three (du, z, z0) and writes one backward.
+ * one forward, and reads three (du, z, z0) and writes one backward. A depthwise layer behind an
+ * unstored expand layer (expand.c) makes z0 itself, and has that layer's products with du0 instead
+ * of writing it.
  */
 #include <omp.h>
 #include <string.h>
 
 #include "engine/inside.h"
-
-/* A thread's place for one tile's values in the order of the list above. */
-enum { READ, GRADIENT, RESULT, PLACES };
 
 static void need(size_t *size, size_t values)
 {
@@ -28,27 +27,35 @@ static void need(size_t *size, size_t values)
         *size = bytes;
 }
 
+/* As many pixels of the layer's input as can be read in one go. */
+static size_t pixels_at_once(const struct mix__engine *e, const struct mix__step *s)
+{
+    if (s->expand >= 0)
+        return (size_t)e->expands[e->plan.steps[s->expand].layer].rows;
+    return e->work_size / ((size_t)s->in.c * sizeof(float));
+}
+
 mix_status mix__work_make(struct mix__engine *e)
 {
     for (size_t i = 0; i < e->plan.n_steps; i++) {
         const struct mix__step *s = &e->plan.steps[i];
         if (s->kind != MIX__STEP_CONV)
             continue;
-        const struct mix__conv *conv = e->convs[s->layer];
+        const struct mix__conv *conv = s->unstored ? e->expands[s->layer].gram : e->convs[s->layer];
+        size_t most = 0;
         for (int k = 0; k < mix__conv_tiling(conv)->count; k++) {
             const struct mix__tile t = mix__conv_tile(conv, k);
-            const int x0 = t.x0 < t.dx0 ? t.x0 : t.dx0, x1 = t.x1 > t.dx1 ? t.x1 : t.dx1;
-            const size_t images = (size_t)t.images - 1;
-            need(&e->work_size,
-                 (mix__conv_x_pixels(conv, (int)images, x1) - mix__conv_x_pixels(conv, 0, x0)) *
-                     (size_t)s->in.c);
-            need(&e->work_size, (mix__conv_y_pixels(conv, (int)images, t.dy1) -
-                                 mix__conv_y_pixels(conv, 0, t.dy0)) *
-                                    (size_t)s->out.c);
+            const size_t pixels = mix__made_span(conv, &t).count;
+            most = pixels > most ? pixels : most;
+            need(&e->work_size, pixels * (size_t)s->in.c);
+            need(&e->work_size, mix__y_span(conv, &t, t.dy0, t.dy1).count *
+                                    (size_t)(s->unstored ? s->in.c : s->out.c));
         }
+        if (s->expand >= 0) /* the last product may make more than is asked for */
+            need(&e->work_size, (most + pixels_at_once(e, s)) * (size_t)s->in.c);
     }
-    e->bytes_scratch += (size_t)e->threads * PLACES * e->work_size;
-    e->work = mix__alloc(e->ctx, (size_t)e->threads * PLACES, e->work_size);
+    e->bytes_scratch += (size_t)e->threads * MIX__WORKS * e->work_size;
+    e->work = mix__zalloc(e->ctx, (size_t)e->threads * MIX__WORKS, e->work_size);
     return e->work ? MIX_OK : MIX_ENOMEM;
 }
 
@@ -57,64 +64,94 @@ static bool streams(const struct mix__engine *e, const struct mix__tensor *t, en
     return mix__rows(e, t) * (size_t)t->c * mix__dtype_size(dtype) >= e->stream_from;
 }
 
-static void *work_at(const struct mix__engine *e, int thread, int place)
-{
-    return e->work + ((size_t)thread * PLACES + (size_t)place) * e->work_size;
-}
-
-/* Some pixels of a tensor (n, h, w, c): the first one's number and how many. */
-struct span {
-    size_t first, count;
-};
-
-static struct span x_span(const struct mix__conv *c, const struct mix__tile *t, int from, int to)
-{
-    const size_t first = mix__conv_x_pixels(c, t->image, from);
-    return (struct span){ first, mix__conv_x_pixels(c, t->image + t->images - 1, to) - first };
-}
-
-static struct span y_span(const struct mix__conv *c, const struct mix__tile *t, int from, int to)
-{
-    const size_t first = mix__conv_y_pixels(c, t->image, from);
-    return (struct span){ first, mix__conv_y_pixels(c, t->image + t->images - 1, to) - first };
-}
-
-static struct mix__values buffer_at(const struct mix__engine *e, int buffer, size_t pixel, int c)
-{
-    return mix__values_from(mix__engine_at(e, buffer), pixel * (size_t)c);
-}
-
-/* These pixels of the layer's input as the convolution reads them, in this type; in place where
- * they are that already, else in `work`. */
-static struct mix__values read_input(const struct mix__engine *e, const struct mix__step *s,
-                                     struct span p, enum mix__dtype dtype, void *work)
+/* The layer's input from what is stored of it. */
+static void make_input(const struct mix__engine *e, const struct mix__step *s, struct mix__values x,
+                       struct mix__values z, size_t pixels)
 {
     const struct mix__fake *fake = &e->fakes[s->layer];
-    const struct mix__values z = buffer_at(e, s->x[0], p.first, s->in.c);
-    const struct mix__values x = { work, dtype };
     const size_t c = (size_t)s->in.c;
-    if (s->before >= 0) {
-        const struct mix__affine affine = mix__norm_affine(e, &e->plan.steps[s->before]);
-        e->loops.norm_forward(x, z, p.count, c, &affine, fake);
-        return x;
+    if (s->before < 0) {
+        e->loops.fake_forward(x, z, pixels * c, fake);
+        return;
     }
-    if (fake->n_branch == 0 && z.dtype == dtype)
+    const struct mix__affine affine = mix__norm_affine(e, &e->plan.steps[s->before]);
+    e->loops.norm_forward(x, z, pixels, c, &affine, fake);
+}
+
+struct mix__values mix__read_input(const struct mix__engine *e, const struct mix__step *s,
+                                   struct mix__values z, size_t pixels, enum mix__dtype dtype,
+                                   void *work)
+{
+    const struct mix__values x = { work, dtype };
+    if (s->before < 0 && e->fakes[s->layer].n_branch == 0 && z.dtype == dtype)
         return z;
-    e->loops.fake_forward(x, z, p.count * c, fake);
+    make_input(e, s, x, z, pixels);
     return x;
+}
+
+/* Pixels from `first` on, of those that are there, move to the front. */
+static void move_front(struct mix__values v, const struct mix__span *there, size_t first, size_t c)
+{
+    const size_t skip = first - there->first, size = c * mix__dtype_size(v.dtype);
+    if (skip > 0)
+        memmove(v.at, mix__values_from(v, skip * c).at, (there->count - skip) * size);
+}
+
+/* Makes the depthwise layer's input for these pixels, and often a few more, in WORK_MADE and what
+ * its expand layer read in WORK_NARROW. Rows that the last tile made are still there. */
+static mix_status make_expanded(struct mix__engine *e, const struct mix__step *from, int thread,
+                                struct mix__span p)
+{
+    struct mix__conv *conv = e->convs[from->layer];
+    const struct mix__conv_types types = mix__conv_types(conv);
+    const struct mix__values x = { mix__work_at(e, thread, MIX__WORK_NARROW), types.operand };
+    const struct mix__values z = { mix__work_at(e, thread, MIX__WORK_MADE), types.y };
+    const size_t c = (size_t)from->in.c, k = (size_t)from->out.c, all = mix__rows(e, &from->in);
+    struct mix__span *made = &e->made[thread];
+    if (p.first >= made->first && p.first < made->first + made->count) {
+        move_front(x, made, p.first, c);
+        move_front(z, made, p.first, k);
+        made->count -= p.first - made->first;
+    } else
+        made->count = 0;
+    made->first = p.first;
+    while (made->count < p.count) {
+        const size_t at = made->first + made->count, rows = (size_t)e->expands[from->layer].rows;
+        const size_t n = all - at < rows ? all - at : rows;
+        const struct mix__values piece = mix__values_from(x, made->count * c);
+        make_input(e, from, piece, mix__buffer_at(e, from->x[0], at, from->in.c), n);
+        MIX_TRY(mix__conv_forward(conv, thread, NULL, mix__values_from(z, made->count * k).at,
+                                  piece, NULL));
+        made->count += n;
+    }
+    return MIX_OK;
+}
+
+/* What the layer in front gave for these pixels, stored or made. */
+static mix_status stored_input(struct mix__engine *e, const struct mix__step *s, int thread,
+                               struct mix__span p, struct mix__values *z)
+{
+    if (s->expand < 0) {
+        *z = mix__buffer_at(e, s->x[0], p.first, s->in.c);
+        return MIX_OK;
+    }
+    const struct mix__step *from = &e->plan.steps[s->expand];
+    *z = (struct mix__values){ mix__work_at(e, thread, MIX__WORK_MADE),
+                               mix__conv_types(e->convs[from->layer]).y };
+    return make_expanded(e, from, thread, p);
 }
 
 /* These pixels of the gradient at the layer's output. */
 static struct mix__values read_gradient(const struct mix__engine *e, const struct mix__step *s,
-                                        struct span p, void *work)
+                                        struct mix__span p, void *work)
 {
     const enum mix__dtype dtype = mix__conv_types(e->convs[s->layer]).operand;
-    const struct mix__values dy = buffer_at(e, s->dy, p.first, s->out.c);
+    const struct mix__values dy = mix__buffer_at(e, s->dy, p.first, s->out.c);
     const struct mix__values dz = { work, dtype };
     const size_t k = (size_t)s->out.c;
     if (s->after >= 0) {
         const struct mix__norm *norm = &e->norms[e->plan.steps[s->after].norm];
-        e->loops.norm_backward_input(dz, dy, buffer_at(e, s->y, p.first, s->out.c), p.count, k,
+        e->loops.norm_backward_input(dz, dy, mix__buffer_at(e, s->y, p.first, s->out.c), p.count, k,
                                      norm->k1, norm->k2, norm->k3);
         return dz;
     }
@@ -124,24 +161,21 @@ static struct mix__values read_gradient(const struct mix__engine *e, const struc
     return dz;
 }
 
-/* What is done with a tile; what: of the backward pass, MIX__GRAD_ flags. */
-typedef mix_status tile_work(struct mix__engine *e, const struct mix__step *s, int part,
-                             const struct mix__tile *t, unsigned what);
-
-/* The layer's tiles, each part of them by one thread; begin, unless NULL, before a part's first. */
-static mix_status each_tile(struct mix__engine *e, const struct mix__step *s,
-                            void (*begin)(struct mix__engine *e, int part), tile_work *work,
-                            unsigned what)
+mix_status mix__each_tile(struct mix__engine *e, const struct mix__step *s,
+                          const struct mix__conv *conv,
+                          void (*begin)(struct mix__engine *e, int part), mix__tile_work *work,
+                          unsigned what)
 {
-    const struct mix__tiling *tiling = mix__conv_tiling(e->convs[s->layer]);
+    const struct mix__tiling *tiling = mix__conv_tiling(conv);
     mix_status status[MIX__PARTS] = { MIX_OK };
 #pragma omp parallel for schedule(static)
     for (int part = 0; part < tiling->parts; part++) {
         if (begin)
             begin(e, part);
+        e->made[omp_get_thread_num()].count = 0;
         for (int i = mix__part_first(tiling, part);
              i < mix__part_first(tiling, part + 1) && status[part] == MIX_OK; i++) {
-            const struct mix__tile t = mix__conv_tile(e->convs[s->layer], i);
+            const struct mix__tile t = mix__conv_tile(conv, i);
             status[part] = work(e, s, part, &t, what);
         }
     }
@@ -167,15 +201,18 @@ static mix_status forward_tile(struct mix__engine *e, const struct mix__step *s,
     struct mix__conv *conv = e->convs[s->layer];
     const int thread = omp_get_thread_num();
     const struct mix__conv_types types = mix__conv_types(conv);
-    const struct span own = y_span(conv, t, t->y0, t->y1);
-    const struct mix__values x = read_input(e, s, x_span(conv, t, t->x0, t->x1),
-                                            e->units[s->layer].bytes ? types.codes : types.operand,
-                                            work_at(e, thread, READ));
-    const struct mix__values y = buffer_at(e, s->y, own.first, s->out.c);
+    const struct mix__span in = mix__x_span(conv, t, t->x0, t->x1);
+    const struct mix__span own = mix__y_span(conv, t, t->y0, t->y1);
+    struct mix__values stored;
+    MIX_TRY(stored_input(e, s, thread, in, &stored));
+    const struct mix__values x = mix__read_input(
+        e, s, stored, in.count, e->units[s->layer].bytes ? types.codes : types.operand,
+        mix__work_at(e, thread, MIX__WORK_READ));
+    const struct mix__values y = mix__buffer_at(e, s->y, own.first, s->out.c);
     const bool statistics = s->after >= 0 && mix__wants_statistics(e), same = types.y == y.dtype;
     const bool stream =
         statistics && same && !e->exacts[s->layer].on && streams(e, &s->out, y.dtype);
-    const struct mix__values work = { work_at(e, thread, RESULT), types.y };
+    const struct mix__values work = { mix__work_at(e, thread, MIX__WORK_RESULT), types.y };
     const struct mix__values z = same && !stream ? y : work;
     MIX_TRY(mix__conv_forward(conv, thread, t, z.at, x, bias_of(e, s)));
     if (!same)
@@ -188,73 +225,143 @@ static mix_status forward_tile(struct mix__engine *e, const struct mix__step *s,
 }
 
 /* The whole input, for who watches. */
-static void show_input(struct mix__engine *e, const struct mix__step *s)
+static mix_status show_input(struct mix__engine *e, const struct mix__step *s)
 {
     const struct mix__fake *fake = &e->fakes[s->layer];
     const bool codes = e->exacts[s->layer].on;
-    const size_t pixels = mix__rows(e, &s->in);
-    const struct mix__values x =
-        read_input(e, s, (struct span){ 0, pixels }, MIX__DTYPE_F32, e->watched);
-    const struct mix__layer_input input = { s->layer, x.at, pixels * (size_t)s->in.c,
+    const size_t pixels = mix__rows(e, &s->in), c = (size_t)s->in.c, step = pixels_at_once(e, s);
+    e->made[0].count = 0;
+    for (size_t r = 0, n; r < pixels; r += n) {
+        struct mix__values z;
+        n = pixels - r < step ? pixels - r : step;
+        MIX_TRY(stored_input(e, s, 0, (struct mix__span){ r, n }, &z));
+        make_input(e, s, mix__f32(e->watched + r * c), z, n);
+    }
+    const struct mix__layer_input input = { s->layer, e->watched, pixels * c,
                                             codes ? fake->step[0] : 1.0f,
                                             codes ? fake->bounds[0].shift : 0.0f };
     e->watch(e->watch_user, &input);
+    return MIX_OK;
 }
 
 mix_status mix__layer_forward(struct mix__engine *e, const struct mix__step *s)
 {
     const bool statistics = s->after >= 0 && mix__wants_statistics(e);
     if (e->watch)
-        show_input(e, s);
-    MIX_TRY(each_tile(e, s, statistics ? mix__norm_part_begin : NULL, forward_tile, 0));
+        MIX_TRY(show_input(e, s));
+    if (s->unstored)
+        return mix__expand_forward(e, s);
+    MIX_TRY(mix__each_tile(e, s, e->convs[s->layer], statistics ? mix__norm_part_begin : NULL,
+                           forward_tile, 0));
     if (statistics)
         mix__norm_settle(e, &e->plan.steps[s->after], mix__conv_tiling(e->convs[s->layer])->parts);
     return MIX_OK;
 }
 
-double mix__layer_input_size(struct mix__engine *e, const struct mix__step *s, float shift)
+mix_status mix__layer_input_size(struct mix__engine *e, const struct mix__step *s, float shift,
+                                 double *size)
 {
-    const size_t pixels = mix__rows(e, &s->in), c = (size_t)s->in.c;
-    const size_t step = e->work_size / (c * sizeof(float));
+    const size_t pixels = mix__rows(e, &s->in), c = (size_t)s->in.c, step = pixels_at_once(e, s);
     const enum mix__dtype dtype = mix__conv_types(e->convs[s->layer]).operand;
+    mix_status status[MIX__PARTS] = { MIX_OK };
     double part_sum[MIX__PARTS] = { 0 }, sum = 0.0;
 #pragma omp parallel for schedule(static)
     for (int part = 0; part < MIX__PARTS; part++) {
         const size_t to = mix__group_row(pixels, part + 1);
-        for (size_t r = mix__group_row(pixels, part), n; r < to; r += n) {
+        e->made[omp_get_thread_num()].count = 0;
+        for (size_t r = mix__group_row(pixels, part), n; r < to && status[part] == MIX_OK; r += n) {
+            const int thread = omp_get_thread_num();
+            struct mix__values z = { NULL, dtype };
             n = to - r < step ? to - r : step;
-            const struct mix__values x = read_input(e, s, (struct span){ r, n }, dtype,
-                                                    work_at(e, omp_get_thread_num(), READ));
-            part_sum[part] += e->loops.abs_sum(x, n * c, shift);
+            status[part] = stored_input(e, s, thread, (struct mix__span){ r, n }, &z);
+            if (status[part] == MIX_OK)
+                part_sum[part] += e->loops.abs_sum(
+                    mix__read_input(e, s, z, n, dtype, mix__work_at(e, thread, MIX__WORK_READ)),
+                    n * c, shift);
         }
     }
-    for (int part = 0; part < MIX__PARTS; part++)
+    for (int part = 0; part < MIX__PARTS; part++) {
+        MIX_TRY(status[part]);
         sum += part_sum[part];
-    return sum / (double)(pixels * c);
+    }
+    *size = sum / (double)(pixels * c);
+    return MIX_OK;
 }
 
 /* ---- backward ------------------------------------------------------------------------------- */
+
+/* Zero for values [from, to), if any. */
+static void clear(struct mix__values v, size_t from, size_t to)
+{
+    if (from < to)
+        memset(mix__values_from(v, from).at, 0, (to - from) * mix__dtype_size(v.dtype));
+}
+
+void mix__back_to_input(struct mix__engine *e, const struct mix__step *s, int part,
+                        struct mix__span p, struct mix__values dx)
+{
+    const struct mix__fake *fake = &e->fakes[s->layer];
+    const struct mix__values z = mix__buffer_at(e, s->x[0], p.first, s->in.c);
+    const struct mix__values to = mix__buffer_at(e, s->dx[0], p.first, s->in.c);
+    if (s->before >= 0)
+        mix__norm_back_add(
+            e, &e->plan.steps[s->before], fake, part,
+            &(struct mix__norm_piece){ to, dx, z, p.count, streams(e, &s->in, to.dtype) });
+    else if (fake->n_branch > 0 || dx.at != to.at)
+        e->loops.fake_backward(to, dx, z, p.count * (size_t)s->in.c, s->accumulate[0], fake,
+                               &e->fake_sums[part]);
+}
 
 static mix_status input_gradient(struct mix__engine *e, const struct mix__step *s, int part,
                                  const struct mix__tile *t, const void *dz)
 {
     struct mix__conv *conv = e->convs[s->layer];
-    const struct mix__fake *fake = &e->fakes[s->layer];
     const enum mix__dtype dtype = mix__conv_types(conv).dx;
     const int thread = omp_get_thread_num();
-    const struct span own = x_span(conv, t, t->dx0, t->dx1);
-    const struct mix__values work = { work_at(e, thread, RESULT), dtype };
-    const struct mix__values z = buffer_at(e, s->x[0], own.first, s->in.c);
-    const struct mix__values to = buffer_at(e, s->dx[0], own.first, s->in.c);
+    const struct mix__span own = mix__x_span(conv, t, t->dx0, t->dx1);
+    const struct mix__values work = { mix__work_at(e, thread, MIX__WORK_RESULT), dtype };
+    const struct mix__values to = mix__buffer_at(e, s->dx[0], own.first, s->in.c);
     const bool stream = s->before >= 0 && streams(e, &s->in, to.dtype);
     const struct mix__values dx = to.dtype == dtype && !s->accumulate[0] && !stream ? to : work;
     MIX_TRY(mix__conv_backward_data(conv, thread, t, dx.at, dz));
-    if (s->before >= 0)
-        mix__norm_back_add(e, &e->plan.steps[s->before], fake, part,
-                           &(struct mix__norm_piece){ to, dx, z, own.count, stream });
-    else if (fake->n_branch > 0 || dx.at != to.at)
-        e->loops.fake_backward(to, dx, z, own.count * (size_t)s->in.c, s->accumulate[0], fake,
-                               &e->fake_sums[part]);
+    mix__back_to_input(e, s, part, own, dx);
+    return MIX_OK;
+}
+
+/* The same through the unstored layer in front, whose result for `made` is z: what du alone says of
+ * the gradients at its weights and at its input. */
+static mix_status expand_gradient(struct mix__engine *e, const struct mix__step *s, int part,
+                                  const struct mix__tile *t, const void *dz, struct mix__span made,
+                                  struct mix__values z, unsigned what)
+{
+    const struct mix__step *from = &e->plan.steps[s->expand];
+    struct mix__conv *conv = e->convs[s->layer], *expand = e->convs[from->layer];
+    const struct mix__conv_types types = mix__conv_types(expand);
+    const int thread = omp_get_thread_num();
+    const size_t c = (size_t)from->in.c, k = (size_t)s->in.c;
+    const size_t rows = (size_t)e->expands[from->layer].rows;
+    const struct mix__span own = mix__x_span(conv, t, t->dx0, t->dx1);
+    const size_t skip = own.first - made.first;
+    const struct mix__values dx = { mix__work_at(e, thread, MIX__WORK_RESULT),
+                                    mix__conv_types(conv).dx };
+    const struct mix__values du = { mix__work_at(e, thread, MIX__WORK_GRADIENT), types.operand };
+    const struct mix__values x = { mix__work_at(e, thread, MIX__WORK_NARROW), types.operand };
+    const struct mix__values to = mix__buffer_at(e, from->dy, own.first, from->in.c);
+    MIX_TRY(mix__conv_backward_data(conv, thread, t, dx.at, dz));
+    mix__norm_back_add(
+        e, &e->plan.steps[s->before], &e->fakes[s->layer], part,
+        &(struct mix__norm_piece){ du, dx, mix__values_from(z, skip * k), own.count, false });
+    if (what & MIX__GRAD_PARAMS) {
+        clear(du, own.count * k, rows * k);
+        clear(x, e->made[thread].count * c, (skip + rows) * c);
+        MIX_TRY(mix__conv_backward_weights(expand, thread, NULL, mix__values_from(x, skip * c).at,
+                                           du.at));
+    }
+    const struct mix__values dx0 =
+        own.count == rows && types.dx == to.dtype ? to : (struct mix__values){ dx.at, types.dx };
+    MIX_TRY(mix__conv_backward_data(expand, thread, NULL, dx0.at, du.at));
+    if (dx0.at != to.at)
+        e->loops.act_forward(to, dx0, own.count * c, MIX__ACT_NONE);
     return MIX_OK;
 }
 
@@ -263,22 +370,28 @@ static mix_status backward_tile(struct mix__engine *e, const struct mix__step *s
 {
     struct mix__conv *conv = e->convs[s->layer];
     const int thread = omp_get_thread_num();
-    const size_t k = (size_t)s->out.c;
-    const struct mix__values dz =
-        read_gradient(e, s, y_span(conv, t, t->dy0, t->dy1), work_at(e, thread, GRADIENT));
+    const size_t c = (size_t)s->in.c, k = (size_t)s->out.c;
+    const struct mix__span in = mix__x_span(conv, t, t->x0, t->x1), made = mix__made_span(conv, t);
+    const struct mix__values dz = read_gradient(e, s, mix__y_span(conv, t, t->dy0, t->dy1),
+                                                mix__work_at(e, thread, MIX__WORK_GRADIENT));
+    struct mix__values z;
+    MIX_TRY(stored_input(e, s, thread, made, &z));
     if (what & MIX__GRAD_PARAMS) {
         const struct mix__values x =
-            read_input(e, s, x_span(conv, t, t->x0, t->x1), mix__conv_types(conv).operand,
-                       work_at(e, thread, READ));
+            mix__read_input(e, s, mix__values_from(z, (in.first - made.first) * c), in.count,
+                            mix__conv_types(conv).operand, mix__work_at(e, thread, MIX__WORK_READ));
         MIX_TRY(mix__conv_backward_weights(conv, thread, t, x.at, dz.at));
         if (s->node->bias >= 0) {
-            const size_t before = y_span(conv, t, t->dy0, t->y0).count;
+            const size_t before = mix__y_span(conv, t, t->dy0, t->y0).count;
             e->loops.row_sums(e->bias_sums + (size_t)part * e->widest,
-                              mix__values_from(dz, before * k), y_span(conv, t, t->y0, t->y1).count,
-                              k);
+                              mix__values_from(dz, before * k),
+                              mix__y_span(conv, t, t->y0, t->y1).count, k);
         }
     }
-    return mix__reads_image(s) ? MIX_OK : input_gradient(e, s, part, t, dz.at);
+    if (mix__reads_image(s))
+        return MIX_OK;
+    return s->expand >= 0 ? expand_gradient(e, s, part, t, dz.at, made, z, what)
+                          : input_gradient(e, s, part, t, dz.at);
 }
 
 static void add_bias_gradient(const struct mix__engine *e, const struct mix__step *s, int parts)
@@ -298,14 +411,15 @@ static mix_status slope_tile(struct mix__engine *e, const struct mix__step *s, i
 {
     struct mix__conv *conv = e->convs[s->layer];
     const int thread = omp_get_thread_num();
-    const struct span p = x_span(conv, t, t->x0, t->x1);
-    const struct mix__values slope = { work_at(e, thread, READ), mix__conv_types(conv).operand };
-    const struct mix__values dz =
-        read_gradient(e, s, y_span(conv, t, t->dy0, t->dy1), work_at(e, thread, GRADIENT));
+    const struct mix__span p = mix__x_span(conv, t, t->x0, t->x1);
+    const struct mix__values slope = { mix__work_at(e, thread, MIX__WORK_READ),
+                                       mix__conv_types(conv).operand };
+    const struct mix__values dz = read_gradient(e, s, mix__y_span(conv, t, t->dy0, t->dy1),
+                                                mix__work_at(e, thread, MIX__WORK_GRADIENT));
     (void)part;
     (void)what;
-    e->loops.fake_slope(slope, buffer_at(e, s->x[0], p.first, s->in.c), p.count * (size_t)s->in.c,
-                        &e->fakes[s->layer]);
+    e->loops.fake_slope(slope, mix__buffer_at(e, s->x[0], p.first, s->in.c),
+                        p.count * (size_t)s->in.c, &e->fakes[s->layer]);
     return mix__conv_backward_weights(conv, thread, t, slope.at, dz.at);
 }
 
@@ -320,23 +434,37 @@ static mix_status image_step_gradient(struct mix__engine *e, const struct mix__s
 {
     struct mix__conv *conv = e->convs[s->layer];
     mix__conv_weights_begin(conv);
-    MIX_TRY(each_tile(e, s, NULL, slope_tile, 0));
+    MIX_TRY(mix__each_tile(e, s, conv, NULL, slope_tile, 0));
     MIX_TRY(mix__conv_weights_end(conv, e->dweights));
     e->fake_sums[0] = (struct mix__fake_sums){ .step = { mix__weights_dot(e, s->layer) } };
     mix__fake_collect(e, s, 1, MIX__GRAD_PARAMS);
     return MIX_OK;
 }
 
+void mix__back_settle(struct mix__engine *e, const struct mix__step *s, int parts, unsigned what)
+{
+    mix__fake_collect(e, s, parts, what);
+    if (s->before >= 0)
+        mix__norm_back_settle(e, &e->plan.steps[s->before], parts, what);
+}
+
 mix_status mix__layer_backward(struct mix__engine *e, const struct mix__step *s, unsigned what)
 {
     struct mix__conv *conv = e->convs[s->layer];
+    const struct mix__step *from = s->expand >= 0 ? &e->plan.steps[s->expand] : NULL;
     const int parts = mix__conv_tiling(conv)->parts;
     const bool weights = what & MIX__GRAD_PARAMS;
+    if (s->unstored)
+        return mix__expand_backward(e, s, what);
+    if (from)
+        MIX_TRY(mix__expand_back_begin(e, from));
     if (weights)
         mix__conv_weights_begin(conv);
     if (weights && s->node->bias >= 0)
         memset(e->bias_sums, 0, MIX__PARTS * e->widest * sizeof *e->bias_sums);
-    MIX_TRY(each_tile(e, s, mix__norm_back_begin, backward_tile, what));
+    MIX_TRY(mix__each_tile(e, s, conv, mix__norm_back_begin, backward_tile, what));
+    if (from && weights)
+        MIX_TRY(mix__conv_weights_end(e->convs[from->layer], e->expands[from->layer].du_x));
     if (weights) {
         MIX_TRY(mix__conv_weights_end(conv, e->dweights));
         mix__weights_backward(e, s->layer);
@@ -345,8 +473,6 @@ mix_status mix__layer_backward(struct mix__engine *e, const struct mix__step *s,
     }
     if (mix__reads_image(s))
         return weights && e->fakes[s->layer].n_branch > 0 ? image_step_gradient(e, s) : MIX_OK;
-    mix__fake_collect(e, s, parts, what);
-    if (s->before >= 0)
-        mix__norm_back_settle(e, &e->plan.steps[s->before], parts, what);
+    mix__back_settle(e, s, parts, what);
     return MIX_OK;
 }

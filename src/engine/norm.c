@@ -34,7 +34,7 @@ static size_t piece_rows(size_t c)
     return rows ? rows : 1;
 }
 
-static double *sums_of(const struct mix__engine *e, int part)
+double *mix__norm_sums(const struct mix__engine *e, int part)
 {
     return e->part_sums + (size_t)part * 2 * e->widest;
 }
@@ -55,14 +55,14 @@ static void join(double *mean, double *m2, size_t count, const float *b_mean, co
 
 void mix__norm_part_begin(struct mix__engine *e, int part)
 {
-    memset(sums_of(e, part), 0, 2 * e->widest * sizeof(double));
+    memset(mix__norm_sums(e, part), 0, 2 * e->widest * sizeof(double));
     e->part_rows[part] = 0;
 }
 
 void mix__norm_part_add(struct mix__engine *e, int part, struct mix__values to,
                         struct mix__values z, size_t rows, size_t c)
 {
-    double *mean = sums_of(e, part);
+    double *mean = mix__norm_sums(e, part);
     float *piece = e->piece_sums + (size_t)part * 2 * e->widest;
     e->loops.norm_stats(piece, piece + e->widest, to, z, rows, c);
     join(mean, mean + e->widest, e->part_rows[part], piece, piece + e->widest, rows, c);
@@ -72,10 +72,10 @@ void mix__norm_part_add(struct mix__engine *e, int part, struct mix__values to,
 /* Leaves mean and sum of squared deviations in part 0's sums; returns the rows. */
 static size_t join_parts(struct mix__engine *e, int parts, size_t c)
 {
-    double *sums = sums_of(e, 0);
+    double *sums = mix__norm_sums(e, 0);
     size_t count = e->part_rows[0];
     for (int part = 1; part < parts; part++) {
-        const double *from = sums_of(e, part);
+        const double *from = mix__norm_sums(e, part);
         float *mean = e->piece_sums, *m2 = e->piece_sums + e->widest;
         for (size_t i = 0; i < c; i++) {
             mean[i] = (float)from[i];
@@ -92,7 +92,7 @@ static void use_batch_statistics(struct mix__engine *e, const struct mix__step *
 {
     const struct mix__node *node = s->node;
     struct mix__norm *norm = &e->norms[s->norm];
-    const double *mean = sums_of(e, 0), *m2 = mean + e->widest;
+    const double *mean = mix__norm_sums(e, 0), *m2 = mean + e->widest;
     float *running_mean = running(e, node->mean), *running_var = running(e, node->var);
     const bool shared = s < e->plan.steps + mix__shared_steps(e);
     const float momentum =
@@ -112,7 +112,7 @@ static void use_batch_statistics(struct mix__engine *e, const struct mix__step *
 static void measure_statistics(struct mix__engine *e, const struct mix__step *s, size_t rows)
 {
     const mix_graph *g = e->graph;
-    const double *mean = sums_of(e, 0), *m2 = mean + e->widest;
+    const double *mean = mix__norm_sums(e, 0), *m2 = mean + e->widest;
     float *to_mean = e->pass.measure + (g->params[s->node->mean].offset - g->n_trained);
     float *to_var = e->pass.measure + (g->params[s->node->var].offset - g->n_trained);
     for (size_t i = 0; i < (size_t)s->in.c; i++) {
@@ -198,7 +198,7 @@ void mix__norm_forward(struct mix__engine *e, const struct mix__step *s)
 
 void mix__norm_back_begin(struct mix__engine *e, int part)
 {
-    memset(sums_of(e, part), 0, 2 * e->widest * sizeof(double));
+    memset(mix__norm_sums(e, part), 0, 2 * e->widest * sizeof(double));
     e->fake_sums[part] = (struct mix__fake_sums){ 0 };
 }
 
@@ -208,7 +208,7 @@ void mix__norm_back_add(struct mix__engine *e, const struct mix__step *s,
     const struct mix__norm *norm = &e->norms[s->norm];
     const struct mix__affine affine = mix__norm_affine(e, s);
     const size_t c = (size_t)s->in.c;
-    double *sums = sums_of(e, part);
+    double *sums = mix__norm_sums(e, part);
     float *piece = e->piece_sums + (size_t)part * 2 * e->widest;
     memset(piece, 0, c * sizeof *piece);
     memset(piece + e->widest, 0, c * sizeof *piece);
@@ -233,9 +233,9 @@ void mix__norm_back_settle(struct mix__engine *e, const struct mix__step *s, int
     const struct mix__norm *norm = &e->norms[s->norm];
     const size_t c = (size_t)s->in.c;
     const double rows = (double)mix__rows(e, &s->in);
-    double *dbeta = sums_of(e, 0), *dgamma = dbeta + e->widest;
+    double *dbeta = mix__norm_sums(e, 0), *dgamma = dbeta + e->widest;
     for (int part = 1; part < parts; part++) {
-        const double *from = sums_of(e, part);
+        const double *from = mix__norm_sums(e, part);
         for (size_t i = 0; i < c; i++) {
             dbeta[i] += from[i];
             dgamma[i] += from[e->widest + i];

@@ -52,6 +52,7 @@ static struct mix__step *new_step(struct maker *m, enum mix__step_kind kind,
         .y = -1,
         .before = -1,
         .after = -1,
+        .expand = -1,
         .dx = { -1, -1 },
         .dy = -1,
         .in = m->graph->tensors[in],
@@ -354,6 +355,49 @@ static size_t find_stem(const struct mix__plan *p, const mix_graph *g)
     return stem;
 }
 
+/* ---- expand layers that are not stored ------------------------------------------------------ */
+
+/* An unstored layer costs products of its own, some with matrices (k, c): it pays where it widens,
+ * and for many pixels. */
+enum { WIDENS_LEAST = 2, PIXELS_LEAST = 4 };
+
+static bool is_expand(const struct mix__plan *p, const mix_graph *g, const struct mix__step *s)
+{
+    const struct mix__node *node = s->node;
+    return s->kind == MIX__STEP_CONV && s->after >= 0 && node->kernel == 1 && node->stride == 1 &&
+           node->groups == 1 && node->pad == 0 && node->pad_end == 0 && node->bias < 0 &&
+           node->in[0] != 0 && s->out.c >= WIDENS_LEAST * s->in.c &&
+           (size_t)p->batch * s->in.h * s->in.w >= (size_t)PIXELS_LEAST * s->out.c &&
+           g->layers[s->layer].info.searched;
+}
+
+static bool is_depthwise(const struct mix__step *s)
+{
+    const struct mix__node *node = s->node;
+    return s->kind == MIX__STEP_CONV && node->groups > 1 && node->groups == s->in.c &&
+           s->in.c == s->out.c && node->bias < 0;
+}
+
+static void find_unstored(struct mix__plan *p, const mix_graph *g)
+{
+    if (!p->backward || p->dtype != MIX__DTYPE_F32) /* in bfloat16 it has not been measured */
+        return;
+    for (size_t i = 0; i < p->n_steps; i++) {
+        struct mix__step *s = &p->steps[i];
+        if (!is_depthwise(s) || s->before < 0 || p->steps[s->before].source < 0)
+            continue;
+        for (size_t j = p->stem; j < i; j++) {
+            struct mix__step *from = &p->steps[j];
+            if (from->after != s->before || !is_expand(p, g, from))
+                continue;
+            s->expand = (int)j;
+            from->unstored = true;
+            p->buffers[from->y].count = 0;
+            p->buffers[from->dy].count = p->buffers[from->x[0]].count;
+        }
+    }
+}
+
 /* ---- all together --------------------------------------------------------------------------- */
 
 static void make(struct maker *m)
@@ -409,6 +453,7 @@ mix_status mix__plan_make(struct mix__plan *plan, const mix_graph *graph, int ba
     mix__free(ctx, m.skip);
     if (m.status == MIX_OK) {
         plan->stem = find_stem(plan, graph);
+        find_unstored(plan, graph);
         find_spans(plan);
         m.status = lay_out(plan);
     }

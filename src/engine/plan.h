@@ -5,6 +5,8 @@
  *   - what is fused: a batch norm and its activation whose result one layer alone reads have no
  *     result in memory; the layer (CONV) makes what it reads, its quantizer included, from the
  * batch norm's input, forward and backward, a tile at a time (layer.c)
+ *   - which expand layers are never stored: the depthwise layer behind makes their results, a tile
+ *     at a time (expand.c)
  *   - which buffers share one place: a gradient runs through a NORM step in place, through
  *     an addition without a copy for one side; without a backward pass, values do so too
  *   - their types: with bfloat16, everything but the image and tensors of one pixel (logits, gates)
@@ -51,6 +53,9 @@ struct mix__step {
     int before,
         after; /* CONV: steps of the fused NORM that it reads and of the NORM behind it; -1 */
     const struct mix__node *bn; /* CONV: that batch norm; NULL: none     */
+    bool unstored; /* CONV: an expand layer whose result is never in memory; y is empty, dy has the
+                      size of x (expand.c) */
+    int expand;    /* CONV: the step of the unstored layer that it reads, -1                 */
     struct mix__tensor in, out; /* shapes */
 };
 

@@ -3,6 +3,8 @@
 /* Values of a tile's larger side: with its other side and their gradients in float32 it fills half
  * of a cache of 2 MB. */
 enum { TILE_VALUES = 64 * 1024, ROWS_LEAST = 128, HALF_TIMES = 4, TILES_LEAST = 2 };
+/* Bands are larger than other tiles: what is made for one is made again, in part, for the next. */
+enum { BAND_VALUES = 2 * TILE_VALUES };
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
@@ -47,7 +49,7 @@ void mix__tiling_grow(struct mix__tiling *t, const struct mix__tile_shape *s, in
 void mix__tiling_bands(struct mix__tiling *t, const struct mix__tile_shape *s)
 {
     mix__tiling_images(t, s);
-    const size_t bands = (image_values(s) + TILE_VALUES - 1) / TILE_VALUES;
+    const size_t bands = (image_values(s) + BAND_VALUES - 1) / BAND_VALUES;
     const int rows = MIN(s->h, s->oh);
     if (t->images == 1)
         t->bands = MAX(1, bands < (size_t)rows ? (int)bands : rows);

@@ -12,7 +12,7 @@ enum { CLASSES = SMALL_CLASSES, BATCH = 4, PIXELS = SMALL_PIXELS };
 
 struct twin {
     struct mix__state *state;
-    struct mix__engine *engine;
+    struct mix__engine *engine, *judge; /* that trains; that evaluates, on codes */
     struct mix__net *net;
     char *bytes;
     mix_runtime *rt;
@@ -50,11 +50,11 @@ static void engine_run(struct twin *w, int bits, const float *images, float *log
     }
     memcpy(mix__engine_input(w->engine), images, BATCH * PIXELS * sizeof *images);
     CHECK_OK(mix__engine_calibrate(w->engine));
-    mix__engine_mode_all(w->engine, MIX__QUANT_ONE, 0, bits);
-    mix__state_init_weight_steps(w->state, mix__engine_modes(w->engine));
-    memcpy(mix__engine_input(w->engine), images, BATCH * PIXELS * sizeof *images);
-    CHECK_OK(mix__engine_watch(w->engine, keep_codes, w));
-    CHECK_OK(mix__engine_forward(w->engine, &eval, &found));
+    mix__engine_mode_all(w->judge, MIX__QUANT_ONE, 0, bits);
+    mix__state_init_weight_steps(w->state, mix__engine_modes(w->judge));
+    memcpy(mix__engine_input(w->judge), images, BATCH * PIXELS * sizeof *images);
+    CHECK_OK(mix__engine_watch(w->judge, keep_codes, w));
+    CHECK_OK(mix__engine_forward(w->judge, &eval, &found));
     memcpy(logits, found, BATCH * CLASSES * sizeof *logits);
 }
 
@@ -122,6 +122,7 @@ static void check(mix_ctx *ctx, const char *arch, int bits, size_t *compared)
     w.codes = calloc(layers, sizeof *w.codes);
     CHECK_OK(mix__state_new(&w.state, f.graph, &bits, 1, 1));
     CHECK_OK(mix__engine_new(&w.engine, w.state, BATCH, true, MIX__DTYPE_F32));
+    CHECK_OK(mix__engine_new(&w.judge, w.state, BATCH, false, MIX__DTYPE_F32));
     engine_run(&w, bits, images, logits);
     lower(&w, f.bits);
     runtime_run(&w, images, logits);
@@ -134,6 +135,7 @@ static void check(mix_ctx *ctx, const char *arch, int bits, size_t *compared)
     mix__free(ctx, w.bytes);
     mix__net_free(w.net);
     mix__engine_free(w.engine);
+    mix__engine_free(w.judge);
     mix__state_free(w.state);
     fixture_release(&f);
 }
