@@ -3,8 +3,8 @@
  *
  * A pointwise layer z = w x that widens, in front of a batch norm and a depthwise layer (the expand
  * layer of an inverted bottleneck), has the network's largest tensors behind it. They need not be
- * stored: the depthwise layer makes the tile of z that it needs from x, forward and backward, and
- * hands on its gradient at once (layer.c). What is known only when a pass over all pixels is over
+ * stored: the depthwise layer has its tiles of z made from x, forward and backward (remake), and
+ * its gradient handed on at once (gradient). What is known only when a pass over all pixels is over
  * comes from sums of x, which is narrow. With n pixels, means m, the centred sums
  * C = sum (x - mean)(x - mean)^T and batch norm's dz = k1 du + k2 z + k3 (norm.c):
  *
@@ -79,6 +79,89 @@ static struct mix__values read_x(const struct mix__engine *e, const struct mix__
     const enum mix__dtype dtype = mix__conv_types(e->expands[s->layer].gram).operand;
     return mix__read_input(e, s, mix__buffer_at(e, s->x[0], p.first, s->in.c), p.count, dtype,
                            mix__work_at(e, omp_get_thread_num(), MIX__WORK_READ));
+}
+
+/* ---- the depthwise layer's tiles ------------------------------------------------------------ */
+
+/* Pixels from `first` on, of those that are there, move to the front. */
+static void move_front(struct mix__values v, const struct mix__span *there, size_t first, size_t c)
+{
+    const size_t skip = first - there->first, size = c * mix__dtype_size(v.dtype);
+    if (skip > 0)
+        memmove(v.at, mix__values_from(v, skip * c).at, (there->count - skip) * size);
+}
+
+/* Rows that the last tile made are still there; the last product may make more than is asked for.
+ */
+mix_status mix__expand_remake(struct mix__engine *e, const struct mix__step *s, int thread,
+                              struct mix__span p, struct mix__values *out)
+{
+    struct mix__conv *conv = e->convs[s->layer];
+    const struct mix__conv_types types = mix__conv_types(conv);
+    const struct mix__values x = { mix__work_at(e, thread, MIX__WORK_NARROW), types.operand };
+    const struct mix__values z = { mix__work_at(e, thread, MIX__WORK_MADE), types.y };
+    const size_t c = (size_t)s->in.c, k = (size_t)s->out.c, all = mix__rows(e, &s->in);
+    struct mix__span *made = &e->made[thread];
+    if (p.first >= made->first && p.first < made->first + made->count) {
+        move_front(x, made, p.first, c);
+        move_front(z, made, p.first, k);
+        made->count -= p.first - made->first;
+    } else
+        made->count = 0;
+    made->first = p.first;
+    while (made->count < p.count) {
+        const size_t at = made->first + made->count, rows = (size_t)e->expands[s->layer].rows;
+        const size_t n = all - at < rows ? all - at : rows;
+        const struct mix__values piece = mix__values_from(x, made->count * c);
+        mix__make_input(e, s, piece, mix__buffer_at(e, s->x[0], at, s->in.c), n);
+        MIX_TRY(mix__conv_forward(conv, thread, NULL, mix__values_from(z, made->count * k).at,
+                                  piece, NULL));
+        made->count += n;
+    }
+    *out = z;
+    return MIX_OK;
+}
+
+/* Zero for values [from, to), if any. */
+static void clear(struct mix__values v, size_t from, size_t to)
+{
+    if (from < to)
+        memset(mix__values_from(v, from).at, 0, (to - from) * mix__dtype_size(v.dtype));
+}
+
+mix_status mix__expand_gradient(struct mix__engine *e, const struct mix__step *s, int part,
+                                const struct mix__tile *t, const void *dz, struct mix__span made,
+                                struct mix__values z, unsigned what)
+{
+    const struct mix__step *from = &e->plan.steps[s->expand];
+    struct mix__conv *conv = e->convs[s->layer], *expand = e->convs[from->layer];
+    const struct mix__conv_types types = mix__conv_types(expand);
+    const int thread = omp_get_thread_num();
+    const size_t c = (size_t)from->in.c, k = (size_t)s->in.c;
+    const size_t rows = (size_t)e->expands[from->layer].rows;
+    const struct mix__span own = mix__x_span(conv, t, t->dx0, t->dx1);
+    const size_t skip = own.first - made.first;
+    const struct mix__values dx = { mix__work_at(e, thread, MIX__WORK_RESULT),
+                                    mix__conv_types(conv).dx };
+    const struct mix__values du = { mix__work_at(e, thread, MIX__WORK_GRADIENT), types.operand };
+    const struct mix__values x = { mix__work_at(e, thread, MIX__WORK_NARROW), types.operand };
+    const struct mix__values to = mix__buffer_at(e, from->dy, own.first, from->in.c);
+    MIX_TRY(mix__conv_backward_data(conv, thread, t, dx.at, dz));
+    mix__norm_back_add(
+        e, &e->plan.steps[s->before], &e->fakes[s->layer], part,
+        &(struct mix__norm_piece){ du, dx, mix__values_from(z, skip * k), own.count, false });
+    if (what & MIX__GRAD_PARAMS) {
+        clear(du, own.count * k, rows * k);
+        clear(x, e->made[thread].count * c, (skip + rows) * c);
+        MIX_TRY(mix__conv_backward_weights(expand, thread, NULL, mix__values_from(x, skip * c).at,
+                                           du.at));
+    }
+    const struct mix__values dx0 =
+        own.count == rows && types.dx == to.dtype ? to : (struct mix__values){ dx.at, types.dx };
+    MIX_TRY(mix__conv_backward_data(expand, thread, NULL, dx0.at, du.at));
+    if (dx0.at != to.at)
+        e->loops.act_forward(to, dx0, own.count * c, MIX__ACT_NONE);
+    return MIX_OK;
 }
 
 /* ---- forward -------------------------------------------------------------------------------- */

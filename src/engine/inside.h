@@ -102,7 +102,7 @@ struct mix__engine {
     struct mix__pass pass; /* the last one */
     int threads;
     char *work;             /* (thread, mix__work, work_size bytes) */
-    struct mix__span *made; /* (thread): pixels in its WORK_MADE and WORK_NARROW: layer.c */
+    struct mix__span *made; /* (thread): pixels in its WORK_MADE and WORK_NARROW */
     size_t work_size;
     /* Parts of sums: (part, 2, widest channel count) twice, (part, widest), and a quantizer's. */
     size_t widest;
@@ -237,8 +237,11 @@ mix_status mix__each_tile(struct mix__engine *e, const struct mix__step *s,
                           const struct mix__conv *conv,
                           void (*begin)(struct mix__engine *e, int part), mix__tile_work *work,
                           unsigned what) MIX_CHECKED;
-/* `pixels` of the layer's input as the convolution reads them, in this type, from what is stored,
- * z; in place where they are that already, else in `work`. */
+/* `pixels` of the layer's input x from what is stored, z: batch norm, activation, quantizer. */
+void mix__make_input(const struct mix__engine *e, const struct mix__step *s, struct mix__values x,
+                     struct mix__values z, size_t pixels);
+/* The same as the convolution reads them, in this type; in place where they are that
+ * already, else in `work`. */
 struct mix__values mix__read_input(const struct mix__engine *e, const struct mix__step *s,
                                    struct mix__values z, size_t pixels, enum mix__dtype dtype,
                                    void *work);
@@ -248,11 +251,22 @@ void mix__back_to_input(struct mix__engine *e, const struct mix__step *s, int pa
 /* After that, for all parts: gradients of the quantizer and of the batch norm before the layer. */
 void mix__back_settle(struct mix__engine *e, const struct mix__step *s, int parts, unsigned what);
 
-/* expand.c; s is an unstored layer's step. back_begin: before the depthwise layer's tiles. */
+/* expand.c; s is an unstored layer's step, but for gradient */
 mix_status mix__expand_make(struct mix__engine *e, const struct mix__step *s) MIX_CHECKED;
 void mix__expand_free(struct mix__engine *e);
-mix_status mix__expand_forward(struct mix__engine *e, const struct mix__step *s) MIX_CHECKED;
+/* Makes what the layer gives for these pixels, z, in WORK_MADE; what it read stays in WORK_NARROW.
+ */
+mix_status mix__expand_remake(struct mix__engine *e, const struct mix__step *s, int thread,
+                              struct mix__span p, struct mix__values *z) MIX_CHECKED;
+/* Before the tiles of the depthwise layer's backward pass. */
 mix_status mix__expand_back_begin(struct mix__engine *e, const struct mix__step *s) MIX_CHECKED;
+/* In each of them, s being the depthwise layer's step: from dz, through both layers, what du alone
+ * says of the gradients at the unstored layer's weights and input. z was made for the span. */
+mix_status mix__expand_gradient(struct mix__engine *e, const struct mix__step *s, int part,
+                                const struct mix__tile *t, const void *dz, struct mix__span made,
+                                struct mix__values z, unsigned what) MIX_CHECKED;
+/* The layer's own passes. */
+mix_status mix__expand_forward(struct mix__engine *e, const struct mix__step *s) MIX_CHECKED;
 mix_status mix__expand_backward(struct mix__engine *e, const struct mix__step *s,
                                 unsigned what) MIX_CHECKED;
 

@@ -64,9 +64,8 @@ static bool streams(const struct mix__engine *e, const struct mix__tensor *t, en
     return mix__rows(e, t) * (size_t)t->c * mix__dtype_size(dtype) >= e->stream_from;
 }
 
-/* The layer's input from what is stored of it. */
-static void make_input(const struct mix__engine *e, const struct mix__step *s, struct mix__values x,
-                       struct mix__values z, size_t pixels)
+void mix__make_input(const struct mix__engine *e, const struct mix__step *s, struct mix__values x,
+                     struct mix__values z, size_t pixels)
 {
     const struct mix__fake *fake = &e->fakes[s->layer];
     const size_t c = (size_t)s->in.c;
@@ -85,46 +84,8 @@ struct mix__values mix__read_input(const struct mix__engine *e, const struct mix
     const struct mix__values x = { work, dtype };
     if (s->before < 0 && e->fakes[s->layer].n_branch == 0 && z.dtype == dtype)
         return z;
-    make_input(e, s, x, z, pixels);
+    mix__make_input(e, s, x, z, pixels);
     return x;
-}
-
-/* Pixels from `first` on, of those that are there, move to the front. */
-static void move_front(struct mix__values v, const struct mix__span *there, size_t first, size_t c)
-{
-    const size_t skip = first - there->first, size = c * mix__dtype_size(v.dtype);
-    if (skip > 0)
-        memmove(v.at, mix__values_from(v, skip * c).at, (there->count - skip) * size);
-}
-
-/* Makes the depthwise layer's input for these pixels, and often a few more, in WORK_MADE and what
- * its expand layer read in WORK_NARROW. Rows that the last tile made are still there. */
-static mix_status make_expanded(struct mix__engine *e, const struct mix__step *from, int thread,
-                                struct mix__span p)
-{
-    struct mix__conv *conv = e->convs[from->layer];
-    const struct mix__conv_types types = mix__conv_types(conv);
-    const struct mix__values x = { mix__work_at(e, thread, MIX__WORK_NARROW), types.operand };
-    const struct mix__values z = { mix__work_at(e, thread, MIX__WORK_MADE), types.y };
-    const size_t c = (size_t)from->in.c, k = (size_t)from->out.c, all = mix__rows(e, &from->in);
-    struct mix__span *made = &e->made[thread];
-    if (p.first >= made->first && p.first < made->first + made->count) {
-        move_front(x, made, p.first, c);
-        move_front(z, made, p.first, k);
-        made->count -= p.first - made->first;
-    } else
-        made->count = 0;
-    made->first = p.first;
-    while (made->count < p.count) {
-        const size_t at = made->first + made->count, rows = (size_t)e->expands[from->layer].rows;
-        const size_t n = all - at < rows ? all - at : rows;
-        const struct mix__values piece = mix__values_from(x, made->count * c);
-        make_input(e, from, piece, mix__buffer_at(e, from->x[0], at, from->in.c), n);
-        MIX_TRY(mix__conv_forward(conv, thread, NULL, mix__values_from(z, made->count * k).at,
-                                  piece, NULL));
-        made->count += n;
-    }
-    return MIX_OK;
 }
 
 /* What the layer in front gave for these pixels, stored or made. */
@@ -135,10 +96,7 @@ static mix_status stored_input(struct mix__engine *e, const struct mix__step *s,
         *z = mix__buffer_at(e, s->x[0], p.first, s->in.c);
         return MIX_OK;
     }
-    const struct mix__step *from = &e->plan.steps[s->expand];
-    *z = (struct mix__values){ mix__work_at(e, thread, MIX__WORK_MADE),
-                               mix__conv_types(e->convs[from->layer]).y };
-    return make_expanded(e, from, thread, p);
+    return mix__expand_remake(e, &e->plan.steps[s->expand], thread, p, z);
 }
 
 /* These pixels of the gradient at the layer's output. */
@@ -235,7 +193,7 @@ static mix_status show_input(struct mix__engine *e, const struct mix__step *s)
         struct mix__values z;
         n = pixels - r < step ? pixels - r : step;
         MIX_TRY(stored_input(e, s, 0, (struct mix__span){ r, n }, &z));
-        make_input(e, s, mix__f32(e->watched + r * c), z, n);
+        mix__make_input(e, s, mix__f32(e->watched + r * c), z, n);
     }
     const struct mix__layer_input input = { s->layer, e->watched, pixels * c,
                                             codes ? fake->step[0] : 1.0f,
@@ -290,13 +248,6 @@ mix_status mix__layer_input_size(struct mix__engine *e, const struct mix__step *
 
 /* ---- backward ------------------------------------------------------------------------------- */
 
-/* Zero for values [from, to), if any. */
-static void clear(struct mix__values v, size_t from, size_t to)
-{
-    if (from < to)
-        memset(mix__values_from(v, from).at, 0, (to - from) * mix__dtype_size(v.dtype));
-}
-
 void mix__back_to_input(struct mix__engine *e, const struct mix__step *s, int part,
                         struct mix__span p, struct mix__values dx)
 {
@@ -328,43 +279,6 @@ static mix_status input_gradient(struct mix__engine *e, const struct mix__step *
     return MIX_OK;
 }
 
-/* The same through the unstored layer in front, whose result for `made` is z: what du alone says of
- * the gradients at its weights and at its input. */
-static mix_status expand_gradient(struct mix__engine *e, const struct mix__step *s, int part,
-                                  const struct mix__tile *t, const void *dz, struct mix__span made,
-                                  struct mix__values z, unsigned what)
-{
-    const struct mix__step *from = &e->plan.steps[s->expand];
-    struct mix__conv *conv = e->convs[s->layer], *expand = e->convs[from->layer];
-    const struct mix__conv_types types = mix__conv_types(expand);
-    const int thread = omp_get_thread_num();
-    const size_t c = (size_t)from->in.c, k = (size_t)s->in.c;
-    const size_t rows = (size_t)e->expands[from->layer].rows;
-    const struct mix__span own = mix__x_span(conv, t, t->dx0, t->dx1);
-    const size_t skip = own.first - made.first;
-    const struct mix__values dx = { mix__work_at(e, thread, MIX__WORK_RESULT),
-                                    mix__conv_types(conv).dx };
-    const struct mix__values du = { mix__work_at(e, thread, MIX__WORK_GRADIENT), types.operand };
-    const struct mix__values x = { mix__work_at(e, thread, MIX__WORK_NARROW), types.operand };
-    const struct mix__values to = mix__buffer_at(e, from->dy, own.first, from->in.c);
-    MIX_TRY(mix__conv_backward_data(conv, thread, t, dx.at, dz));
-    mix__norm_back_add(
-        e, &e->plan.steps[s->before], &e->fakes[s->layer], part,
-        &(struct mix__norm_piece){ du, dx, mix__values_from(z, skip * k), own.count, false });
-    if (what & MIX__GRAD_PARAMS) {
-        clear(du, own.count * k, rows * k);
-        clear(x, e->made[thread].count * c, (skip + rows) * c);
-        MIX_TRY(mix__conv_backward_weights(expand, thread, NULL, mix__values_from(x, skip * c).at,
-                                           du.at));
-    }
-    const struct mix__values dx0 =
-        own.count == rows && types.dx == to.dtype ? to : (struct mix__values){ dx.at, types.dx };
-    MIX_TRY(mix__conv_backward_data(expand, thread, NULL, dx0.at, du.at));
-    if (dx0.at != to.at)
-        e->loops.act_forward(to, dx0, own.count * c, MIX__ACT_NONE);
-    return MIX_OK;
-}
-
 static mix_status backward_tile(struct mix__engine *e, const struct mix__step *s, int part,
                                 const struct mix__tile *t, unsigned what)
 {
@@ -390,7 +304,7 @@ static mix_status backward_tile(struct mix__engine *e, const struct mix__step *s
     }
     if (mix__reads_image(s))
         return MIX_OK;
-    return s->expand >= 0 ? expand_gradient(e, s, part, t, dz.at, made, z, what)
+    return s->expand >= 0 ? mix__expand_gradient(e, s, part, t, dz.at, made, z, what)
                           : input_gradient(e, s, part, t, dz.at);
 }
 
