@@ -94,7 +94,8 @@ mix_status mix__engine_backward(struct mix__engine *engine, const float *dlogits
  * Error: MIX_ENOMEM. */
 mix_status mix__engine_share_stem(struct mix__engine *engine) MIX_CHECKED;
 
-/* Where time went, in seconds. A layer's passes include the neighbours that are fused into it. */
+/* Where time went, in seconds. A layer's passes include the neighbours that are fused into it; a
+ * depthwise layer's the products of the expand layer in front, where that is not stored. */
 struct mix__layer_time {
     double forward, backward;
     int64_t forward_passes, data_passes, weights_passes; /* data, weights: backward */
