@@ -44,7 +44,6 @@ struct mix__backend {
 
 /* FORWARD_CODES is FORWARD on bytes, whose sums are exact integers. */
 enum pass { FORWARD, FORWARD_CODES, BACKWARD_DATA, BACKWARD_WEIGHTS, PASSES };
-enum kind { DENSE, POINTWISE, DEPTHWISE };
 
 /* The memory objects of one thread. */
 struct handles {
@@ -66,7 +65,7 @@ struct mix__conv {
     struct mix__backend *backend;
     const struct mix__loops *loops;
     struct mix__conv_dims d;
-    enum kind kind;
+    enum mix__conv_kind kind;
     struct mix__conv_types types;
     bool backward;
     bool reference; /* a primitive is oneDNN's reference implementation, which is slow */
@@ -162,7 +161,7 @@ static bool *summed(const struct mix__conv *c, int thread)
 
 size_t mix__conv_packed(const struct mix__conv *c)
 {
-    if (c->kind == DEPTHWISE)
+    if (c->kind == MIX__CONV_DEPTHWISE)
         return sizeof(float) * (size_t)(c->d.kernel * c->d.kernel * c->d.c);
     return c->p[FORWARD].packed_size + c->p[FORWARD_CODES].packed_size +
            c->p[BACKWARD_DATA].packed_size;
@@ -327,7 +326,7 @@ static mix_status realise(struct mix__conv *c, enum pass pass, dnnl_primitive_de
     struct primitive *p = &c->p[pass];
     const bool gradient = pass == BACKWARD_WEIGHTS;
     const dnnl_memory_desc_t *w =
-        gradient && c->kind == POINTWISE
+        gradient && c->kind == MIX__CONV_POINTWISE
             ? &m->w
             : dnnl_primitive_desc_query_md(
                   desc, gradient ? dnnl_query_diff_weights_md : dnnl_query_weights_md, 0);
@@ -338,7 +337,7 @@ static mix_status realise(struct mix__conv *c, enum pass pass, dnnl_primitive_de
     p->packed_size = dnnl_memory_desc_get_size(w);
     if (gradient) {
         need(&b->sums_size, p->packed_size);
-        if (c->kind == POINTWISE) /* is plain */
+        if (c->kind == MIX__CONV_POINTWISE) /* is plain */
             return MIX_OK;
     } else {
         p->packed_data = mix__zalloc(b->ctx, p->packed_size, 1); /* zero: padding is read */
@@ -449,7 +448,7 @@ static mix_status plan_primitives(struct mix__conv *c)
     DNNL_TRY(ctx, dnnl_primitive_attr_create(&attr));
     dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
     mix_status status = MIX_OK;
-    if (c->kind == DENSE)
+    if (c->kind == MIX__CONV_DENSE)
         status = plan_dense(c, attr);
     else { /* a tile's weight gradient is added to the sum of those before it */
         for (int pass = 0; pass < BACKWARD_WEIGHTS && status == MIX_OK; pass++)
@@ -470,13 +469,13 @@ static mix_status plan_depthwise(struct mix__conv *c)
     return c->dw_packed ? MIX_OK : MIX_ENOMEM;
 }
 
-static enum kind kind_of(const struct mix__conv_dims *d)
+enum mix__conv_kind mix__conv_kind(const struct mix__conv_dims *d)
 {
     if (d->groups > 1 && d->groups == d->c && d->c == d->k && !d->bias)
-        return DEPTHWISE;
+        return MIX__CONV_DEPTHWISE;
     return d->groups == 1 && d->kernel == 1 && d->stride == 1 && d->pad == 0 && d->pad_end == 0
-               ? POINTWISE
-               : DENSE;
+               ? MIX__CONV_POINTWISE
+               : MIX__CONV_DENSE;
 }
 
 static void choose_tiles(struct mix__conv *c)
@@ -485,11 +484,11 @@ static void choose_tiles(struct mix__conv *c)
     const bool half = c->types.operand == MIX__DTYPE_BF16;
     c->shape = (struct mix__tile_shape){ d->n,  d->h, d->w,      d->c,      d->oh,
                                          d->ow, d->k, d->kernel, d->stride, d->pad };
-    if (c->kind == POINTWISE) {
+    if (c->kind == MIX__CONV_POINTWISE) {
         c->shape.h = c->shape.oh = d->n * d->h * d->w;
         c->shape.n = c->shape.w = c->shape.ow = 1;
         mix__tiling_pixels(&c->tiling, &c->shape, half);
-    } else if (c->kind == DEPTHWISE) {
+    } else if (c->kind == MIX__CONV_DEPTHWISE) {
         mix__tiling_bands(&c->tiling, &c->shape);
     } else {
         mix__tiling_images(&c->tiling, &c->shape);
@@ -526,7 +525,7 @@ static mix_status plan_as(struct mix__conv *c, struct mix__conv_types types)
     c->types = types;
     c->reference = false;
     choose_tiles(c);
-    if (c->kind == DEPTHWISE)
+    if (c->kind == MIX__CONV_DEPTHWISE)
         return plan_depthwise(c);
     for (int i = 0; i < PASSES; i++)
         release(c->backend, &c->p[i]);
@@ -545,9 +544,11 @@ mix_status mix__conv_new(struct mix__conv **out, struct mix__backend *backend,
     c->loops = loops;
     c->d = *dims;
     c->backward = backward;
-    c->kind = kind_of(dims);
-    const bool half = c->kind != DEPTHWISE && dims->dtype == MIX__DTYPE_BF16 && dims->groups == 1;
-    const struct mix__conv_types whole = { .y = c->kind == DEPTHWISE ? dims->y : MIX__DTYPE_F32 };
+    c->kind = mix__conv_kind(dims);
+    const bool half =
+        c->kind != MIX__CONV_DEPTHWISE && dims->dtype == MIX__DTYPE_BF16 && dims->groups == 1;
+    const struct mix__conv_types whole = { .y = c->kind == MIX__CONV_DEPTHWISE ? dims->y
+                                                                               : MIX__DTYPE_F32 };
     const struct mix__conv_types halves = { MIX__DTYPE_BF16, dims->codes, dims->y, dims->dx };
     const int threads = omp_get_max_threads();
     omp_set_num_threads(1); /* as the primitives will run */
@@ -607,7 +608,7 @@ static struct roles roles_of(const struct mix__conv *c, enum pass pass)
         [BACKWARD_DATA] = { DNNL_ARG_DST, DNNL_ARG_SRC, DNNL_ARG_WEIGHTS },
         [BACKWARD_WEIGHTS] = { DNNL_ARG_WEIGHTS, DNNL_ARG_SRC, DNNL_ARG_DST },
     };
-    return c->kind == POINTWISE ? product[pass] : dense[pass];
+    return c->kind == MIX__CONV_POINTWISE ? product[pass] : dense[pass];
 }
 
 /* other: the bias of FORWARD, where BACKWARD_WEIGHTS writes. */
@@ -647,7 +648,7 @@ static void transpose(float *to, const float *from, size_t rows, size_t columns)
 
 mix_status mix__conv_pack(struct mix__conv *c, const float *weights, bool codes)
 {
-    if (c->kind == DEPTHWISE) {
+    if (c->kind == MIX__CONV_DEPTHWISE) {
         transpose(c->dw_packed, weights, (size_t)c->d.c, (size_t)(c->d.kernel * c->d.kernel));
         return MIX_OK;
     }
@@ -674,7 +675,7 @@ static struct mix__dw_shape dw_shape(const struct mix__conv_dims *d, int x_row, 
 mix_status mix__conv_forward(struct mix__conv *c, int thread, const struct mix__tile *t, void *y,
                              struct mix__values x, const float *bias)
 {
-    if (c->kind != DEPTHWISE)
+    if (c->kind != MIX__CONV_DEPTHWISE)
         return execute(c, x.dtype == c->types.operand ? FORWARD : FORWARD_CODES, thread, x.at, y,
                        bias);
     const struct mix__dw_shape s = dw_shape(&c->d, t->x0, t->y0);
@@ -689,7 +690,7 @@ mix_status mix__conv_forward(struct mix__conv *c, int thread, const struct mix__
 mix_status mix__conv_backward_data(struct mix__conv *c, int thread, const struct mix__tile *t,
                                    void *dx, const void *dy)
 {
-    if (c->kind != DEPTHWISE)
+    if (c->kind != MIX__CONV_DEPTHWISE)
         return execute(c, BACKWARD_DATA, thread, dx, dy, NULL);
     const struct mix__dw_shape s = dw_shape(&c->d, t->dx0, t->dy0);
     const size_t image = (size_t)s.h * s.w * s.c, output = (size_t)s.oh * s.ow * s.c;
@@ -702,7 +703,8 @@ mix_status mix__conv_backward_data(struct mix__conv *c, int thread, const struct
 /* Bytes of a thread's sum. */
 static size_t sums_used(const struct mix__conv *c)
 {
-    return c->kind == DEPTHWISE ? mix__conv_packed(c) : c->p[BACKWARD_WEIGHTS].packed_size;
+    return c->kind == MIX__CONV_DEPTHWISE ? mix__conv_packed(c)
+                                          : c->p[BACKWARD_WEIGHTS].packed_size;
 }
 
 void mix__conv_weights_begin(struct mix__conv *c)
@@ -729,11 +731,11 @@ mix_status mix__conv_backward_weights(struct mix__conv *c, int thread, const str
     float *sum = sums_of(c->backend, thread, sum_place(c));
     const bool first = !*summed(c, thread);
     *summed(c, thread) = true;
-    if (c->kind == DENSE)
+    if (c->kind == MIX__CONV_DENSE)
         return add_dense(c, thread, x, dy, first);
     if (first)
         memset(sum, 0, sums_used(c));
-    if (c->kind == POINTWISE)
+    if (c->kind == MIX__CONV_POINTWISE)
         return execute(c, BACKWARD_WEIGHTS, thread, x, dy, sum);
     const struct mix__dw_shape s = dw_shape(&c->d, t->x0, t->dy0);
     const size_t image = (size_t)s.h * s.w * s.c, output = (size_t)s.oh * s.ow * s.c;
@@ -773,12 +775,12 @@ static void add_threads(const struct mix__conv *c, float *total)
 mix_status mix__conv_weights_end(struct mix__conv *c, float *dw)
 {
     float *sum = sums_of(c->backend, 0, 0);
-    if (c->kind == POINTWISE) {
+    if (c->kind == MIX__CONV_POINTWISE) {
         add_threads(c, dw);
         return MIX_OK;
     }
     add_threads(c, sum);
-    if (c->kind == DEPTHWISE) {
+    if (c->kind == MIX__CONV_DEPTHWISE) {
         transpose(dw, sum, (size_t)(c->d.kernel * c->d.kernel), (size_t)c->d.c);
         return MIX_OK;
     }

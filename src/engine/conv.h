@@ -25,6 +25,11 @@ struct mix__conv_dims {
     int rows; /* 1x1 alone: pixels of every call, where those are not tiles of its own; else 0 */
 };
 
+enum mix__conv_kind { MIX__CONV_DENSE, MIX__CONV_POINTWISE, MIX__CONV_DEPTHWISE };
+
+/* Follows from c, k, kernel, stride, pads, groups and bias. */
+enum mix__conv_kind mix__conv_kind(const struct mix__conv_dims *dims);
+
 /* What x and dy, y, and dx are; codes: what x may be in the forward pass instead, F32 if nothing.
  */
 struct mix__conv_types {

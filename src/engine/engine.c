@@ -12,8 +12,6 @@
  * again: it need not come into them. */
 enum { LARGE = 4 << 20 };
 
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
-
 /* What the layer's codes are as bytes, where the CPU multiplies those faster than bfloat16. */
 static enum mix__dtype code_type(const struct mix__engine *e, const struct mix__step *s)
 {
@@ -63,7 +61,8 @@ static mix_status make_expand(struct mix__engine *e, const struct mix__step *dep
     struct mix__expand *x = &e->expands[s->layer];
     for (int i = 0; i < mix__conv_tiling(conv)->count; i++) {
         const struct mix__tile t = mix__conv_tile(conv, i);
-        x->rows = MAX(x->rows, (int)mix__x_span(conv, &t, t.dx0, t.dx1).count);
+        const int rows = (int)mix__x_span(conv, &t, t.dx0, t.dx1).count;
+        x->rows = rows > x->rows ? rows : x->rows;
     }
     MIX_TRY(make_conv(e, s));
     return mix__expand_make(e, s);

@@ -188,11 +188,8 @@ static mix_status take_moments(struct mix__engine *e, const struct mix__step *s)
     memset(e->bias_sums, 0, MIX__PARTS * e->widest * sizeof *e->bias_sums);
     memset(x->square, 0, MIX__PARTS * c * c * sizeof *x->square);
     MIX_TRY(mix__each_tile(e, s, x->gram, NULL, moments_tile, 0));
-    for (size_t i = 0; i < c; i++) {
-        x->mean[i] = 0.0;
-        for (int part = 0; part < MIX__PARTS; part++)
-            x->mean[i] += e->bias_sums[(size_t)part * e->widest + i] / n;
-    }
+    for (size_t i = 0; i < c; i++)
+        x->mean[i] = mix__bias_sum(e, mix__conv_tiling(x->gram)->parts, i) / n;
     for (size_t i = 0; i < c * c; i++) {
         double sum = -n * x->mean[i / c] * x->mean[i % c];
         for (size_t part = 0; part < MIX__PARTS; part++)

@@ -143,6 +143,15 @@ static inline size_t mix__shared_steps(const struct mix__engine *e)
     return e->stem_grad && e->pass.branches > 1 ? e->plan.stem : 0;
 }
 
+/* Of what parts put into bias_sums. */
+static inline double mix__bias_sum(const struct mix__engine *e, int parts, size_t channel)
+{
+    double sum = 0.0;
+    for (int part = 0; part < parts; part++)
+        sum += e->bias_sums[(size_t)part * e->widest + channel];
+    return sum;
+}
+
 static inline bool mix__reads_image(const struct mix__step *s)
 {
     return s->node->in[0] == 0;

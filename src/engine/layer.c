@@ -311,12 +311,8 @@ static mix_status backward_tile(struct mix__engine *e, const struct mix__step *s
 static void add_bias_gradient(const struct mix__engine *e, const struct mix__step *s, int parts)
 {
     float *grad = e->state->grad + e->graph->params[s->node->bias].offset;
-    for (size_t i = 0; i < (size_t)s->out.c; i++) {
-        double sum = 0.0;
-        for (int part = 0; part < parts; part++)
-            sum += e->bias_sums[(size_t)part * e->widest + i];
-        grad[i] += (float)sum;
-    }
+    for (size_t i = 0; i < (size_t)s->out.c; i++)
+        grad[i] += (float)mix__bias_sum(e, parts, i);
 }
 
 /* The slopes of a tile's codes by the step, in place of the codes. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/ctx.h"
+#include "engine/conv.h"
 
 /* While planning: where each tensor's value and gradient live, and who reads it. */
 struct maker {
@@ -361,21 +362,26 @@ static size_t find_stem(const struct mix__plan *p, const mix_graph *g)
  * and for many pixels. */
 enum { WIDENS_LEAST = 2, PIXELS_LEAST = 4 };
 
-static bool is_expand(const struct mix__plan *p, const mix_graph *g, const struct mix__step *s)
+static bool is_of_kind(const struct mix__step *s, enum mix__conv_kind kind)
 {
     const struct mix__node *node = s->node;
-    return s->kind == MIX__STEP_CONV && s->after >= 0 && node->kernel == 1 && node->stride == 1 &&
-           node->groups == 1 && node->pad == 0 && node->pad_end == 0 && node->bias < 0 &&
-           node->in[0] != 0 && s->out.c >= WIDENS_LEAST * s->in.c &&
-           (size_t)p->batch * s->in.h * s->in.w >= (size_t)PIXELS_LEAST * s->out.c &&
-           g->layers[s->layer].info.searched;
+    return s->kind == MIX__STEP_CONV &&
+           kind == mix__conv_kind(&(struct mix__conv_dims){ .c = s->in.c,
+                                                            .k = s->out.c,
+                                                            .kernel = node->kernel,
+                                                            .stride = node->stride,
+                                                            .pad = node->pad,
+                                                            .pad_end = node->pad_end,
+                                                            .groups = node->groups,
+                                                            .bias = node->bias >= 0 });
 }
 
-static bool is_depthwise(const struct mix__step *s)
+static bool is_expand(const struct mix__plan *p, const mix_graph *g, const struct mix__step *s)
 {
-    const struct mix__node *node = s->node;
-    return s->kind == MIX__STEP_CONV && node->groups > 1 && node->groups == s->in.c &&
-           s->in.c == s->out.c && node->bias < 0;
+    return is_of_kind(s, MIX__CONV_POINTWISE) && s->after >= 0 && s->node->bias < 0 &&
+           s->node->in[0] != 0 && s->out.c >= WIDENS_LEAST * s->in.c &&
+           (size_t)p->batch * s->in.h * s->in.w >= (size_t)PIXELS_LEAST * s->out.c &&
+           g->layers[s->layer].info.searched;
 }
 
 static void find_unstored(struct mix__plan *p, const mix_graph *g)
@@ -384,7 +390,7 @@ static void find_unstored(struct mix__plan *p, const mix_graph *g)
         return;
     for (size_t i = 0; i < p->n_steps; i++) {
         struct mix__step *s = &p->steps[i];
-        if (!is_depthwise(s) || s->before < 0 || p->steps[s->before].source < 0)
+        if (!is_of_kind(s, MIX__CONV_DEPTHWISE) || s->before < 0)
             continue;
         for (size_t j = p->stem; j < i; j++) {
             struct mix__step *from = &p->steps[j];
