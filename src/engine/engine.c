@@ -25,29 +25,14 @@ static enum mix__dtype code_type(const struct mix__engine *e, const struct mix__
 
 static mix_status make_conv(struct mix__engine *e, const struct mix__step *s)
 {
-    const struct mix__node *node = s->node;
     const enum mix__dtype x = e->plan.buffers[s->x[0]].dtype, y = e->plan.buffers[s->y].dtype;
-    const struct mix__conv_dims dims = {
-        .n = e->plan.batch,
-        .h = s->in.h,
-        .w = s->in.w,
-        .c = s->in.c,
-        .oh = s->out.h,
-        .ow = s->out.w,
-        .k = s->out.c,
-        .kernel = node->kernel,
-        .stride = node->stride,
-        .pad = node->pad,
-        .pad_end = node->pad_end,
-        .groups = node->groups,
-        .bias = node->bias >= 0,
-        .image = mix__reads_image(s),
-        .dtype = x == y || mix__reads_image(s) ? y : MIX__DTYPE_F32,
-        .codes = code_type(e, s),
-        .y = y,
-        .dx = x,
-        .rows = e->expands[s->layer].rows,
-    };
+    struct mix__conv_dims dims = mix__step_dims(&e->plan, s);
+    dims.image = mix__reads_image(s);
+    dims.dtype = x == y || dims.image ? y : MIX__DTYPE_F32;
+    dims.codes = code_type(e, s);
+    dims.y = y;
+    dims.dx = x;
+    dims.rows = e->expands[s->layer].rows;
     MIX_TRY(mix__conv_new(&e->convs[s->layer], e->backend, &e->loops, &dims, e->plan.backward));
     e->bytes_weights += mix__conv_packed(e->convs[s->layer]);
     return MIX_OK;

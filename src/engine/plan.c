@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/ctx.h"
-#include "engine/conv.h"
 
 /* While planning: where each tensor's value and gradient live, and who reads it. */
 struct maker {
@@ -362,23 +361,18 @@ static size_t find_stem(const struct mix__plan *p, const mix_graph *g)
  * and for many pixels. */
 enum { WIDENS_LEAST = 2, PIXELS_LEAST = 4 };
 
-static bool is_of_kind(const struct mix__step *s, enum mix__conv_kind kind)
+static bool is_of_kind(const struct mix__plan *p, const struct mix__step *s,
+                       enum mix__conv_kind kind)
 {
-    const struct mix__node *node = s->node;
-    return s->kind == MIX__STEP_CONV &&
-           kind == mix__conv_kind(&(struct mix__conv_dims){ .c = s->in.c,
-                                                            .k = s->out.c,
-                                                            .kernel = node->kernel,
-                                                            .stride = node->stride,
-                                                            .pad = node->pad,
-                                                            .pad_end = node->pad_end,
-                                                            .groups = node->groups,
-                                                            .bias = node->bias >= 0 });
+    if (s->kind != MIX__STEP_CONV)
+        return false;
+    const struct mix__conv_dims dims = mix__step_dims(p, s);
+    return mix__conv_kind(&dims) == kind;
 }
 
 static bool is_expand(const struct mix__plan *p, const mix_graph *g, const struct mix__step *s)
 {
-    return is_of_kind(s, MIX__CONV_POINTWISE) && s->after >= 0 && s->node->bias < 0 &&
+    return is_of_kind(p, s, MIX__CONV_POINTWISE) && s->after >= 0 && s->node->bias < 0 &&
            s->node->in[0] != 0 && s->out.c >= WIDENS_LEAST * s->in.c &&
            (size_t)p->batch * s->in.h * s->in.w >= (size_t)PIXELS_LEAST * s->out.c &&
            g->layers[s->layer].info.searched;
@@ -390,7 +384,7 @@ static void find_unstored(struct mix__plan *p, const mix_graph *g)
         return;
     for (size_t i = 0; i < p->n_steps; i++) {
         struct mix__step *s = &p->steps[i];
-        if (!is_of_kind(s, MIX__CONV_DEPTHWISE) || s->before < 0)
+        if (!is_of_kind(p, s, MIX__CONV_DEPTHWISE) || s->before < 0)
             continue;
         for (size_t j = p->stem; j < i; j++) {
             struct mix__step *from = &p->steps[j];
@@ -474,4 +468,24 @@ void mix__plan_release(struct mix__plan *plan)
     mix__free(plan->ctx, plan->buffers);
     plan->steps = NULL;
     plan->buffers = NULL;
+}
+
+struct mix__conv_dims mix__step_dims(const struct mix__plan *plan, const struct mix__step *step)
+{
+    const struct mix__node *node = step->node;
+    return (struct mix__conv_dims){
+        .n = plan->batch,
+        .h = step->in.h,
+        .w = step->in.w,
+        .c = step->in.c,
+        .oh = step->out.h,
+        .ow = step->out.w,
+        .k = step->out.c,
+        .kernel = node->kernel,
+        .stride = node->stride,
+        .pad = node->pad,
+        .pad_end = node->pad_end,
+        .groups = node->groups,
+        .bias = node->bias >= 0,
+    };
 }

@@ -16,6 +16,7 @@
 #ifndef METAMIX_ENGINE_PLAN_H
 #define METAMIX_ENGINE_PLAN_H
 
+#include "engine/conv.h"
 #include "engine/loops.h"
 #include "model/graph.h"
 #include "tensor/dtype.h"
@@ -78,5 +79,8 @@ struct mix__plan {
 mix_status mix__plan_make(struct mix__plan *plan, const mix_graph *graph, int batch, bool backward,
                           enum mix__dtype dtype) MIX_CHECKED;
 void mix__plan_release(struct mix__plan *plan);
+
+/* The shape of a CONV step's convolution; what belongs to an engine (image, rows, types) is 0. */
+struct mix__conv_dims mix__step_dims(const struct mix__plan *plan, const struct mix__step *step);
 
 #endif
