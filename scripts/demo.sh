@@ -38,3 +38,4 @@ search="--candidates $candidates --target $target --meta-warmup-epochs $meta_war
     "$metamix" quantize --out "$runs/metamix" --from "$runs/float" $common $search $weight_training
 }
 "$metamix" results "$runs/float" "$runs/uniform" "$runs/metamix" --layers
+"$metamix" report "$runs/float" "$runs/uniform" "$runs/metamix" --out "$runs/report.html"

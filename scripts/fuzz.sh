@@ -8,7 +8,7 @@ seconds=${1:-60}
 [ $# -gt 0 ] && shift
 CC=clang cmake --preset asan -B build/fuzz -DMIX_FUZZ=ON -DMIX_WERROR=OFF >/dev/null
 cmake --build build/fuzz --target fuzzers
-for target in ${*:-mix onnx weights checkpoint bits settings image idx pack}; do
+for target in ${*:-mix onnx weights checkpoint bits settings image idx pack run}; do
     found=build/fuzz/found/$target
     mkdir -p "$found"
     seeds=tests/fuzz/corpus/$target

@@ -13,6 +13,7 @@ extern const struct command command_info;
 extern const struct command command_export;
 extern const struct command command_pack;
 extern const struct command command_results;
+extern const struct command command_report;
 extern const struct command command_verify;
 extern const struct command command_predict;
 extern const struct command command_bench;

@@ -286,6 +286,21 @@ static int print_result_file(const struct options *options)
     return result ? job_print_json(options, result) : code;
 }
 
+/* The page of a run that is done or stopped, in its folder. */
+static mix_status write_page(struct job *job)
+{
+    static const char name[] = "report.html";
+    const char *run = job->options->run;
+    const size_t size = strlen(run) + sizeof name + 1;
+    char *path = malloc(size);
+    if (!path)
+        return MIX_ENOMEM;
+    snprintf(path, size, "%s/%s", run, name);
+    const mix_status status = mix_report_write(job->ctx, &run, 1, path);
+    free(path);
+    return status;
+}
+
 int job_run(const struct options *options, job_work *work)
 {
     struct job job;
@@ -296,6 +311,10 @@ int job_run(const struct options *options, job_work *work)
     stop_catch();
     status = work(&job, &result);
     progress_clear(&job.progress);
+    if (status == MIX_OK)
+        status = write_page(&job);
+    else if (status == MIX_ESTOPPED)
+        job_tell(&job, write_page(&job));
     if (status == MIX_OK && !options->json)
         status = print_report(&job, &result);
     mix_result_release(&result);

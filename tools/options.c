@@ -94,6 +94,7 @@ static const struct {
         "fast) (default: native)",
         0 } },
     { TAKES_EXPORT, { "out", KEY_OUT, "FILE", 0, "the file to write", 0 } },
+    { TAKES_REPORT, { "out", KEY_OUT, "FILE", 0, "the page to write (default: report.html)", 0 } },
     { TAKES_AGAINST,
       { "against", KEY_AGAINST, "PATH", 0, "run, checkpoint or .safetensors file to compare with",
         0 } },

@@ -22,14 +22,15 @@ enum {
     TAKES_EXPORT = 1u << 9,   /* --format, --onnx-types, --out           */
     TAKES_AGAINST = 1u << 10, /* --against, --images                     */
     TAKES_RESIZE = 1u << 11,  /* --resize                               */
-    TAKES_BENCH = 1u << 12    /* --seconds, --runs, --layers             */
+    TAKES_BENCH = 1u << 12,   /* --seconds, --runs, --layers             */
+    TAKES_REPORT = 1u << 13   /* --out                                  */
 };
 
 struct options {
     mix_settings settings;
     const char *run, *from, *bits;         /* NULL: not given  */
     int act_bits, classes, size, channels; /* 0: not given     */
-    const char *out;                       /* of pack, export; NULL: not given */
+    const char *out;                       /* of pack, export, report; NULL: not given */
     const char *against;                   /* of verify                */
     int images;                            /* of verify, with default  */
     mix_export_options export;

@@ -14,5 +14,6 @@
 #include "metamix/export.h"
 #include "metamix/runtime.h"
 #include "metamix/trace.h"
+#include "metamix/report.h"
 
 #endif

@@ -33,6 +33,16 @@ json out
 has out '"run": "b"'
 check 0 results --layers odd
 has out '^odd +- +- +- +- +- +-$'
+echo '{"job": "quantize"}' >b/config.json
+check 0 report b --out page.html
+is out 'page.html: 1 run'
+has page.html '<td>88.75</td><td>89.00</td><td>3.0851</td>'
+check 0 report b b --json
+json out
+has report.html 'Accuracy \(best epoch\) against bit operations'
+check 4 report a
+has err 'a/config.json: '
+check 2 report
 check 5 results a broken
 has err 'broken/result.json: line [0-9]+, byte [0-9]+: '
 check 5 results list

@@ -14,6 +14,7 @@ check 0 train $common $net --run float --json --quiet
 json out
 has out '"job": "train"'
 lacks err .
+has float/report.html '<td class="left">train</td><td>[0-9]'
 check 0 train --threads 1 --recipe float/config.json --run recipe --epochs 2 --quiet
 has recipe/config.json '"epochs": 2'
 has recipe/config.json '"width": 0.1'
@@ -37,6 +38,7 @@ check 0 quantize $common --from float --run both --candidates 2,4 --target W4A3 
 has out '^budget: [0-9.]+ GBOPs, reached [0-9.]+: (met, under|MISSED, over) by '
 has out '^stage b +1 '
 has out '^features.1.conv.0.0 +depthwise +[0-9]+ +4 +[24]  ####?#?#?$|^features.1.conv.0.0 .*  ##$'
+has both/report.html '<title>features.1.conv.0.0: activations [24] bits, weights 4</title>'
 check 0 quantize $common --from float --run small \
     --recipe "$(dirname "$0")/../../recipes/mobilenet_v2_small.json" --image-size 8 --cutout 2 \
     --stage-b-epochs 1 --bn-batches 1 --quiet

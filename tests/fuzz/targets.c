@@ -53,6 +53,11 @@ void targets_end(void)
     static const char *const names[] = { "file.onnx",
                                          "file.safetensors",
                                          "file",
+                                         "config.json",
+                                         "log.jsonl",
+                                         "bits.json",
+                                         "result.json",
+                                         "report.html",
                                          "train.pack",
                                          "val.pack",
                                          "train-images-idx3-ubyte",
@@ -174,6 +179,19 @@ static void read_settings(const uint8_t *bytes, size_t size)
         abort();
 }
 
+/* The bytes are bits and a result when they begin as these do, else a log. */
+static void read_run(const uint8_t *bytes, size_t size)
+{
+    const char *run = ".";
+    const bool indented = size > 1 && bytes[1] == '\n';
+    write_file("config.json", "{}", 2);
+    write_file("log.jsonl", bytes, indented ? 0 : size);
+    write_file("bits.json", indented ? (const void *)bytes : "{}", indented ? size : 2);
+    write_file("result.json", indented ? (const void *)bytes : "{}", indented ? size : 2);
+    if (mix_report_write(ctx, &run, 1, "report.html") != MIX_OK && !mix_ctx_error(ctx)[0])
+        abort();
+}
+
 /* ---- images --------------------------------------------------------------------------------- */
 
 static void read_image(const uint8_t *bytes, size_t size)
@@ -244,6 +262,6 @@ const struct target targets[] = {
     { "weights", read_weights }, { "checkpoint", read_checkpoint },
     { "bits", read_bits },       { "settings", read_settings },
     { "image", read_image },     { "idx", read_idx },
-    { "pack", read_pack },
+    { "pack", read_pack },       { "run", read_run },
 };
 const int n_targets = sizeof targets / sizeof targets[0];
