@@ -95,6 +95,10 @@ enum {
       "soft targets of a float network: none, self (what the run starts from), a run or "          \
       "checkpoint of metamix (also of larger images), FILE.onnx, or NETWORK:FILE, e.g. "           \
       "resnet101:weights.pth")                                                                     \
+    X(REAL, step_rate, 0.0, MIX_GROUP_SELECT | MIX_GROUP_FINETUNE,                                 \
+      "Adam moves a quantizer's step size by the learning rate x this x its own size, as if its "  \
+      "logarithm were trained: small steps neither jump nor vanish; 0: by the learning rate, as "  \
+      "published")                                                                                 \
     X(REAL, clip_norm, 10.0, MIX_GROUP_RUN, "largest gradient norm; 0: no clipping")               \
     X(REAL, ema_decay, 0.0, MIX_GROUP_FLOAT | MIX_GROUP_FINETUNE,                                  \
       "evaluate and keep an exponential moving average of the weights with this decay per step, "  \

@@ -81,8 +81,9 @@ struct adam {
     float step_size;       /* lr / (1 - beta1^t)    */
     float root_correction; /* sqrt(1 - beta2^t)     */
     float eps, floor;
-    float decay; /* added to the gradient       */
-    float keep;  /* 1 - lr * decoupled decay    */
+    float decay;      /* added to the gradient       */
+    float keep;       /* 1 - lr * decoupled decay    */
+    float plain, own; /* a value's step is plain + own * value of step_size */
 };
 
 static void adam_chunk(const struct adam *a, size_t n, float *restrict value,
@@ -93,8 +94,9 @@ static void adam_chunk(const struct adam *a, size_t n, float *restrict value,
         const float g = grad[i] + k.decay * value[i];
         m[i] += k.one_minus_beta1 * (g - m[i]);
         v[i] = v[i] * k.beta2 + k.one_minus_beta2 * g * g;
-        const float x =
-            value[i] * k.keep - k.step_size * (m[i] / (sqrtf(v[i]) / k.root_correction + k.eps));
+        const float share = k.plain + k.own * value[i];
+        const float x = value[i] * k.keep -
+                        share * (k.step_size * (m[i] / (sqrtf(v[i]) / k.root_correction + k.eps)));
         value[i] = x < k.floor ? k.floor : x;
     }
 }
@@ -130,6 +132,8 @@ static void adam_range(struct mix__optimizer *o, float *value, const float *grad
         .floor = r->floor,
         .decay = r->decoupled ? 0.0f : r->weight_decay,
         .keep = r->decoupled ? (float)(1.0 - (double)lr * r->weight_decay) : 1.0f,
+        .plain = r->rate > 0.0f ? 0.0f : 1.0f,
+        .own = r->rate,
     };
     const size_t chunks = count_chunks(r);
 #pragma omp parallel for schedule(static) num_threads(mix_ctx_threads(o->ctx)) if (chunks > 1)

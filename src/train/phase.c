@@ -19,36 +19,43 @@ int mix__state_choice(const struct mix__state *state, size_t layer, int bits)
     return -2;
 }
 
-static void add_range(struct mix__trainer *t, size_t offset, size_t count, float floor)
+static struct mix__range *add_range(struct mix__trainer *t, size_t offset, size_t count)
 {
-    t->ranges[t->n_ranges++] =
-        (struct mix__range){ .offset = offset, .count = count, .floor = floor };
+    struct mix__range *r = &t->ranges[t->n_ranges++];
+    *r = (struct mix__range){ .offset = offset, .count = count, .floor = -INFINITY };
+    return r;
 }
 
 static void add_param(struct mix__trainer *t, const struct mix__param *param,
                       const struct mix__phase *phase)
 {
-    add_range(t, param->offset, param->count, -INFINITY);
+    struct mix__range *r = add_range(t, param->offset, param->count);
     if (param->kind == MIX__PARAM_WEIGHT) {
-        struct mix__range *r = &t->ranges[t->n_ranges - 1];
         r->weight_decay = (float)phase->weight_decay;
         r->decoupled = phase->decoupled;
     }
 }
 
-static void add_steps(struct mix__trainer *t, size_t layer, bool selected_only)
+static void add_steps(struct mix__trainer *t, size_t offset, size_t count)
+{
+    struct mix__range *r = add_range(t, offset, count);
+    r->floor = MIX__STEP_MIN;
+    r->rate = (float)t->settings->step_rate;
+}
+
+static void add_act_steps(struct mix__trainer *t, size_t layer, bool selected_only)
 {
     const struct mix__state *s = t->state;
     const size_t first = s->act_step + layer * (size_t)s->n_candidates;
     const int *candidate;
     if (!selected_only) {
         const int n = mix__state_layer_candidates(s, (int)layer, &candidate);
-        add_range(t, first, (size_t)n, MIX__STEP_MIN);
+        add_steps(t, first, (size_t)n);
         return;
     }
     const int choice = mix__state_choice(s, layer, t->bits[layer].activation);
     if (choice >= 0)
-        add_range(t, first + (size_t)choice, 1, MIX__STEP_MIN);
+        add_steps(t, first + (size_t)choice, 1);
 }
 
 mix_status mix__trainer_ranges(struct mix__trainer *t, unsigned what,
@@ -67,9 +74,9 @@ mix_status mix__trainer_ranges(struct mix__trainer *t, unsigned what,
     }
     if (what & (MIX__TRAIN_ALL_STEPS | MIX__TRAIN_SELECTED_STEPS))
         for (size_t l = 0; l < g->n_layers; l++)
-            add_steps(t, l, !(what & MIX__TRAIN_ALL_STEPS));
+            add_act_steps(t, l, !(what & MIX__TRAIN_ALL_STEPS));
     if (what & MIX__TRAIN_WEIGHT_STEPS)
-        add_range(t, s->weight_steps, s->n - s->weight_steps, MIX__STEP_MIN);
+        add_steps(t, s->weight_steps, s->n - s->weight_steps);
     return MIX_OK;
 }
 

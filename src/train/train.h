@@ -37,9 +37,11 @@ struct mix__optimizer {
 /* A run of parameters that is treated alike; parameters in no range do not move. */
 struct mix__range {
     size_t offset, count;
-    float weight_decay; /* added to the gradient: decay * value (PyTorch's Adam and SGD) */
+    float floor;        /* values are kept at or above it; -INFINITY: free (steps: MIX__STEP_MIN) */
+    float weight_decay; /* added to the gradient: decay * value (PyTorch's Adam and SGD)          */
     bool decoupled; /* Adam: the value shrinks by lr * decay instead (AdamW, arXiv 1711.05101) */
-    float floor;    /* values are kept at or above it; -INFINITY: free (steps: MIX__STEP_MIN) */
+    float rate;     /* Adam: above 0 the step is lr * rate * value where it is lr else, that of a
+                       value's logarithm (as arXiv 1903.08066 trains step sizes)               */
 };
 mix_status mix__optimizer_init(struct mix__optimizer *o, mix_ctx *ctx, size_t n,
                                const struct mix__optimizer_options *options) MIX_CHECKED;

@@ -9,10 +9,11 @@
 enum { N = 40, STEPS = 10 };
 
 static const struct mix__range ranges[] = {
-    { 3, 17, 0.0f, false, -INFINITY },
-    { 20, 9, 0.01f, false, -INFINITY },
-    { 29, 6, 0.0f, false, 0.5f },
-    { 35, 4, 0.3f, true, -INFINITY },
+    { .offset = 3, .count = 12, .floor = -INFINITY },
+    { .offset = 15, .count = 5, .floor = 0.01f, .rate = 2.5f },
+    { .offset = 20, .count = 9, .floor = -INFINITY, .weight_decay = 0.01f },
+    { .offset = 29, .count = 6, .floor = 0.5f },
+    { .offset = 35, .count = 4, .floor = -INFINITY, .weight_decay = 0.3f, .decoupled = true },
 };
 
 static float gradient(int step, int i)
@@ -42,7 +43,8 @@ static double adam_alone(double x, int i, double lr, double b1, double b2, doubl
         v = b2 * v + (1.0 - b2) * g * g;
         const double m_hat = m / (1.0 - pow(b1, t)), v_hat = v / (1.0 - pow(b2, t));
         x -= r->decoupled ? lr * decay * x : 0.0;
-        x = fmax(x - lr * m_hat / (sqrt(v_hat) + eps), r->floor);
+        const double share = r->rate > 0.0f ? r->rate * x : 1.0;
+        x = fmax(x - share * lr * m_hat / (sqrt(v_hat) + eps), r->floor);
     }
     return x;
 }
@@ -156,12 +158,31 @@ static void test_ranges(void **state)
             if (!r)
                 assert_true(value[i] == start[i] && o.m[i] == 0.0f);
             else if (r->floor > 0.0f)
-                assert_true(value[i] == 0.5f);
+                assert_true(value[i] == r->floor);
             else
                 assert_true(value[i] < 0.0f);
         }
         mix__optimizer_release(&o);
     }
+    mix_ctx_free(ctx);
+}
+
+/* All sizes of values change alike, and none below 0. */
+static void test_rate(void **state)
+{
+    (void)state;
+    mix_ctx *ctx = plain_ctx();
+    struct mix__optimizer o;
+    float value[3] = { 1e-6f, 1.0f, 1e6f };
+    const float start[3] = { 1e-6f, 1.0f, 1e6f }, grad[3] = { 1.0f, 1.0f, 1.0f };
+    const struct mix__range all = { .count = 3, .floor = 1e-8f, .rate = 4.0f };
+    CHECK_OK(
+        mix__optimizer_init(&o, ctx, 3, &(struct mix__optimizer_options){ .kind = MIX__ADAM }));
+    for (int t = 0; t < STEPS; t++)
+        mix__optimizer_step(&o, value, grad, 0.025f, &all, 1);
+    for (int i = 0; i < 3; i++)
+        assert_float_equal(value[i] / start[i], pow(0.9, STEPS), 1e-5);
+    mix__optimizer_release(&o);
     mix_ctx_free(ctx);
 }
 
@@ -172,7 +193,7 @@ static void test_first_adam_step(void **state)
     struct mix__optimizer o;
     float value[3] = { 1.0f, 1.0f, 1.0f };
     const float grad[3] = { 1e-3f, -1e3f, 0.0f };
-    const struct mix__range all = { 0, 3, 0.0f, false, -INFINITY };
+    const struct mix__range all = { .count = 3, .floor = -INFINITY };
     CHECK_OK(
         mix__optimizer_init(&o, ctx, 3, &(struct mix__optimizer_options){ .kind = MIX__ADAM }));
     mix__optimizer_step(&o, value, grad, 0.125f, &all, 1);
@@ -209,9 +230,13 @@ static void test_init(void **state)
 
 /* More chunks than the sum takes at a time. */
 enum { BIG = 1200000 };
-static const struct mix__range big[] = { { 5, 1100001, 0.0f, false, -INFINITY },
-                                         { 1100010, 3, 0.0f, false, -INFINITY },
-                                         { 1110000, 90000, 0.1f, true, -INFINITY } };
+static const struct mix__range big[] = { { .offset = 5, .count = 1100001, .floor = -INFINITY },
+                                         { .offset = 1100010, .count = 3, .floor = -INFINITY },
+                                         { .offset = 1110000,
+                                           .count = 90000,
+                                           .floor = -INFINITY,
+                                           .weight_decay = 0.1f,
+                                           .decoupled = true } };
 
 static float *big_array(void)
 {
@@ -251,7 +276,7 @@ static void test_clip(void **state)
 static void test_clip_not_finite(void **state)
 {
     (void)state;
-    const struct mix__range all = { 0, 3, 0.0f, false, -INFINITY };
+    const struct mix__range all = { .count = 3, .floor = -INFINITY };
     static const float bad[] = { NAN, INFINITY, -INFINITY };
     for (size_t i = 0; i < MIX_COUNT(bad); i++) {
         float grad[3] = { 100.0f, bad[i], 1.0f };
@@ -330,6 +355,7 @@ int main(void)
         cmocka_unit_test(test_adam),
         cmocka_unit_test(test_sgd),
         cmocka_unit_test(test_ranges),
+        cmocka_unit_test(test_rate),
         cmocka_unit_test(test_first_adam_step),
         cmocka_unit_test(test_init),
         cmocka_unit_test(test_clip),

@@ -383,6 +383,30 @@ static void decay_follows_the_optimizer(void **state)
     }
 }
 
+/* Step sizes move by a rate of their own, in all phases; nothing else does. */
+static void steps_have_their_rate(void **state)
+{
+    struct fixture f;
+    (void)state;
+    fixture_init(&f);
+    struct mix__trainer *t = &f.job.t;
+    f.settings.step_rate = 3.0;
+    mix__phases_select(&f.job);
+    mix__phases_finetune(&f.job);
+    for (int i = 0; i < t->n_phases; i++) {
+        size_t steps = 0;
+        CHECK_OK(t->phases[i].enter(t, &t->phases[i], true));
+        for (size_t r = 0; r < t->n_ranges; r++) {
+            const bool is_step = t->ranges[r].offset >= t->state->act_step;
+            assert_true(t->ranges[r].rate == (is_step ? 3.0f : 0.0f));
+            assert_true(t->ranges[r].floor == (is_step ? MIX__STEP_MIN : -INFINITY));
+            steps += is_step;
+        }
+        assert_true(steps >= f.graph->n_layers);
+    }
+    fixture_release(&f);
+}
+
 /* With one branch kept the others' steps have no gradient. */
 static void last_branch_only(void **state)
 {
@@ -425,6 +449,7 @@ int main(void)
         cmocka_unit_test(search_follows_the_budget),
         cmocka_unit_test(stages_keep_other_steps),
         cmocka_unit_test(decay_follows_the_optimizer),
+        cmocka_unit_test(steps_have_their_rate),
         cmocka_unit_test(last_branch_only),
         cmocka_unit_test(numeric_failure_is_told),
     };
