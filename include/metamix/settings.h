@@ -97,8 +97,7 @@ enum {
       "resnet101:weights.pth")                                                                     \
     X(REAL, step_rate, 0.0, MIX_GROUP_SELECT | MIX_GROUP_FINETUNE,                                 \
       "Adam moves a quantizer's step size by the learning rate x this x its own size, as if its "  \
-      "logarithm were trained: small steps neither jump nor vanish; 0: by the learning rate, as "  \
-      "published")                                                                                 \
+      "logarithm were trained: small steps neither jump nor vanish; 0: by the learning rate")      \
     X(REAL, clip_norm, 10.0, MIX_GROUP_RUN, "largest gradient norm; 0: no clipping")               \
     X(REAL, ema_decay, 0.0, MIX_GROUP_FLOAT | MIX_GROUP_FINETUNE,                                  \
       "evaluate and keep an exponential moving average of the weights with this decay per step, "  \
