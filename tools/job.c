@@ -151,18 +151,25 @@ int job_print_json(const struct options *options, json_t *object)
     return 0;
 }
 
+/* A file of the run, for free(); NULL: out of memory. */
+static char *path_in(const char *run, const char *name)
+{
+    const size_t size = strlen(run) + strlen(name) + 2;
+    char *path = malloc(size);
+    if (path)
+        snprintf(path, size, "%s/%s", run, name);
+    return path;
+}
+
 json_t *job_load_result(const struct options *options, const char *run, int *code)
 {
-    static const char name[] = "result.json";
     json_error_t error;
     json_t *root = NULL;
-    const size_t size = strlen(run) + sizeof name + 1;
-    char *path = malloc(size);
+    char *path = path_in(run, "result.json");
     if (!path) {
         *code = job_fail(options, MIX_ENOMEM, "%s", mix_status_text(MIX_ENOMEM));
         return NULL;
     }
-    snprintf(path, size, "%s/%s", run, name);
     FILE *file = fopen(path, "rb");
     if (!file) {
         *code = job_fail(options, MIX_EIO, "%s: %s%s", path, strerror(errno),
@@ -289,13 +296,10 @@ static int print_result_file(const struct options *options)
 /* The page of a run that is done or stopped, in its folder. */
 static mix_status write_page(struct job *job)
 {
-    static const char name[] = "report.html";
     const char *run = job->options->run;
-    const size_t size = strlen(run) + sizeof name + 1;
-    char *path = malloc(size);
+    char *path = path_in(run, "report.html");
     if (!path)
         return MIX_ENOMEM;
-    snprintf(path, size, "%s/%s", run, name);
     const mix_status status = mix_report_write(job->ctx, &run, 1, path);
     free(path);
     return status;
