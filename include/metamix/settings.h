@@ -91,13 +91,14 @@ enum {
     X(REAL, finetune_lr, 5e-4, MIX_GROUP_FINETUNE, "cosine to 0 per step, for each stage")         \
     X(REAL, stage_c_lr, 5e-5, MIX_GROUP_FINETUNE, "the same for stage c")                          \
     X(REAL, finetune_weight_decay, 5e-6, MIX_GROUP_FINETUNE, "on convolution and linear weights")  \
+    X(REAL, weight_step_rate, 0.0, MIX_GROUP_FINETUNE,                                             \
+      "Adam moves the step size of a channel's weights by the learning rate x this x its own "     \
+      "size, as if its logarithm were trained: small ones neither jump nor vanish; 0: by the "     \
+      "learning rate")                                                                             \
     X(TEXT, teacher, "none", MIX_GROUP_SELECT | MIX_GROUP_FINETUNE,                                \
       "soft targets of a float network: none, self (what the run starts from), a run or "          \
       "checkpoint of metamix (also of larger images), FILE.onnx, or NETWORK:FILE, e.g. "           \
       "resnet101:weights.pth")                                                                     \
-    X(REAL, step_rate, 0.0, MIX_GROUP_SELECT | MIX_GROUP_FINETUNE,                                 \
-      "Adam moves a quantizer's step size by the learning rate x this x its own size, as if its "  \
-      "logarithm were trained: small steps neither jump nor vanish; 0: by the learning rate")      \
     X(REAL, clip_norm, 10.0, MIX_GROUP_RUN, "largest gradient norm; 0: no clipping")               \
     X(REAL, ema_decay, 0.0, MIX_GROUP_FLOAT | MIX_GROUP_FINETUNE,                                  \
       "evaluate and keep an exponential moving average of the weights with this decay per step, "  \

@@ -42,7 +42,7 @@ static const struct number_rule number_rules[] = {
     { "stage_c_lr", 0, 1e6, true },
     { "finetune_lr", 0, 1e6, true },
     { "finetune_weight_decay", 0, 1e6, false },
-    { "step_rate", 0, 1e3, false },
+    { "weight_step_rate", 0, 1e3, false },
     { "clip_norm", 0, 1e30, false },
     { "ema_decay", 0, 0.999999, false },
     { "bn_batches", 0, 1000000, false },

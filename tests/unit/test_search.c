@@ -383,26 +383,29 @@ static void decay_follows_the_optimizer(void **state)
     }
 }
 
-/* Step sizes move by a rate of their own, in all phases; nothing else does. */
-static void steps_have_their_rate(void **state)
+/* Step sizes of weights move by a rate of their own, and step sizes alone have a floor. */
+static void weight_steps_have_their_rate(void **state)
 {
     struct fixture f;
     (void)state;
     fixture_init(&f);
     struct mix__trainer *t = &f.job.t;
-    f.settings.step_rate = 3.0;
+    f.settings.weight_step_rate = 3.0;
     mix__phases_select(&f.job);
     mix__phases_finetune(&f.job);
     for (int i = 0; i < t->n_phases; i++) {
-        size_t steps = 0;
+        size_t steps = 0, weight_steps = 0;
         CHECK_OK(t->phases[i].enter(t, &t->phases[i], true));
         for (size_t r = 0; r < t->n_ranges; r++) {
             const bool is_step = t->ranges[r].offset >= t->state->act_step;
-            assert_true(t->ranges[r].rate == (is_step ? 3.0f : 0.0f));
+            const bool of_weights = t->ranges[r].offset >= t->state->weight_steps;
+            assert_true(t->ranges[r].rate == (of_weights ? 3.0f : 0.0f));
             assert_true(t->ranges[r].floor == (is_step ? MIX__STEP_MIN : -INFINITY));
-            steps += is_step;
+            steps += is_step && !of_weights;
+            weight_steps += of_weights;
         }
         assert_true(steps >= f.graph->n_layers);
+        assert_int_equal(weight_steps, strcmp(t->phases[i].name, "stage b") >= 0);
     }
     fixture_release(&f);
 }
@@ -449,7 +452,7 @@ int main(void)
         cmocka_unit_test(search_follows_the_budget),
         cmocka_unit_test(stages_keep_other_steps),
         cmocka_unit_test(decay_follows_the_optimizer),
-        cmocka_unit_test(steps_have_their_rate),
+        cmocka_unit_test(weight_steps_have_their_rate),
         cmocka_unit_test(last_branch_only),
         cmocka_unit_test(numeric_failure_is_told),
     };
