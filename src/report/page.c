@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "report/plot.h"
 #include "report/run_files.h"
+#include "train/run_json.h"
 
 struct page {
     mix_ctx *ctx;
@@ -42,9 +43,13 @@ static const char head[] =
 
 /* ---- tables --------------------------------------------------------------------------------- */
 
-static void text_cell(struct page *p, const char *text)
+/* color: of a square in front of the text; below 0: none */
+static void text_cell(struct page *p, int color, const char *text)
 {
     fprintf(p->out, "<td class=\"left\">");
+    if (color >= 0)
+        fprintf(p->out, "<span class=\"swatch\" style=\"background:%s\"></span>",
+                mix__plot_color(color));
     mix__plot_text(p->out, text);
     fprintf(p->out, "</td>");
 }
@@ -67,14 +72,6 @@ static void time_cell(struct page *p, double seconds)
     fprintf(p->out, "<td>%lld:%02lld:%02lld</td>", s / 3600, s / 60 % 60, s % 60);
 }
 
-static void colored_cell(struct page *p, int color, const char *text)
-{
-    fprintf(p->out, "<td class=\"left\"><span class=\"swatch\" style=\"background:%s\"></span>",
-            mix__plot_color(color));
-    mix__plot_text(p->out, text);
-    fprintf(p->out, "</td>");
-}
-
 /* On a page of one run the curves' colours tell the phases apart, else the runs. */
 static int color_of(const struct page *p, int run, const char *phase)
 {
@@ -89,28 +86,25 @@ static bool is_epoch(const json_t *entry)
     return json_object_get(entry, "epoch") != NULL;
 }
 
-/* What the log says of a job that is not done. */
-static double last_logged(const struct mix__run_files *r, const char *key)
+static double accuracy_of(const struct mix__run_files *r, const char *which)
+{
+    return mix__json_real_of(json_object_get(r->result, which), "top1");
+}
+
+/* Of a job that is not done: what its log says. */
+static double last_accuracy(const struct mix__run_files *r)
 {
     double last = NAN;
     size_t i;
     const json_t *entry;
+    if (r->result)
+        return accuracy_of(r, "last");
     json_array_foreach(r->log, i, entry)
     {
-        const double value = mix__number_of(entry, key);
+        const double value = mix__json_real_of(entry, "val_top1");
         last = isfinite(value) ? value : last;
     }
     return last;
-}
-
-static double accuracy_of(const struct mix__run_files *r, const char *which)
-{
-    return mix__number_of(json_object_get(r->result, which), "top1");
-}
-
-static double last_accuracy(const struct mix__run_files *r)
-{
-    return r->result ? accuracy_of(r, "last") : last_logged(r, "val_top1");
 }
 
 static void write_summary(struct page *p)
@@ -122,20 +116,17 @@ static void write_summary(struct page *p)
     for (int i = 0; i < p->n; i++) {
         const struct mix__run_files *r = &p->runs[i];
         fprintf(p->out, "<tr>");
-        if (p->n > 1)
-            colored_cell(p, i, r->path);
-        else
-            text_cell(p, r->path);
+        text_cell(p, p->n > 1 ? i : -1, r->path);
         fprintf(p->out, "<td class=\"left\">");
         mix__plot_text(p->out, mix__text_of(r->config, "job"));
         fprintf(p->out, "%s</td>", r->result ? "" : ", not done");
         number_cell(p, "%.2f", last_accuracy(r));
         number_cell(p, "%.2f", accuracy_of(r, "best"));
-        number_cell(p, "%.6g", mix__number_of(r->result ? r->result : r->bits, "gbops"));
-        number_cell(p, "%.6g", mix__number_of(r->result, "target_gbops"));
+        number_cell(p, "%.6g", mix__json_real_of(r->result ? r->result : r->bits, "gbops"));
+        number_cell(p, "%.6g", mix__json_real_of(r->result, "target_gbops"));
         number_cell(p, "%.2f",
-                    mix__number_of(r->result ? r->result : r->bits, "mean_activation_bits"));
-        time_cell(p, mix__number_of(r->result, "seconds"));
+                    mix__json_real_of(r->result ? r->result : r->bits, "mean_activation_bits"));
+        time_cell(p, mix__json_real_of(r->result, "seconds"));
         fprintf(p->out, "</tr>\n");
     }
     fprintf(p->out, "</table>\n");
@@ -144,10 +135,7 @@ static void write_summary(struct page *p)
 static void phase_row(struct page *p, const char *phase, int epochs, double seconds)
 {
     fprintf(p->out, "<tr>");
-    if (p->n == 1)
-        colored_cell(p, color_of(p, 0, phase), phase);
-    else
-        text_cell(p, phase);
+    text_cell(p, p->n == 1 ? color_of(p, 0, phase) : -1, phase);
     number_cell(p, "%.0f", epochs);
     time_cell(p, seconds);
     fprintf(p->out, "</tr>\n");
@@ -174,7 +162,7 @@ static void write_phases(struct page *p, const json_t *log)
         }
         phase = name;
         epochs++;
-        seconds += mix__number_of(entry, "seconds");
+        seconds += mix__json_real_of(entry, "seconds");
     }
     if (phase)
         phase_row(p, phase, epochs, seconds);
@@ -186,8 +174,8 @@ static void setting_row(struct page *p, const char *name, const json_t *value)
     char *text =
         json_is_string(value) ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
     fprintf(p->out, "<tr>");
-    text_cell(p, name);
-    text_cell(p, text ? text : json_is_string(value) ? json_string_value(value) : "-");
+    text_cell(p, -1, name);
+    text_cell(p, -1, text ? text : json_is_string(value) ? json_string_value(value) : "-");
     fprintf(p->out, "</tr>\n");
     free(text);
 }
@@ -228,7 +216,7 @@ static void add_curve(const struct page *p, struct curves *c, int run, const cha
         struct mix__plot_point *point = &c->points[c->n_points];
         if (!is_epoch(entry))
             continue;
-        *point = (struct mix__plot_point){ (double)++epoch, mix__number_of(entry, key), phase };
+        *point = (struct mix__plot_point){ (double)++epoch, mix__json_real_of(entry, key), phase };
         if (color != last)
             c->series[c->n_series++] = (struct mix__plot_series){
                 .name = p->runs[run].path, .color = color, .faint = faint, .points = point
@@ -268,7 +256,7 @@ static void write_trade(struct page *p)
     size_t n = 0;
     for (int run = 0; run < p->n; run++) {
         const struct mix__run_files *r = &p->runs[run];
-        points[n] = (struct mix__plot_point){ mix__number_of(r->result, "gbops"),
+        points[n] = (struct mix__plot_point){ mix__json_real_of(r->result, "gbops"),
                                               accuracy_of(r, "best"), "" };
         if (!isfinite(points[n].x) || !isfinite(points[n].y))
             continue;
@@ -319,7 +307,7 @@ static json_t *number_layers(const struct page *p)
 
 static int bits_of(const json_t *layer, const char *key)
 {
-    const double bits = mix__number_of(layer, key);
+    const double bits = mix__json_real_of(layer, key);
     return bits >= 1.0 && bits <= 32.0 ? (int)bits : 0;
 }
 

@@ -3,7 +3,6 @@
  */
 #include "report/run_files.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -90,12 +89,6 @@ void mix__run_files_release(struct mix__run_files *r)
     json_decref(r->bits);
     json_decref(r->result);
     *r = (struct mix__run_files){ NULL };
-}
-
-double mix__number_of(const json_t *object, const char *key)
-{
-    const json_t *value = json_object_get(object, key);
-    return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
 const char *mix__text_of(const json_t *object, const char *key)

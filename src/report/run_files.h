@@ -22,8 +22,7 @@ MIX_CHECKED mix_status mix__run_files_read(struct mix__run_files *r, mix_ctx *ct
                                            const char *path);
 void mix__run_files_release(struct mix__run_files *r);
 
-/* NAN and "-" where object is none or has no such thing. */
-double mix__number_of(const json_t *object, const char *key);
+/* "-" where object is none or has no such text. */
 const char *mix__text_of(const json_t *object, const char *key);
 
 #endif

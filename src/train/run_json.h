@@ -12,4 +12,7 @@ mix_status mix__run_json_read(mix_ctx *ctx, const char *path, json_t **out) MIX_
 mix_status mix__run_json_write(struct mix__run_folder *folder, const char *path,
                                json_t *json) MIX_CHECKED;
 
+/* The member's number; NAN where object is none or has no such number. */
+double mix__json_real_of(const json_t *object, const char *key);
+
 #endif

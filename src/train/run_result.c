@@ -65,7 +65,7 @@ mix_status mix__run_result_write(struct mix__run_folder *f, const char *job, con
 
 /* ---- reading; a missing or odd value reads as NaN or 0, a file that is not ours fails ---- */
 
-static double real_of(const json_t *object, const char *key)
+double mix__json_real_of(const json_t *object, const char *key)
 {
     const json_t *value = json_object_get(object, key);
     return json_is_number(value) ? json_number_value(value) : NAN;
@@ -79,8 +79,8 @@ static int64_t integer_of(const json_t *object, const char *key)
 static mix_accuracy accuracy_of(const json_t *json, const char *key)
 {
     const json_t *a = json_object_get(json, key);
-    return (mix_accuracy){ real_of(a, "top1"), real_of(a, "top5"), real_of(a, "loss"),
-                           integer_of(a, "images") };
+    return (mix_accuracy){ mix__json_real_of(a, "top1"), mix__json_real_of(a, "top5"),
+                           mix__json_real_of(a, "loss"), integer_of(a, "images") };
 }
 
 static mix_status read_bits(struct mix__run_folder *f, const json_t *list, mix_result *r)
@@ -111,7 +111,7 @@ static void read_phases(const json_t *list, mix_result *r)
         mix_phase_time *p = &r->phases[r->n_phases++];
         snprintf(p->phase, sizeof p->phase, "%s", name ? name : "");
         p->epochs = (int)integer_of(row, "epochs");
-        p->seconds = real_of(row, "seconds");
+        p->seconds = mix__json_real_of(row, "seconds");
     }
 }
 
@@ -123,11 +123,11 @@ mix_status mix__run_result_read(struct mix__run_folder *f, mix_result *r)
     r->float_accuracy = accuracy_of(json, "float");
     r->best = accuracy_of(json, "best");
     r->last = accuracy_of(json, "last");
-    r->gbops = real_of(json, "gbops");
-    r->target_gbops = real_of(json, "target_gbops");
-    r->mean_activation_bits = real_of(json, "mean_activation_bits");
-    r->seconds = real_of(json, "seconds");
-    r->data_wait = real_of(json, "data_wait");
+    r->gbops = mix__json_real_of(json, "gbops");
+    r->target_gbops = mix__json_real_of(json, "target_gbops");
+    r->mean_activation_bits = mix__json_real_of(json, "mean_activation_bits");
+    r->seconds = mix__json_real_of(json, "seconds");
+    r->data_wait = mix__json_real_of(json, "data_wait");
     r->plan_bytes = (uint64_t)integer_of(json, "plan_bytes");
     r->peak_bytes = (uint64_t)integer_of(json, "peak_bytes");
     read_phases(json_object_get(json, "phases"), r);
