@@ -36,11 +36,11 @@ static void add_param(struct mix__trainer *t, const struct mix__param *param,
     }
 }
 
-static void add_steps(struct mix__trainer *t, size_t offset, size_t count, double rate)
+static struct mix__range *add_steps(struct mix__trainer *t, size_t offset, size_t count)
 {
     struct mix__range *r = add_range(t, offset, count);
     r->floor = MIX__STEP_MIN;
-    r->rate = (float)rate;
+    return r;
 }
 
 static void add_act_steps(struct mix__trainer *t, size_t layer, bool selected_only)
@@ -50,12 +50,12 @@ static void add_act_steps(struct mix__trainer *t, size_t layer, bool selected_on
     const int *candidate;
     if (!selected_only) {
         const int n = mix__state_layer_candidates(s, (int)layer, &candidate);
-        add_steps(t, first, (size_t)n, 0.0);
+        add_steps(t, first, (size_t)n);
         return;
     }
     const int choice = mix__state_choice(s, layer, t->bits[layer].activation);
     if (choice >= 0)
-        add_steps(t, first + (size_t)choice, 1, 0.0);
+        add_steps(t, first + (size_t)choice, 1);
 }
 
 mix_status mix__trainer_ranges(struct mix__trainer *t, unsigned what,
@@ -76,7 +76,8 @@ mix_status mix__trainer_ranges(struct mix__trainer *t, unsigned what,
         for (size_t l = 0; l < g->n_layers; l++)
             add_act_steps(t, l, !(what & MIX__TRAIN_ALL_STEPS));
     if (what & MIX__TRAIN_WEIGHT_STEPS)
-        add_steps(t, s->weight_steps, s->n - s->weight_steps, t->settings->weight_step_rate);
+        add_steps(t, s->weight_steps, s->n - s->weight_steps)->rate =
+            (float)t->settings->weight_step_rate;
     return MIX_OK;
 }
 
