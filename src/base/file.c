@@ -184,8 +184,12 @@ static bool is_folder(const char *path)
 
 static mix_status make_one(mix_ctx *ctx, const char *path)
 {
-    if (mkdir(path, 0777) == 0 || is_folder(path))
+    if (mkdir(path, 0777) == 0)
         return MIX_OK;
+    const int error = errno;
+    if (is_folder(path))
+        return MIX_OK;
+    errno = error;
     return fail_errno(ctx, "make the folder", path);
 }
 

@@ -146,6 +146,8 @@ static void test_folders(void **state)
     CHECK_FAILS(ctx, mix__make_folder(ctx, "a/f"), MIX_EIO, "a/f: cannot make the folder");
     CHECK_FAILS(ctx, mix__make_folder(ctx, "a/f/g"), MIX_EIO, "a/f: cannot make the folder");
     CHECK_FAILS(ctx, mix__make_folder(ctx, ""), MIX_EINVAL, "empty");
+    assert_int_equal(symlink("nowhere", "a/link"), 0);
+    CHECK_FAILS(ctx, mix__make_folder(ctx, "a/link"), MIX_EIO, "make the folder: File exists");
     assert_false(mix__path_exists("a/g"));
 }
 
