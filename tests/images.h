@@ -60,8 +60,10 @@ static inline void write_jpeg(const char *path, const uint8_t *pixels, int h, in
     assert_int_equal(fclose(f), 0);
 }
 
-/* pixels (h,w,c) bytes: c = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. */
-static inline void write_png(const char *path, const uint8_t *pixels, int h, int w, int c)
+/* pixels (h,w,c) bytes: c = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA; a color profile of so many
+ * zero bytes, 0: none. */
+static inline void write_png_with(const char *path, const uint8_t *pixels, int h, int w, int c,
+                                  size_t profile)
 {
     static const uint8_t types[] = { 0, 0, 4, 2, 6 };
     struct spng_ihdr header = { .height = h, .width = w, .bit_depth = 8, .color_type = types[c] };
@@ -71,10 +73,19 @@ static inline void write_png(const char *path, const uint8_t *pixels, int h, int
     assert_non_null(f);
     assert_int_equal(spng_set_png_file(png, f), 0);
     assert_int_equal(spng_set_ihdr(png, &header), 0);
+    struct spng_iccp iccp = { "zeros", profile, profile ? calloc(profile, 1) : NULL };
+    if (profile)
+        assert_int_equal(spng_set_iccp(png, &iccp), 0);
     assert_int_equal(
         spng_encode_image(png, pixels, (size_t)h * w * c, SPNG_FMT_PNG, SPNG_ENCODE_FINALIZE), 0);
     spng_ctx_free(png);
+    free(iccp.profile);
     assert_int_equal(fclose(f), 0);
+}
+
+static inline void write_png(const char *path, const uint8_t *pixels, int h, int w, int c)
+{
+    write_png_with(path, pixels, h, w, c, 0);
 }
 
 /* A JPEG of one color. */

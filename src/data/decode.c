@@ -12,8 +12,9 @@
 
 #include "data/image.h"
 
-enum { SIDE_MAX = 65500, PIXELS_MAX = 400000000 };
-#define DEFLATE_RATIO 1032 /* the most bytes that one deflated byte can stand for */
+enum { PIXELS_MAX = 400000000 };
+/* Of a PNG's chunks besides pixels, such as color profiles, which are unpacked: one, all. */
+enum { CHUNK_BYTES_MAX = 64 << 20, CHUNKS_BYTES_MAX = 128 << 20 };
 
 /* What to do with a source: decode it at 1/shrink of its size, or with shrink 0 find its size. */
 struct job {
@@ -32,11 +33,11 @@ void mix__image_release(mix_ctx *ctx, struct mix__image *image)
 
 static mix_status check_size(const struct job *job, uint32_t height, uint32_t width)
 {
-    if (height == 0 || width == 0 || height > SIDE_MAX || width > SIDE_MAX ||
+    if (height == 0 || width == 0 || height > MIX__SIDE_MAX || width > MIX__SIDE_MAX ||
         (uint64_t)height * width > PIXELS_MAX)
         return mix__fail(job->ctx, MIX_EFORMAT,
                          "%s: expected at most %d pixels a side and %d megapixels, found %lu x %lu",
-                         job->name, SIDE_MAX, PIXELS_MAX / 1000000, (unsigned long)width,
+                         job->name, MIX__SIDE_MAX, PIXELS_MAX / 1000000, (unsigned long)width,
                          (unsigned long)height);
     return MIX_OK;
 }
@@ -148,12 +149,13 @@ static mix_status png_failed(const struct job *job, int error)
 static mix_status read_png(spng_ctx *png, const struct job *job, struct mix__image *image)
 {
     struct spng_ihdr header;
-    int error = spng_set_png_buffer(png, job->bytes, job->size);
-    if (error || (error = spng_get_ihdr(png, &header)))
+    int error = spng_set_chunk_limits(png, CHUNK_BYTES_MAX, CHUNKS_BYTES_MAX);
+    if (error || (error = spng_set_png_buffer(png, job->bytes, job->size)) ||
+        (error = spng_get_ihdr(png, &header)))
         return png_failed(job, error);
     static const uint8_t samples[7] = { 1, 0, 3, 1, 2, 0, 4 }; /* of a pixel, by color type */
     const uint64_t bits = (uint64_t)samples[header.color_type] * header.bit_depth;
-    if (bits * header.width * header.height / 8 / DEFLATE_RATIO > job->size)
+    if (bits * header.width * header.height / 8 / MIX__DEFLATE_RATIO > job->size)
         return mix__fail(job->ctx, MIX_EFORMAT,
                          "%s: its header promises %lu x %lu pixels, which a file of %zu bytes "
                          "cannot hold",

@@ -19,7 +19,7 @@
 #include "base/file.h"
 #include "data/dataset.h"
 
-enum { SIDE_MAX = 65500, READ_CHUNK = 1 << 30, DEFLATE_RATIO = 1032 };
+enum { READ_CHUNK = 1 << 30 };
 
 struct idx {
     mix_ctx *ctx;
@@ -86,14 +86,14 @@ static mix_status read_header(struct idx *idx)
     for (int i = 0; i < idx->rank; i++) {
         const uint8_t *b = header + 4 + 4 * i;
         idx->sizes[i] = (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
-        if (idx->sizes[i] == 0 || (i > 0 && idx->sizes[i] > SIDE_MAX))
+        if (idx->sizes[i] == 0 || (i > 0 && idx->sizes[i] > MIX__SIDE_MAX))
             return mix__fail(idx->ctx, MIX_EFORMAT, "%s: %s %lu at byte %d, expected 1..%lu",
                              idx->path,
                              i == 0   ? "count"
                              : i == 1 ? "height"
                                       : "width",
                              (unsigned long)idx->sizes[i], 4 + 4 * i,
-                             (unsigned long)(i == 0 ? UINT32_MAX : SIDE_MAX));
+                             (unsigned long)(i == 0 ? UINT32_MAX : MIX__SIDE_MAX));
         idx->total *= idx->sizes[i]; /* below 2^64: 2^32 * 2^16 * 2^16 */
     }
     /* A plain file holds exactly this; a gzipped one is checked at its end. */
@@ -134,7 +134,7 @@ static mix_status open_file(struct idx *idx)
     if (!idx->file)
         return mix__fail(idx->ctx, MIX_EIO, "%s: %s", idx->path,
                          errno ? strerror(errno) : "no memory to open it");
-    idx->capacity = (uint64_t)info.st_size * (gzdirect(idx->file) ? 1 : DEFLATE_RATIO);
+    idx->capacity = (uint64_t)info.st_size * (gzdirect(idx->file) ? 1 : MIX__DEFLATE_RATIO);
     return MIX_OK;
 }
 

@@ -12,6 +12,11 @@
 #include "base/ctx.h"
 #include "metamix/data.h"
 
+enum {
+    MIX__SIDE_MAX = 65500,    /* pixels: what a JPEG may have                       */
+    MIX__DEFLATE_RATIO = 1032 /* the most bytes that one deflated byte can stand for */
+};
+
 /* An image file in memory. */
 struct mix__source {
     const char *name; /* for error sentences */

@@ -11,10 +11,9 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "base/bytes.h"
 #include "base/file.h"
 #include "data/dataset.h"
-
-enum { SIDE_MAX = 65500 };
 
 const char *const mix__pack_names[MIX_SPLITS] = { "train.pack", "val.pack" };
 
@@ -29,9 +28,8 @@ static uint8_t *put(uint8_t *to, uint64_t value, int bytes)
 
 static uint64_t get(const uint8_t **from, int bytes)
 {
-    uint64_t value = 0;
-    for (int i = 0; i < bytes; i++)
-        value |= (uint64_t) * (*from)++ << 8 * i;
+    const uint64_t value = mix__number(*from, (size_t)bytes);
+    *from += bytes;
     return value;
 }
 
@@ -151,7 +149,7 @@ static mix_status check_records(const struct mix__pack *p)
         const struct mix__pack_record r = mix__pack_record(p, i);
         if (r.offset < MIX__PACK_MAGIC_SIZE || r.offset > p->footer.index || r.bytes == 0 ||
             r.bytes > p->footer.index - r.offset || r.label >= p->footer.classes || r.height == 0 ||
-            r.height > SIDE_MAX || r.width == 0 || r.width > SIDE_MAX)
+            r.height > MIX__SIDE_MAX || r.width == 0 || r.width > MIX__SIDE_MAX)
             return mix__fail(
                 p->ctx, MIX_EFORMAT,
                 "%s: record %zu at byte %llu: %lu bytes at byte %llu, class %lu, %lu x "

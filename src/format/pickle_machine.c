@@ -6,6 +6,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/bytes.h"
+
 enum { PROTOCOL_MAX = 5 };
 
 #define MARK UINT32_MAX /* on the stack */
@@ -34,14 +36,6 @@ mix_status mix__pickle_take(struct mix__pickle *p, uint64_t n, const char **byte
         return mix__pickle_bad(p, "cut off inside an opcode");
     p->at += n;
     return MIX_OK;
-}
-
-static uint64_t number(const char *at, size_t bytes)
-{
-    uint64_t n = 0;
-    while (bytes-- > 0)
-        n = n << 8 | (unsigned char)at[bytes];
-    return n;
 }
 
 static mix_status push_index(struct mix__pickle *p, uint32_t index)
@@ -153,7 +147,7 @@ static mix_status do_long(struct mix__pickle *p, uint64_t n)
     MIX_TRY(mix__pickle_take(p, n, &bytes));
     if (n > 8)
         return do_empty(p, MIX__PICKLE_OTHER);
-    uint64_t value = number(bytes, n);
+    uint64_t value = mix__number(bytes, n);
     if (n > 0 && n < 8 && value >> (8 * n - 1))
         value |= UINT64_MAX << 8 * n;
     return push_int(p, (int64_t)value);
@@ -413,7 +407,7 @@ mix_status mix__pickle_step(struct mix__pickle *p, unsigned char code)
         if (o->code != code)
             continue;
         MIX_TRY(mix__pickle_take(p, o->bytes, &bytes));
-        return o->run(p, o->bytes ? number(bytes, o->bytes) : o->fixed);
+        return o->run(p, o->bytes ? mix__number(bytes, o->bytes) : o->fixed);
     }
     return mix__fail(p->ctx, MIX_EFORMAT, "%s: byte %zu: pickle: opcode 0x%02x is not read",
                      p->source.path, p->op, code);

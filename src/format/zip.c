@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
+
 #define LOCAL_MAGIC     "PK\3\4"
 #define DIRECTORY_MAGIC "PK\1\2"
 #define END_MAGIC       "PK\5\6"
@@ -28,14 +30,6 @@ enum {
     EXTRA_ZIP64 = 1
 };
 
-static uint64_t number(const char *at, int bytes)
-{
-    uint64_t n = 0;
-    while (bytes-- > 0)
-        n = n << 8 | (unsigned char)at[bytes];
-    return n;
-}
-
 /* A record of so many bytes that begins with magic lies at the place. */
 static bool record_at(const struct mix__zip *z, uint64_t place, size_t bytes, const char *magic)
 {
@@ -48,7 +42,7 @@ static mix_status find_end(const struct mix__zip *z, size_t *place)
     for (size_t back = END_BYTES; back <= z->size && back <= END_BYTES + COMMENT_MAX; back++) {
         *place = z->size - back;
         if (record_at(z, *place, END_BYTES, END_MAGIC) &&
-            number(z->bytes + *place + 20, 2) == back - END_BYTES)
+            mix__number(z->bytes + *place + 20, 2) == back - END_BYTES)
             return MIX_OK;
     }
     return mix__fail(z->ctx, MIX_EFORMAT,
@@ -65,15 +59,17 @@ static mix_status find_directory(const struct mix__zip *z, struct directory *d)
     size_t end;
     MIX_TRY(find_end(z, &end));
     const char *at = z->bytes + end;
-    *d = (struct directory){ number(at + 16, 4), number(at + 12, 4), number(at + 10, 2) };
+    *d = (struct directory){ mix__number(at + 16, 4), mix__number(at + 12, 4),
+                             mix__number(at + 10, 2) };
     if (end >= LOCATOR_BYTES && record_at(z, end - LOCATOR_BYTES, LOCATOR_BYTES, LOCATOR_MAGIC)) {
-        const uint64_t place = number(at - LOCATOR_BYTES + 8, 8);
+        const uint64_t place = mix__number(at - LOCATOR_BYTES + 8, 8);
         if (!record_at(z, place, END64_BYTES, END64_MAGIC))
             return mix__fail(z->ctx, MIX_EFORMAT,
                              "%s: byte %zu: expected the ZIP64 end record at byte %" PRIu64,
                              z->path, end - LOCATOR_BYTES, place);
         at = z->bytes + place;
-        *d = (struct directory){ number(at + 48, 8), number(at + 40, 8), number(at + 32, 8) };
+        *d = (struct directory){ mix__number(at + 48, 8), mix__number(at + 40, 8),
+                                 mix__number(at + 32, 8) };
     }
     if (d->place > z->size || d->bytes > z->size - d->place ||
         d->entries > d->bytes / DIRECTORY_BYTES)
@@ -88,14 +84,14 @@ static mix_status find_directory(const struct mix__zip *z, struct directory *d)
 static bool read_zip64(const char *extra, size_t size, uint64_t **wide, int n)
 {
     while (n > 0 && size >= 4) {
-        const size_t bytes = number(extra + 2, 2);
+        const size_t bytes = mix__number(extra + 2, 2);
         if (bytes > size - 4)
             return false;
-        if (number(extra, 2) == EXTRA_ZIP64) {
+        if (mix__number(extra, 2) == EXTRA_ZIP64) {
             for (int i = 0; i < n; i++) {
                 if (bytes < 8 * ((size_t)i + 1))
                     return false;
-                *wide[i] = number(extra + 4 + 8 * i, 8);
+                *wide[i] = mix__number(extra + 4 + 8 * i, 8);
             }
             return true;
         }
@@ -108,21 +104,21 @@ static bool read_zip64(const char *extra, size_t size, uint64_t **wide, int n)
 /* One record of the directory, whose fixed part lies in room bytes; *bytes is its length. */
 static bool read_entry(struct mix__zip_entry *e, const char *at, uint64_t room, size_t *bytes)
 {
-    uint64_t packed = number(at + 20, 4), place = number(at + 42, 4);
+    uint64_t packed = mix__number(at + 20, 4), place = mix__number(at + 42, 4);
     uint64_t *fields[] = { &e->size, &packed, &place }, *wide[3];
     int n = 0;
-    const size_t extra = number(at + 30, 2);
+    const size_t extra = mix__number(at + 30, 2);
     e->name = at + DIRECTORY_BYTES;
-    e->length = number(at + 28, 2);
-    e->size = number(at + 24, 4);
-    *bytes = DIRECTORY_BYTES + e->length + extra + number(at + 32, 2);
+    e->length = mix__number(at + 28, 2);
+    e->size = mix__number(at + 24, 4);
+    *bytes = DIRECTORY_BYTES + e->length + extra + mix__number(at + 32, 2);
     for (int i = 0; i < 3; i++)
         if (*fields[i] == UINT32_MAX)
             wide[n++] = fields[i];
     if (*bytes > room || !read_zip64(e->name + e->length, extra, wide, n))
         return false;
-    const bool encrypted = number(at + 8, 2) & 1;
-    e->stored = number(at + 10, 2) == 0 && packed == e->size && !encrypted;
+    const bool encrypted = mix__number(at + 8, 2) & 1;
+    e->stored = mix__number(at + 10, 2) == 0 && packed == e->size && !encrypted;
     e->header = place;
     return true;
 }
@@ -193,7 +189,7 @@ mix_status mix__zip_locate(const struct mix__zip *z, const struct mix__zip_entry
         return mix__fail(z->ctx, MIX_EFORMAT, "%s: byte %zu: expected the header of entry '%.*s'",
                          z->path, e->header, length, e->name);
     const char *at = z->bytes + e->header;
-    const size_t skip = LOCAL_BYTES + number(at + 26, 2) + number(at + 28, 2);
+    const size_t skip = LOCAL_BYTES + mix__number(at + 26, 2) + mix__number(at + 28, 2);
     const size_t room = z->size - e->header;
     if (skip > room || e->size > room - skip)
         return mix__fail(z->ctx, MIX_EFORMAT,

@@ -390,6 +390,8 @@ static void test_bad_files(void **state)
     mix__free(ctx, bytes);
     mix_ctx_free(ctx);
     check_bad_file("train/a/15.png", "promises 60000 x 6000 pixels");
+    write_png_with("train/a/15.png", noise, 1, 1, 3, 65 << 20); /* some 60 KB that unpack to more */
+    check_bad_file("train/a/15.png", "bad PNG");
     leave_folder();
 }
 
