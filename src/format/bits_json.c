@@ -2,13 +2,11 @@
 
 #include <string.h>
 
-#include <jansson.h>
-
-#include "base/file.h"
+#include "format/json.h"
 
 #define FORMAT "metamix-bits"
 
-enum { VERSION = 1, FILE_MAX = 16 << 20, FLOAT_BITS = 32 };
+enum { VERSION = 1, FLOAT_BITS = 32 };
 
 static json_t *describe(const mix_graph *graph, const mix_layer_bits *bits)
 {
@@ -28,40 +26,9 @@ static json_t *describe(const mix_graph *graph, const mix_layer_bits *bits)
                      layers);
 }
 
-struct sink {
-    struct mix__file_writer writer;
-    mix_status status;
-};
-
-static int write_piece(const char *text, size_t size, void *user)
-{
-    struct sink *sink = user;
-    sink->status = mix__file_write(&sink->writer, text, size);
-    return sink->status == MIX_OK ? 0 : -1;
-}
-
-static mix_status write_json(struct sink *sink, const json_t *root)
-{
-    const size_t flags = JSON_INDENT(2) | JSON_REAL_PRECISION(10);
-    if (json_dump_callback(root, write_piece, sink, flags) != 0 && sink->status == MIX_OK)
-        return mix__fail(sink->writer.ctx, MIX_ENOMEM, "%s: out of memory", sink->writer.path);
-    MIX_TRY(sink->status);
-    MIX_TRY(mix__file_write(&sink->writer, "\n", 1));
-    return mix__file_commit(&sink->writer);
-}
-
 mix_status mix__bits_json_save(const mix_graph *graph, const char *path, const mix_layer_bits *bits)
 {
-    struct sink sink = { .status = MIX_OK };
-    json_t *root = describe(graph, bits);
-    if (!root)
-        return mix__fail(graph->ctx, MIX_ENOMEM, "%s: out of memory", path);
-    mix_status status = mix__file_begin(&sink.writer, graph->ctx, path);
-    if (status == MIX_OK)
-        status = write_json(&sink, root);
-    mix__file_abandon(&sink.writer);
-    json_decref(root);
-    return status;
+    return mix__json_save(graph->ctx, path, describe(graph, bits), 10);
 }
 
 static int find_layer(const mix_graph *graph, const char *name)
@@ -141,29 +108,13 @@ static mix_status read_root(const mix_graph *graph, const char *path, json_t *ro
     return read_layers(graph, path, layers, bits);
 }
 
-static mix_status parse(const mix_graph *graph, const char *path, json_t **root)
-{
-    char *bytes;
-    size_t size;
-    json_error_t error;
-    MIX_TRY(mix__file_read(graph->ctx, path, FILE_MAX, &bytes, &size));
-    *root = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &error);
-    mix__free(graph->ctx, bytes);
-    if (!*root && (!error.text[0] || json_error_code(&error) == json_error_out_of_memory))
-        return mix__fail(graph->ctx, MIX_ENOMEM, "%s: out of memory", path);
-    if (!*root)
-        return mix__fail(graph->ctx, MIX_EFORMAT, "%s: byte %d, line %d: %s", path, error.position,
-                         error.line, error.text);
-    return MIX_OK;
-}
-
 mix_status mix__bits_json_load(const mix_graph *graph, const char *path, mix_layer_bits *bits)
 {
     json_t *root = NULL;
     mix_layer_bits *read = mix__zalloc(graph->ctx, graph->n_layers, sizeof *read);
     if (!read)
         return MIX_ENOMEM;
-    mix_status status = parse(graph, path, &root);
+    mix_status status = mix__json_load(graph->ctx, path, &root);
     if (status == MIX_OK)
         status = read_root(graph, path, root, read);
     if (status == MIX_OK)

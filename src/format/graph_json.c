@@ -8,15 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
+#include "format/json.h"
 
-enum {
-    VERSION = 1,
-    NODES_MAX = 65536,
-    SIZE_PIXELS_MAX = 4096,
-    CHANNELS_MAX = 1 << 20,
-    KERNEL_MAX = 256
-};
+enum { VERSION = 1, NODES_MAX = 65536, SIZE_PIXELS_MAX = 4096, CHANNELS_MAX = 1 << 20 };
 #define VALUES_MAX (1u << 28) /* floats of a network */
 
 static const char *const op_names[] = {
@@ -171,8 +165,8 @@ static void read_inputs(struct entry *e, enum mix__op op)
 static void add_conv(struct entry *e)
 {
     struct mix__conv_shape s = { .out_channels = number(e, "out_channels", 1, CHANNELS_MAX),
-                                 .kernel = number(e, "kernel", 1, KERNEL_MAX),
-                                 .stride = number(e, "stride", 1, KERNEL_MAX),
+                                 .kernel = number(e, "kernel", 1, MIX__WINDOW_MAX),
+                                 .stride = number(e, "stride", 1, MIX__WINDOW_MAX),
                                  .groups = number(e, "groups", 1, CHANNELS_MAX),
                                  .bias = json_is_true(json_object_get(e->json, "bias")) };
     s.pad = number(e, "pad", 0, s.kernel - 1);
@@ -183,8 +177,8 @@ static void add_conv(struct entry *e)
 
 static void add_maxpool(struct entry *e)
 {
-    const int kernel = number(e, "kernel", 1, KERNEL_MAX);
-    const int stride = number(e, "stride", 1, KERNEL_MAX);
+    const int kernel = number(e, "kernel", 1, MIX__WINDOW_MAX);
+    const int stride = number(e, "stride", 1, MIX__WINDOW_MAX);
     const int pad = number(e, "pad", 0, kernel / 2);
     if (!e->bad)
         mix__graph_maxpool(e->graph, e->name, e->in[0], kernel, stride, pad);
@@ -319,10 +313,10 @@ static mix_status read_root(mix_graph **out, mix_ctx *ctx, json_t *root)
 {
     struct entry e = { .json = root };
     const char *name = json_string_value(json_object_get(root, "name"));
-    const int version = number(&e, "version", VERSION, VERSION);
+    number(&e, "version", VERSION, VERSION);
     const int size = number(&e, "size", 1, SIZE_PIXELS_MAX);
     const int channels = number(&e, "channels", 1, CHANNELS_MAX);
-    if (e.bad || !name || version != VERSION)
+    if (e.bad || !name)
         return mix__fail(ctx, MIX_EFORMAT, "'%s' is missing or out of range",
                          e.bad ? e.bad : "name");
     MIX_TRY(mix__graph_new(out, ctx, name, size, channels));
@@ -331,11 +325,9 @@ static mix_status read_root(mix_graph **out, mix_ctx *ctx, json_t *root)
 
 mix_status mix__graph_json_read(mix_graph **out, mix_ctx *ctx, const char *text)
 {
-    json_error_t error;
+    json_t *root;
     *out = NULL;
-    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &error);
-    if (!root)
-        return mix__fail(ctx, MIX_EFORMAT, "byte %d: %s", error.position, error.text);
+    MIX_TRY(mix__json_parse(ctx, NULL, 0, text, strlen(text), &root));
     const mix_status status = read_root(out, ctx, root);
     json_decref(root);
     if (status == MIX_OK)
@@ -344,7 +336,5 @@ mix_status mix__graph_json_read(mix_graph **out, mix_ctx *ctx, const char *text)
     *out = NULL;
     if (status != MIX_ESHAPE && status != MIX_EINVAL)
         return status;
-    char reason[256]; /* the builder's */
-    snprintf(reason, sizeof reason, "%s", mix_ctx_error(ctx));
-    return mix__fail(ctx, MIX_EFORMAT, "%s", reason);
+    return mix__fail(ctx, MIX_EFORMAT, "%s", mix_ctx_error(ctx)); /* the builder's sentence */
 }

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
+#include "format/json.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "tensors are used as they lie in the file");
@@ -113,7 +113,6 @@ static bool tensor_bytes(const struct mix__st_tensor *t, unsigned bits, size_t *
 static mix_status load_header(struct mix__st_file *f)
 {
     uint64_t length;
-    json_error_t error;
     if (f->size < LENGTH_BYTES)
         return mix__fail(f->ctx, MIX_EFORMAT,
                          "%s: byte 0: expected the header's length in 8 bytes, found %zu bytes",
@@ -125,17 +124,8 @@ static mix_status load_header(struct mix__st_file *f)
                          "most %d are read",
                          f->path, length, f->size - LENGTH_BYTES, HEADER_MAX);
     f->data = LENGTH_BYTES + (size_t)length;
-    f->header = json_loadb(f->bytes + LENGTH_BYTES, (size_t)length, JSON_REJECT_DUPLICATES, &error);
-    if (!f->header && (!error.text[0] || json_error_code(&error) == json_error_out_of_memory))
-        return mix__fail(f->ctx, MIX_ENOMEM, "%s: out of memory for the header", f->path);
-    if (!f->header)
-        return mix__fail(f->ctx, MIX_EFORMAT, "%s: byte %d: header: %s", f->path,
-                         LENGTH_BYTES + error.position, error.text);
-    if (!json_is_object(f->header))
-        return mix__fail(f->ctx, MIX_EFORMAT,
-                         "%s: byte %d: expected the header to be a JSON object", f->path,
-                         LENGTH_BYTES);
-    return MIX_OK;
+    return mix__json_parse(f->ctx, f->path, LENGTH_BYTES, f->bytes + LENGTH_BYTES, (size_t)length,
+                           &f->header);
 }
 
 static mix_status check_metadata(struct mix__st_file *f, json_t *metadata)

@@ -36,6 +36,8 @@ enum mix__op {
 
 /* A name is a module path: "features.2.conv.1.0"; parameters add ".weight" and so on. */
 enum { MIX__NAME_MAX = 96 };
+/* Sides, strides and paddings of windows, here and in integer networks; exported C has bytes. */
+enum { MIX__WINDOW_MAX = 255 };
 
 struct mix__tensor {
     int h, w, c;

@@ -8,9 +8,9 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "format/json.h"
 #include "report/plot.h"
 #include "report/run_files.h"
-#include "train/run_json.h"
 
 struct page {
     mix_ctx *ctx;

@@ -6,33 +6,17 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "train/run_json.h"
+#include "format/json.h"
 
 enum { LOG_LIMIT = 1 << 26 };
-
-static mix_status read_object(mix_ctx *ctx, const char *path, json_t **out)
-{
-    MIX_TRY(mix__run_json_read(ctx, path, out));
-    if (json_is_object(*out))
-        return MIX_OK;
-    json_decref(*out);
-    *out = NULL;
-    return mix__fail(ctx, MIX_EFORMAT, "%s: expected one object", path);
-}
 
 static mix_status parse_log(mix_ctx *ctx, const char *path, const char *text, json_t *log)
 {
     const char *end;
     for (int line = 1; (end = strchr(text, '\n')); line++, text = end + 1) {
-        json_error_t error;
-        json_t *entry = json_loadb(text, (size_t)(end - text), 0, &error);
-        if (!entry)
-            return mix__fail(ctx, MIX_EFORMAT, "%s: line %d, byte %d: %s", path, line,
-                             error.position, error.text);
-        if (!json_is_object(entry)) {
-            json_decref(entry);
-            return mix__fail(ctx, MIX_EFORMAT, "%s: line %d: expected one object", path, line);
-        }
+        json_t *entry;
+        if (mix__json_parse(ctx, NULL, 0, text, (size_t)(end - text), &entry) != MIX_OK)
+            return mix__fail(ctx, MIX_EFORMAT, "%s: line %d: %s", path, line, mix_ctx_error(ctx));
         if (json_array_append_new(log, entry) != 0)
             return mix__fail(ctx, MIX_ENOMEM, "out of memory for %s", path);
     }
@@ -55,7 +39,7 @@ static mix_status read_log(mix_ctx *ctx, const char *path, json_t **out)
 
 static mix_status read_object_if_there(mix_ctx *ctx, const char *path, json_t **out)
 {
-    return mix__path_exists(path) ? read_object(ctx, path, out) : MIX_OK;
+    return mix__path_exists(path) ? mix__json_load(ctx, path, out) : MIX_OK;
 }
 
 mix_status mix__run_files_read(struct mix__run_files *r, mix_ctx *ctx, const char *path)
@@ -65,7 +49,7 @@ mix_status mix__run_files_read(struct mix__run_files *r, mix_ctx *ctx, const cha
         mix_status (*read)(mix_ctx *ctx, const char *path, json_t **out);
         json_t **out;
     } files[] = {
-        { "config.json", read_object, &r->config },
+        { "config.json", mix__json_load, &r->config },
         { "log.jsonl", read_log, &r->log },
         { "bits.json", read_object_if_there, &r->bits },
         { "result.json", read_object_if_there, &r->result },

@@ -1,10 +1,10 @@
 /*
  * train/recipe.c - settings from a JSON file.
  */
-#include <stdio.h>
 #include <stdlib.h>
 
-#include "train/run_json.h"
+#include "format/json.h"
+#include "metamix/settings.h"
 
 static mix_status set_value(mix_settings *settings, mix_ctx *ctx, const char *name,
                             const json_t *value)
@@ -34,9 +34,7 @@ static mix_status set_all(mix_settings *settings, mix_ctx *ctx, const char *path
     {
         if (set_value(settings, ctx, name, value) == MIX_OK)
             continue;
-        char why[512];
-        snprintf(why, sizeof why, "%s", mix_ctx_error(ctx));
-        return mix__fail(ctx, MIX_EFORMAT, "%s: %s", path, why);
+        return mix__fail(ctx, MIX_EFORMAT, "%s: %s", path, mix_ctx_error(ctx));
     }
     return MIX_OK;
 }
@@ -45,7 +43,7 @@ mix_status mix_settings_load(mix_settings *settings, mix_ctx *ctx, const char *p
 {
     json_t *recipe;
     mix_settings loaded = *settings;
-    MIX_TRY(mix__run_json_read(ctx, path, &recipe));
+    MIX_TRY(mix__json_load(ctx, path, &recipe));
     const mix_status status = set_all(&loaded, ctx, path, recipe);
     json_decref(recipe);
     if (status == MIX_OK)

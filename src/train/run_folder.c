@@ -1,7 +1,7 @@
 /*
  * train/run_folder.c - config.json and log.jsonl; result.json is in run_result.c.
  */
-#include "train/run_json.h"
+#include "train/run_folder.h"
 
 #include <errno.h>
 #include <math.h>
@@ -10,7 +10,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-enum { CONFIG_LIMIT = 1 << 20, LOG_LIMIT = 1 << 28 };
+enum { LOG_LIMIT = 1 << 28 };
 
 /* Settings that change no number of a run. */
 static bool may_differ(const char *name)
@@ -101,63 +101,20 @@ static mix_status compare_config(struct mix__run_folder *f, const json_t *old, c
     return MIX_OK;
 }
 
-static mix_status write_json(struct mix__run_folder *f, const char *path, const json_t *json)
-{
-    struct mix__file_writer w;
-    char *text = json_dumps(json, JSON_INDENT(2));
-    if (!text)
-        return mix__fail(f->ctx, MIX_ENOMEM, "out of memory for %s", path);
-    mix_status status = mix__file_begin(&w, f->ctx, path);
-    if (status != MIX_OK) {
-        free(text);
-        return status;
-    }
-    if ((status = mix__file_write(&w, text, strlen(text))) == MIX_OK &&
-        (status = mix__file_write(&w, "\n", 1)) == MIX_OK)
-        status = mix__file_commit(&w);
-    mix__file_abandon(&w);
-    free(text);
-    return status;
-}
-
-mix_status mix__run_json_read(mix_ctx *ctx, const char *path, json_t **out)
-{
-    char *bytes;
-    size_t size;
-    json_error_t error;
-    *out = NULL;
-    MIX_TRY(mix__file_read(ctx, path, CONFIG_LIMIT, &bytes, &size));
-    *out = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &error);
-    mix__free(ctx, bytes);
-    if (!*out)
-        return mix__fail(ctx, MIX_EFORMAT, "%s: line %d, column %d: %s", path, error.line,
-                         error.column, error.text);
-    return MIX_OK;
-}
-
-mix_status mix__run_json_write(struct mix__run_folder *f, const char *path, json_t *json)
-{
-    if (!json)
-        return mix__fail(f->ctx, MIX_ENOMEM, "out of memory for %s", path);
-    const mix_status status = write_json(f, path, json);
-    json_decref(json);
-    return status;
-}
-
 static mix_status check_config(struct mix__run_folder *f, const struct mix__run_config *config)
 {
     json_t *now = config_json(config), *old;
     if (!now)
         return mix__fail(f->ctx, MIX_EINVAL, "a setting or path is not UTF-8 text");
     if (!mix__path_exists(f->last)) /* nothing was trained yet that the settings could belie */
-        return mix__run_json_write(f, f->config, now);
+        return mix__json_save(f->ctx, f->config, now, 17);
     if (!mix__path_exists(f->config)) {
         json_decref(now);
         return mix__fail(f->ctx, MIX_EMISMATCH,
                          "%s is missing though %s is there: the settings of this run are unknown",
                          f->config, f->last);
     }
-    mix_status status = mix__run_json_read(f->ctx, f->config, &old);
+    mix_status status = mix__json_load(f->ctx, f->config, &old);
     if (status == MIX_OK) {
         status = compare_config(f, old, now);
         json_decref(old);

@@ -5,10 +5,10 @@
 #define METAMIX_TRAIN_RUN_FOLDER_H
 
 #include <dirent.h>
-#include <jansson.h>
 
 #include "metamix/run.h"
 #include "base/file.h"
+#include "format/json.h"
 
 struct mix__run_folder {
     mix_ctx *ctx;
@@ -39,8 +39,6 @@ mix_status mix__run_log_cut(struct mix__run_folder *folder, int64_t lines) MIX_C
  * that making it ran out of memory. */
 mix_status mix__run_log_append(struct mix__run_folder *folder, json_t *line) MIX_CHECKED;
 
-/* A number, or null when it is not finite. */
-json_t *mix__json_real(double value);
 json_t *mix__json_accuracy(const mix_accuracy *accuracy); /* null when it counts no images */
 
 /* result.json with the layers' names from the graph; reading it again gives the same result. */

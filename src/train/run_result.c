@@ -1,16 +1,11 @@
 /*
  * train/run_result.c - result.json: written when a job is done, read when it is asked for again.
  */
-#include "train/run_json.h"
+#include "train/run_folder.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-json_t *mix__json_real(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
 
 json_t *mix__json_accuracy(const mix_accuracy *a)
 {
@@ -60,16 +55,10 @@ mix_status mix__run_result_write(struct mix__run_folder *f, const char *job, con
         "seconds", r->seconds, "data_wait", mix__json_real(r->data_wait), "plan_bytes",
         (json_int_t)r->plan_bytes, "peak_bytes", (json_int_t)r->peak_bytes, "bits",
         bits_json(graph, r));
-    return mix__run_json_write(f, f->result, json);
+    return mix__json_save(f->ctx, f->result, json, 17);
 }
 
 /* ---- reading; a missing or odd value reads as NaN or 0, a file that is not ours fails ---- */
-
-double mix__json_real_of(const json_t *object, const char *key)
-{
-    const json_t *value = json_object_get(object, key);
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
 
 static int64_t integer_of(const json_t *object, const char *key)
 {
@@ -119,7 +108,7 @@ mix_status mix__run_result_read(struct mix__run_folder *f, mix_result *r)
 {
     json_t *json;
     *r = (mix_result){ 0 };
-    MIX_TRY(mix__run_json_read(f->ctx, f->result, &json));
+    MIX_TRY(mix__json_load(f->ctx, f->result, &json));
     r->float_accuracy = accuracy_of(json, "float");
     r->best = accuracy_of(json, "best");
     r->last = accuracy_of(json, "last");
@@ -131,10 +120,7 @@ mix_status mix__run_result_read(struct mix__run_folder *f, mix_result *r)
     r->plan_bytes = (uint64_t)integer_of(json, "plan_bytes");
     r->peak_bytes = (uint64_t)integer_of(json, "peak_bytes");
     read_phases(json_object_get(json, "phases"), r);
-    const mix_status status =
-        json_is_object(json) ? read_bits(f, json_object_get(json, "bits"), r)
-                             : mix__fail(f->ctx, MIX_EFORMAT,
-                                         "%s: expected an object with a run's result", f->result);
+    const mix_status status = read_bits(f, json_object_get(json, "bits"), r);
     json_decref(json);
     return status;
 }

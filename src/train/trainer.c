@@ -181,13 +181,12 @@ static mix_status make_step(struct mix__trainer *t, const struct mix__phase *p)
 /* Adds the place to the sentence of a numeric failure. */
 static mix_status locate(struct mix__trainer *t, const struct mix__phase *p, mix_status status)
 {
-    char reason[256];
     if (status != MIX_ENUMERIC)
         return status;
-    snprintf(reason, sizeof reason, "%s", mix_ctx_error(t->ctx));
     return mix__fail(t->ctx, MIX_ENUMERIC,
                      "phase %s, epoch %lld, step %lld: %s; try a learning rate below %g", p->name,
-                     (long long)t->point.epoch + 1, (long long)t->point.step + 1, reason, p->lr);
+                     (long long)t->point.epoch + 1, (long long)t->point.step + 1,
+                     mix_ctx_error(t->ctx), p->lr);
 }
 
 mix_status mix__trainer_judge(struct mix__trainer *t, const struct mix__phase *p,

@@ -230,7 +230,8 @@ static void test_refused(void **unused)
     make_run("text", (struct files){ float_config, NULL, NULL, "\"text\"" });
     CHECK_FAILS(ctx, mix_report_write(ctx, runs, 0, "p"), MIX_EINVAL, "1 to 64 runs, not 0");
     CHECK_FAILS(ctx, mix_report_write(ctx, runs, 65, "p"), MIX_EINVAL, "not 65");
-    CHECK_FAILS(ctx, mix_report_write(ctx, runs, 2, "p"), MIX_EFORMAT, "log.jsonl: line 2: exp");
+    CHECK_FAILS(ctx, mix_report_write(ctx, runs, 2, "p"), MIX_EFORMAT,
+                "log.jsonl: line 2: byte 0: expected one JSON object");
     CHECK_FAILS(ctx, mix_report_write(ctx, runs + 2, 1, "p"), MIX_EFORMAT, "log.jsonl: line 3");
     CHECK_FAILS(ctx, mix_report_write(ctx, runs + 3, 1, "p"), MIX_EFORMAT, "result.json: ");
     runs[1] = "missing";

@@ -184,7 +184,7 @@ static void test_recipe(void **state)
         { "{\"settings\": {\"lr\": null}}", "lr: expected a number" },
         { "{\"settings\": [1]}", "expected an object 'settings'" },
         { "{\"lr\": 1}", "expected an object 'settings'" },
-        { "{\"settings\": {\"lr\": 1}", "line 1" },
+        { "{\"settings\": {\"lr\": 1}", "byte 22: " },
     };
     mix_settings s, was;
     (void)state;
