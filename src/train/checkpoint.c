@@ -337,10 +337,14 @@ static mix_status get_param(const struct mix__checkpoint *c, const struct mix__p
     return get_floats(c, p->name, p->rank, dims, lowest, to);
 }
 
-/* Files from before there was a choice do not say. */
+/* Files from before there was a choice do not say. Means and deviations are those of RGB. */
 static mix_status read_normalisation(const struct mix__checkpoint *c, mix_graph *g)
 {
     const char *name = mix__st_metadata(c->file, "normalize");
+    if (g->tensors[0].c > 3)
+        return mix__fail(c->ctx, MIX_EFORMAT,
+                         "%s: metadata 'graph': images of %d channels; expected 1 to 3", c->path,
+                         g->tensors[0].c);
     if (!name)
         g->normalize = MIX_NORMALIZE_AUTO;
     if (!name || mix_normalize_parse(name, &g->normalize)) {
@@ -367,11 +371,8 @@ mix_status mix__checkpoint_graph(const struct mix__checkpoint *c, mix_graph **ou
     *out = NULL;
     MIX_TRY(need_metadata(c, "graph", &text));
     const mix_status read = mix__graph_json_read(&g, c->ctx, text);
-    if (read != MIX_OK) {
-        char reason[256];
-        snprintf(reason, sizeof reason, "%s", mix_ctx_error(c->ctx));
-        return mix__fail(c->ctx, read, "%s: metadata 'graph': %s", c->path, reason);
-    }
+    if (read != MIX_OK)
+        return mix__fail(c->ctx, read, "%s: metadata 'graph': %s", c->path, mix_ctx_error(c->ctx));
     mix_status status = read_normalisation(c, g);
     if (status == MIX_OK)
         status = read_values(c, g);

@@ -19,11 +19,12 @@ static const char *class_name(const void *unused, int index)
 static const char class_names[] = "cat\0h\xc3\xbchner \xf0\x9f\x90\x94\0?? ??? ??\0a?b?";
 
 /* A state with a value of its own everywhere. */
-static struct mix__state *make_state(mix_graph **graph)
+static struct mix__state *make_state(mix_graph **graph, int channels)
 {
     mix_zoo_options options;
     struct mix__state *s;
     mix_zoo_options_init(&options);
+    options.channels = channels;
     options.width = 0.1;
     options.size = RUN_SIZE;
     options.classes = RUN_CLASSES;
@@ -56,7 +57,7 @@ static struct mix__optimizer make_optimizer(size_t n, float value)
 static void round_trip(void **state)
 {
     mix_graph *graph, *read_graph;
-    struct mix__state *s = make_state(&graph), *read_state;
+    struct mix__state *s = make_state(&graph, 3), *read_state;
     struct mix__optimizer o = make_optimizer(s->n, 0.5f), a = make_optimizer(s->n_alpha, 0.25f);
     struct mix__optimizer ro = make_optimizer(s->n, 0.0f), ra = make_optimizer(s->n_alpha, 0.0f);
     struct mix__average average, read_average;
@@ -153,7 +154,7 @@ static void refused_value(struct mix__state *s, float *value, float bad, const c
 static void bad_values(void **state)
 {
     mix_graph *graph;
-    struct mix__state *s = make_state(&graph);
+    struct mix__state *s = make_state(&graph, 3);
     (void)state;
     refused_value(s, &s->value[graph->params[0].offset], NAN, graph->params[0].name);
     refused_value(s, &s->value[5], INFINITY, graph->params[0].name);
@@ -191,7 +192,7 @@ static void bad_headers(void **state)
         { "metamix.act_steps", "metamix.act_stepz", "" }, /* not calibrated: allowed */
     };
     mix_graph *graph;
-    struct mix__state *s = make_state(&graph);
+    struct mix__state *s = make_state(&graph, 3);
     (void)state;
     CHECK_OK(mix__checkpoint_save(s, "good.safetensors",
                                   &(struct mix__checkpoint_content){ .phase = "float" }));
@@ -223,12 +224,32 @@ static void bad_headers(void **state)
     mix_graph_free(graph);
 }
 
+/* Exports copy the means and deviations of three channels. */
+static void many_channels(void **state)
+{
+    (void)state;
+    for (int channels = 1; channels <= 4; channels++) {
+        mix_graph *graph;
+        struct mix__state *s = make_state(&graph, channels);
+        CHECK_OK(mix__checkpoint_save(s, "channels.safetensors",
+                                      &(struct mix__checkpoint_content){ .phase = "float" }));
+        if (channels <= 3)
+            CHECK_OK(open_whole("channels.safetensors"));
+        else
+            CHECK_FAILS(ctx, open_whole("channels.safetensors"), MIX_EFORMAT,
+                        "images of 4 channels; expected 1 to 3");
+        mix__state_free(s);
+        mix_graph_free(graph);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trip),
         cmocka_unit_test(bad_values),
         cmocka_unit_test(bad_headers),
+        cmocka_unit_test(many_channels),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
