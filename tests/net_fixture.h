@@ -1,5 +1,5 @@
 /*
- * net_fixture.h - a zoo network with random weights, batch norms and steps, lowered to integers.
+ * net_fixture.h - a network with random weights, batch norms and steps, lowered to integers.
  */
 #ifndef METAMIX_TESTS_NET_FIXTURE_H
 #define METAMIX_TESTS_NET_FIXTURE_H
@@ -50,20 +50,56 @@ static inline void random_steps(struct net_fixture *f)
     }
 }
 
-static inline void fixture_make(struct net_fixture *f, mix_ctx *owner,
-                                const mix_zoo_options *options, int weight_bits, int act_bits)
+/* Takes the finished graph. */
+static inline void fixture_of(struct net_fixture *f, mix_graph *g, uint64_t seed, int weight_bits,
+                              int act_bits)
 {
-    CHECK_OK(mix_zoo_new(&f->graph, owner, options));
-    const mix_graph *g = f->graph;
     size_t channels = 0;
     for (size_t l = 0; l < g->n_layers; l++)
         channels += (size_t)g->layers[l].info.out_channels;
+    f->graph = g;
     f->bits = calloc(g->n_layers, sizeof *f->bits);
     f->act_step = calloc(g->n_layers, sizeof *f->act_step);
     f->weight_step = calloc(channels, sizeof *f->weight_step);
     mix_bits_uniform(g, weight_bits, act_bits, f->bits);
-    random_norms(f->graph, options->seed);
+    random_norms(g, seed);
     random_steps(f);
+}
+
+/* What ONNX files may have and no network of the zoo has: convolutions in groups that are not
+ * single channels, more padding at one end, biases beside batch norms, names of their ends. */
+static inline mix_graph *odd_graph(mix_ctx *owner, const mix_zoo_options *options)
+{
+    static const struct mix__conv_shape stem = { 8, 3, 2, 0, 1, true, 1 }; /* TensorFlow's "same" */
+    static const struct mix__conv_shape pairs = { 12, 3, 1, 1, 2, false, 0 };
+    static const struct mix__conv_shape fours = { 24, 5, 2, 1, 4, true, 1 };
+    mix_graph *g;
+    CHECK_OK(mix__graph_new(&g, owner, "odd", options->size, 3));
+    int x = mix__graph_conv(g, "image", 0, &stem);
+    x = mix__graph_unary(g, MIX__OP_HARDSWISH, "act1", x);
+    x = mix__graph_conv(g, "pairs", x, &pairs);
+    x = mix__graph_batchnorm(g, "bn", x, 1e-5f, 0.1f);
+    x = mix__graph_unary(g, MIX__OP_HARDSWISH, "act2", x);
+    x = mix__graph_conv(g, "fours", x, &fours);
+    x = mix__graph_unary(g, MIX__OP_RELU, "act3", x);
+    x = mix__graph_unary(g, MIX__OP_GLOBAL_AVGPOOL, "mean", x);
+    x = mix__graph_unary(g, MIX__OP_FLATTEN, "flat", x);
+    x = mix__graph_linear(g, "logits", x, options->classes);
+    CHECK_OK(mix__graph_finish(g, x));
+    mix__graph_init_values(g, options->seed);
+    return g;
+}
+
+/* options->arch: of the zoo, or "odd". */
+static inline void fixture_make(struct net_fixture *f, mix_ctx *owner,
+                                const mix_zoo_options *options, int weight_bits, int act_bits)
+{
+    mix_graph *g;
+    if (strcmp(options->arch, "odd") == 0)
+        g = odd_graph(owner, options);
+    else
+        CHECK_OK(mix_zoo_new(&g, owner, options));
+    fixture_of(f, g, options->seed, weight_bits, act_bits);
 }
 
 /* What tests of whole networks run: a quarter of the width, small images, few classes. */

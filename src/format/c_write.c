@@ -25,7 +25,8 @@ enum { NAME_MAX_BYTES = 64, SIDE_MAX = 65535 };
 struct writer {
     const struct mix__net *net;
     struct mix__arena arena;
-    size_t scratch; /* bytes behind the tensors: one output channel's weights */
+    size_t scratch;            /* bytes behind the tensors: one output channel's weights */
+    char file[NAME_MAX_BYTES]; /* NAME of NAME.c */
     char name[NAME_MAX_BYTES], upper[NAME_MAX_BYTES];
     size_t weights, factors; /* bytes of constants */
     uint64_t macs;
@@ -38,18 +39,19 @@ static mix_status take_name(struct writer *w, const char *path)
 {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
     const size_t length = strlen(base) >= 2 ? strlen(base) - 2 : 0;
-    bool valid = mix__path_ends(path, ".c") && length < NAME_MAX_BYTES;
+    bool valid = mix__path_ends(path, ".c") && length > 0 && length < NAME_MAX_BYTES;
     for (size_t i = 0; valid && i < length; i++) {
         const char c = base[i] == '-' || base[i] == '.' ? '_' : base[i];
         valid = isalpha((unsigned char)c) || c == '_' || (i > 0 && isdigit((unsigned char)c));
+        w->file[i] = base[i];
         w->name[i] = c;
         w->upper[i] = (char)toupper((unsigned char)c);
     }
     if (valid)
         return MIX_OK;
     return mix__fail(w->net->ctx, MIX_EINVAL,
-                     "%s: expected the path of a file NAME.c, NAME being letters, digits and '_', "
-                     "at most %d",
+                     "%s: expected the path of a file NAME.c, NAME being letters, digits, '_', "
+                     "'-' and '.', no digit first, at most %d",
                      path, NAME_MAX_BYTES - 1);
 }
 
@@ -281,7 +283,7 @@ static mix_status put_source(struct writer *w)
             "/*\n * %s.c - the integer network %s, written by metamix.\n *\n"
             " * %zu bytes of weights and %" PRIu64 " multiply-accumulates for an image.\n */\n"
             "#include \"%s.h\"\n\n#include <math.h>\n#include <stdint.h>\n\n",
-            w->name, plain(network, w->net->name), w->weights, w->macs, w->name);
+            w->file, plain(network, w->net->name), w->weights, w->macs, w->file);
     put_kernels(w);
     put_pixel_constants(w);
     for (size_t i = 0; i < w->net->n_ops; i++)
@@ -308,8 +310,9 @@ static mix_status put_header(struct writer *w)
             "enum {\n    %s_HEIGHT = %d,\n    %s_WIDTH = %d,\n    %s_CHANNELS = %d,\n"
             "    %s_CLASSES = %d,\n    %s_ARENA_BYTES = %zu /* static memory, of %s.c */\n};\n\n"
             "extern const float %s_mean[%d], %s_deviation[%d];\n",
-            name, plain(network, w->net->name), upper, upper, upper, x->h, upper, x->w, upper, x->c,
-            upper, classes, upper, w->arena.bytes + w->scratch, name, name, x->c, name, x->c);
+            w->file, plain(network, w->net->name), upper, upper, upper, x->h, upper, x->w, upper,
+            x->c, upper, classes, upper, w->arena.bytes + w->scratch, w->file, name, x->c, name,
+            x->c);
     if (w->net->class_names)
         fprintf(w->out, "extern const char *const %s_class_names[%d];\n", name, classes);
     fprintf(

@@ -26,6 +26,9 @@
 #include "model/border.h"
 #include "tensor/packed.h"
 
+#define INPUT  "image"
+#define OUTPUT "logits"
+
 struct writer {
     struct mix__onnx_build build;
     const struct mix__net *net;
@@ -532,12 +535,21 @@ static void write_value_conv(struct writer *w, const struct mix__net_op *op, con
 
 /* ---- the network ---------------------------------------------------------------------------- */
 
+/* Of the operator's output: its layer's name, unless that is one of the graph's ends'. An identity
+ * has the name of the layer that it makes codes for. */
+static const char *name_of(struct writer *w, const struct mix__net_op *op)
+{
+    if (op->kind == MIX__NET_IDENTITY)
+        return mix__onnx_text_of(&w->build, "%s.codes", op->name);
+    if (strcmp(op->name, INPUT) == 0 || strcmp(op->name, OUTPUT) == 0)
+        return mix__onnx_text_of(&w->build, "%s.layer", op->name);
+    return op->name;
+}
+
 static void write_op(struct writer *w, const struct mix__net_op *op)
 {
     struct mix__onnx_build *b = &w->build;
-    /* An identity has the name of the layer that it makes codes for. */
-    const char *name =
-        op->kind == MIX__NET_IDENTITY ? mix__onnx_text_of(b, "%s.codes", op->name) : op->name;
+    const char *name = name_of(w, op);
     const char *x = w->value[op->in[0]];
     switch (op->kind) {
     case MIX__NET_CONV:
@@ -573,6 +585,19 @@ static const char *numbers(struct writer *w, const float *values, int n)
     return text;
 }
 
+/* Strings behind one another, each with its zero byte, as lines. */
+static const char *lines(struct writer *w, const char *strings, size_t bytes)
+{
+    char *text = mix__onnx_take(&w->build, bytes, 1);
+    if (!text)
+        return "";
+    memcpy(text, strings, bytes);
+    for (size_t i = 0; i + 1 < bytes; i++)
+        if (text[i] == '\0')
+            text[i] = '\n';
+    return text;
+}
+
 static void write_notes(struct writer *w)
 {
     struct mix__onnx_build *b = &w->build;
@@ -581,12 +606,8 @@ static void write_notes(struct writer *w)
     mix__onnx_put_note(b, "input", "(pixel / 255 - mean) / deviation, channels first");
     mix__onnx_put_note(b, "mean", numbers(w, net->mean, channels));
     mix__onnx_put_note(b, "deviation", numbers(w, net->deviation, channels));
-    const char *classes = NULL;
-    for (size_t at = 0; at < net->class_names_bytes; at += strlen(net->class_names + at) + 1)
-        classes = classes ? mix__onnx_text_of(b, "%s\n%s", classes, net->class_names + at)
-                          : net->class_names;
-    if (classes)
-        mix__onnx_put_note(b, "classes", classes);
+    if (net->class_names)
+        mix__onnx_put_note(b, "classes", lines(w, net->class_names, net->class_names_bytes));
 }
 
 static mix_status write_net(struct writer *w, const char *path)
@@ -598,10 +619,10 @@ static mix_status write_net(struct writer *w, const char *path)
                                            .ir_version = native ? 10 : 7,
                                            .opset = native ? 21 : 14,
                                            .qonnx = w->style == MIX__ONNX_QONNX,
-                                           .input = "image",
+                                           .input = INPUT,
                                            .input_rank = 3,
                                            .input_dims = { in->c, in->h, in->w },
-                                           .output = "logits",
+                                           .output = OUTPUT,
                                            .output_rank = 1,
                                            .output_dims = { out->c } };
     write_notes(w);

@@ -109,7 +109,7 @@ static void test_networks(void **state)
 {
     (void)state;
     for (int bits = MIX_BITS_MIN; bits <= MIX_BITS_MAX; bits++)
-        check_net("mobilenet_v2", bits);
+        check_net("mobilenet_v2", bits), check_net("odd", bits);
     check_net("mobilenet_v3_small", 3);
     check_net("mobilenet_v3_large", 8);
     check_net("resnet18", 4);
@@ -123,12 +123,14 @@ static void test_refusals(void **state)
     (void)state;
     fixture_make_small(&f, ctx, "mobilenet_v2", 4);
     CHECK_OK(fixture_lower(&f, &net));
-    static const char *const names[] = { "net.cpp", ".c", "9lives.c", "a b.c", "folder/", "c" };
+    static const char *const names[] = { "net.cpp", ".c",      "./.c", "9lives.c",
+                                         "a b.c",   "folder/", "c" };
     for (size_t i = 0; i < MIX_COUNT(names); i++)
         CHECK_FAILS(ctx, mix__c_write(net, names[i]), MIX_EINVAL, "NAME.c");
     CHECK_FAILS(ctx, mix__c_write(net, "missing/net.c"), MIX_EIO, "missing/net.h");
     CHECK_OK(mix__c_write(net, "mobile-net.v2.c"));
     shell("grep -q 'void mobile_net_v2_run(' %s", "mobile-net.v2.h");
+    shell(MIX_TEST_CC " -std=c11 -Wall -Werror -c %s", "mobile-net.v2.c");
     strcpy(net->ops[0].name, "a*/#error b"); /* a file's names do not leave their comments */
     strcpy(net->name, "c*/#error\nd");
     CHECK_OK(mix__c_write(net, "net.c"));

@@ -23,7 +23,7 @@ static void write_net(mix_ctx *ctx, const char *folder, const char *arch, int bi
 int main(int argc, char **argv)
 {
     static const char *const archs[] = { "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small",
-                                         "resnet18", "resnet50" };
+                                         "resnet18",     "resnet50",           "odd" };
     mix_ctx *ctx;
     if (argc != 2 || mix_ctx_new(&ctx, NULL) != MIX_OK)
         return 2;

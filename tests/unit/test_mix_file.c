@@ -124,13 +124,7 @@ static void tiny(struct net_fixture *f, mix_ctx *ctx)
     x = mix__graph_linear(g, "fc", mix__graph_unary(g, MIX__OP_FLATTEN, "flat", x), 2);
     CHECK_OK(mix__graph_finish(g, x));
     mix__graph_init_values(g, 1);
-    f->graph = g;
-    f->bits = calloc(g->n_layers, sizeof *f->bits);
-    f->act_step = calloc(g->n_layers, sizeof *f->act_step);
-    f->weight_step = calloc(14, sizeof *f->weight_step);
-    mix_bits_uniform(g, 4, 3, f->bits);
-    random_norms(g, 1);
-    random_steps(f);
+    fixture_of(f, g, 1, 4, 3);
 }
 
 struct damaged {

@@ -100,6 +100,7 @@ static void test_against_slow(void **unused)
     check_slow(ctx, "mobilenet_v2", 4, 4);
     check_slow(ctx, "mobilenet_v3_small", 8, 5); /* 5x5, shifted inputs, gates */
     check_slow(ctx, "resnet18", 3, 8);
+    check_slow(ctx, "odd", 5, 6);
     mix_ctx_free(ctx);
 }
 
@@ -134,7 +135,7 @@ static uint64_t traced(mix_ctx *ctx, const char *bytes, size_t size, const float
 static void test_tables_and_threads(void **unused)
 {
     static const unsigned masks[] = { 0, MIX_CPU_AVX2, MIX_CPU_AVX2 | MIX_CPU_AVX512, MIX_CPU_ALL };
-    static const char *const archs[] = { "mobilenet_v2", "mobilenet_v3_large", "resnet50" };
+    static const char *const archs[] = { "mobilenet_v2", "mobilenet_v3_large", "resnet50", "odd" };
     (void)unused;
     float *image = malloc(SIZE * SIZE * 3 * sizeof *image);
     random_images(image, SIZE * SIZE * 3);
