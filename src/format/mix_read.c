@@ -102,7 +102,7 @@ static mix_status read_numbers(const struct reader *r, const struct mix__mix_op 
     const void *at;
     if (op->in[0] < 0 || (size_t)op->in[0] >= net->n_tensors || op->out < 0 ||
         (size_t)op->out >= net->n_tensors || op->groups < 1 || op->kernel < 1 ||
-        op->kernel > MIX__NET_SIDE_MAX || net->tensors[op->in[0]].c < 1 ||
+        op->kernel > MIX__WINDOW_MAX || net->tensors[op->in[0]].c < 1 ||
         net->tensors[op->out].c < 1 || op->weight_bits < MIX_BITS_MIN ||
         op->weight_bits > MIX_BITS_MAX || mix__net_taps(net, op) > MIX__NET_TAPS_MAX)
         return mix__fail(r->ctx, MIX_EFORMAT,

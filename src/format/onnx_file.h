@@ -82,5 +82,7 @@ mix_status mix__onnx_integers(const struct mix__onnx_file *file, const char *nam
                               const Onnx__TensorProto *tensor, int64_t *to, size_t limit,
                               size_t *count) MIX_CHECKED;
 bool mix__onnx_is_integers(const Onnx__TensorProto *tensor);
+/* A TensorProto.DataType that is read as floats. */
+bool mix__onnx_is_float(int64_t type);
 
 #endif

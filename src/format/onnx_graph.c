@@ -19,7 +19,7 @@ static const struct {
     { "Add", mix__onnx_add },
     { "AveragePool", mix__onnx_average_pool },
     { "BatchNormalization", mix__onnx_batchnorm },
-    { "Cast", mix__onnx_identity },
+    { "Cast", mix__onnx_cast },
     { "Clip", mix__onnx_clip },
     { "Concat", mix__onnx_concat },
     { "Constant", mix__onnx_constant },
@@ -302,6 +302,12 @@ static mix_status read_input(struct mix__onnx_walk *w)
     const char *slash = strrchr(f->path, '/'), *name = slash ? slash + 1 : f->path;
     char base[MIX__NAME_MAX];
     snprintf(base, sizeof base, "%.*s", (int)strcspn(name, "."), name);
+    if (!mix__onnx_is_float(type->elem_type))
+        return mix__fail(
+            f->ctx, MIX_EUNSUPPORTED,
+            "%s: input '%.100s' has elements of type %d; expected floats: pictures are "
+            "normalised before",
+            f->path, f->input->name, type->elem_type);
     MIX_TRY(mix__graph_new(&w->graph, f->ctx, base, (int)size, (int)c));
     w->values[mix__onnx_find(f, f->input->name) - f->names] =
         (struct mix__onnx_value){ .kind = MIX__ONNX_TENSOR,

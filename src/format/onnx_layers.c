@@ -7,7 +7,7 @@
 
 #include "format/onnx_walk.h"
 
-enum { DIM_MAX = 1 << 20, KERNEL_MAX = 64 };
+enum { DIM_MAX = 1 << 20 };
 static const float bn_eps = 1e-5f, bn_momentum = 0.1f;
 
 /* ---- windows: what convolutions and pools have in common ---- */
@@ -25,12 +25,10 @@ static mix_status same_ints(const struct mix__onnx_walk *w, const Onnx__NodeProt
     *out = (int)value;
     if (ints.n == 0)
         return MIX_OK;
-    if (ints.n != 2 || ints.at[0] != ints.at[1] || ints.at[0] < 1 || ints.at[0] > DIM_MAX)
-        return mix__onnx_refuse(w->file, node,
-                                "%s of %zu numbers, %lld and %lld; expected two equal ones of at "
-                                "least 1",
-                                name, ints.n, (long long)ints.at[0],
-                                (long long)ints.at[ints.n - 1]);
+    if (ints.n != 2 || ints.at[0] != ints.at[1] || ints.at[0] < 1 || ints.at[0] > MIX__WINDOW_MAX)
+        return mix__onnx_refuse(
+            w->file, node, "%s of %zu numbers, %lld and %lld; expected two equal ones, 1 to %d",
+            name, ints.n, (long long)ints.at[0], (long long)ints.at[ints.n - 1], MIX__WINDOW_MAX);
     *out = (int)ints.at[0];
     return MIX_OK;
 }
@@ -40,12 +38,12 @@ static mix_status pads_of(const struct mix__onnx_walk *w, const Onnx__NodeProto 
                           const int64_t p[4], struct mix__onnx_pads *pads)
 {
     for (int i = 0; i < 4; i++)
-        if (p[i] < 0 || p[i] > KERNEL_MAX || p[i] != p[i & 2])
+        if (p[i] < 0 || p[i] > MIX__WINDOW_MAX || p[i] != p[i & 2])
             return mix__onnx_refuse(w->file, node,
                                     "padding of %lld, %lld, %lld, %lld; expected the same above as "
                                     "left and below as right, 0 to %d",
                                     (long long)p[0], (long long)p[1], (long long)p[2],
-                                    (long long)p[3], KERNEL_MAX);
+                                    (long long)p[3], MIX__WINDOW_MAX);
     *pads = (struct mix__onnx_pads){ (int)p[0], (int)p[2] };
     return MIX_OK;
 }
@@ -167,10 +165,10 @@ static mix_status conv_shape(struct mix__onnx_walk *w, const Onnx__NodeProto *no
     const struct mix__tensor *in = &w->graph->tensors[x->tensor];
     const int64_t groups = mix__onnx_int(node, "group", 1);
     struct window win;
-    if (dims[2] != dims[3] || dims[2] > KERNEL_MAX)
+    if (dims[2] != dims[3] || dims[2] > MIX__WINDOW_MAX)
         return mix__onnx_refuse(w->file, node,
                                 "a %dx%d kernel; expected a square one of at most %d", dims[2],
-                                dims[3], KERNEL_MAX);
+                                dims[3], MIX__WINDOW_MAX);
     if (x->rank != 4 || groups < 1 || groups > in->c || dims[1] * groups != in->c)
         return mix__onnx_refuse(w->file, node,
                                 "weights for %d channels in %lld groups on an input of %d "

@@ -162,6 +162,19 @@ mix_status mix__onnx_identity(struct mix__onnx_walk *w, const Onnx__NodeProto *n
     return mix__onnx_put(w, node, y);
 }
 
+/* From one type of floats to another, or of whole numbers: all are floats and int64 here. */
+mix_status mix__onnx_cast(struct mix__onnx_walk *w, const Onnx__NodeProto *node)
+{
+    const struct mix__onnx_value *x = mix__onnx_in(w, node, 0);
+    const bool whole = x && (x->kind == MIX__ONNX_NUMBERS ||
+                             (x->kind == MIX__ONNX_CONSTANT && mix__onnx_is_integers(x->constant)));
+    const int64_t to = mix__onnx_int(node, "to", 0);
+    if (x && !whole && !mix__onnx_is_float(to))
+        return mix__onnx_refuse(w->file, node, "floats become type %lld; expected a type of floats",
+                                (long long)to);
+    return mix__onnx_identity(w, node);
+}
+
 /* Probabilities are left to the loss. */
 mix_status mix__onnx_softmax(struct mix__onnx_walk *w, const Onnx__NodeProto *node)
 {

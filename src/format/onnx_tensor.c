@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "format/onnx_file.h"
+#include "tensor/values.h"
 
 /* TensorProto.DataType */
 enum { FLOAT = 1, INT32 = 6, INT64 = 7, FLOAT16 = 10, DOUBLE = 11, BFLOAT16 = 16, EXTERNAL = 1 };
@@ -32,6 +33,11 @@ static const struct type *type_of(const Onnx__TensorProto *t)
 bool mix__onnx_is_integers(const Onnx__TensorProto *t)
 {
     return t->data_type == INT64 || t->data_type == INT32;
+}
+
+bool mix__onnx_is_float(int64_t type)
+{
+    return type == FLOAT || type == FLOAT16 || type == BFLOAT16 || type == DOUBLE;
 }
 
 mix_status mix__onnx_count(const struct mix__onnx_file *f, const char *name,
@@ -88,23 +94,6 @@ static mix_status check(const struct mix__onnx_file *f, const char *name,
                      t->has_raw_data ? "bytes" : "elements");
 }
 
-static float from_half(uint16_t half)
-{
-    const int exponent = half >> 10 & 31;
-    const float mantissa = (float)(half & 1023), sign = half & 0x8000 ? -1.0f : 1.0f;
-    if (exponent == 31)
-        return mantissa != 0.0f ? NAN : sign * INFINITY;
-    return sign * (exponent ? ldexpf(1024.0f + mantissa, exponent - 25) : ldexpf(mantissa, -24));
-}
-
-static float from_brain(uint16_t brain)
-{
-    const uint32_t bits = (uint32_t)brain << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 static float from_double(const void *at)
 {
     double value;
@@ -126,7 +115,7 @@ static float element(const Onnx__TensorProto *t, size_t i)
             memcpy(&half, raw + 2 * i, sizeof half);
         else
             half = (uint16_t)t->int32_data[i];
-        return t->data_type == FLOAT16 ? from_half(half) : from_brain(half);
+        return t->data_type == FLOAT16 ? mix__f16_widen(half) : mix__bf16_widen(half);
     default:
         if (!raw)
             return t->float_data[i];

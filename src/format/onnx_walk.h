@@ -115,8 +115,8 @@ mix__onnx_op mix__onnx_conv, mix__onnx_batchnorm, mix__onnx_gemm, mix__onnx_matm
 mix__onnx_op mix__onnx_relu, mix__onnx_clip, mix__onnx_hard_swish, mix__onnx_hard_sigmoid,
     mix__onnx_add, mix__onnx_mul, mix__onnx_div;
 mix__onnx_op mix__onnx_flatten, mix__onnx_reshape, mix__onnx_squeeze, mix__onnx_unsqueeze,
-    mix__onnx_transpose, mix__onnx_identity, mix__onnx_softmax, mix__onnx_constant, mix__onnx_shape,
-    mix__onnx_gather, mix__onnx_concat, mix__onnx_slice;
+    mix__onnx_transpose, mix__onnx_identity, mix__onnx_cast, mix__onnx_softmax, mix__onnx_constant,
+    mix__onnx_shape, mix__onnx_gather, mix__onnx_concat, mix__onnx_slice;
 
 /* value's tensor of 1x1 pixels, flattened; rank 2. */
 mix_status mix__onnx_flat(struct mix__onnx_walk *w, const Onnx__NodeProto *node,

@@ -4,11 +4,11 @@
 #include "format/tensors.h"
 
 #include <assert.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "format/pth.h"
+#include "tensor/values.h"
 
 struct mix__tensors {
     mix_ctx *ctx;
@@ -140,27 +140,6 @@ const struct mix__tensor_view *mix__tensors_find(const struct mix__tensors *file
 
 /* ---- values ---- */
 
-static float from_bits(uint32_t bits)
-{
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-/*
- * F16 is   s eeeee ffffffffff   with bias 15, F32   s eeeeeeee fffffffffff...   with bias 127.
- */
-static float from_half(uint16_t half)
-{
-    const uint32_t sign = (uint32_t)(half & 0x8000) << 16;
-    const uint32_t exponent = half >> 10 & 31, fraction = half & 1023;
-    if (exponent == 31) /* infinity, NaN */
-        return from_bits(sign | 0x7f800000 | fraction << 13);
-    if (exponent == 0) /* zero, subnormal: units of 2^-24 */
-        return (sign ? -1.0f : 1.0f) * ldexpf((float)fraction, -24);
-    return from_bits(sign | (exponent + 112) << 23 | fraction << 13);
-}
-
 static float element(const unsigned char *at, enum mix__st_dtype dtype)
 {
     float f32;
@@ -172,10 +151,10 @@ static float element(const unsigned char *at, enum mix__st_dtype dtype)
         return (float)f64;
     case MIX__ST_F16:
         memcpy(&u16, at, sizeof u16);
-        return from_half(u16);
+        return mix__f16_widen(u16);
     case MIX__ST_BF16:
         memcpy(&u16, at, sizeof u16);
-        return from_bits((uint32_t)u16 << 16);
+        return mix__bf16_widen(u16);
     default:
         memcpy(&f32, at, sizeof f32);
         return f32;

@@ -87,7 +87,7 @@ static int window_side(int side, const struct mix__net_op *op)
 static mix_status check_window(const struct checker *c, const struct mix__net_op *op,
                                const struct mix__net_tensor *x, const struct mix__net_tensor *y)
 {
-    if (!between(op->kernel, 1, MIX__NET_SIDE_MAX) || !between(op->stride, 1, MIX__NET_SIDE_MAX) ||
+    if (!between(op->kernel, 1, MIX__WINDOW_MAX) || !between(op->stride, 1, MIX__WINDOW_MAX) ||
         !between(op->pad, 0, op->kernel - 1) || !between(op->pad_end, 0, op->kernel - 1))
         return refuse(c, MIX_EFORMAT, "a kernel, stride or padding is out of range");
     if (window_side(x->h, op) != y->h || window_side(x->w, op) != y->w)

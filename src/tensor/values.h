@@ -8,6 +8,7 @@
  *          sign  exponent   fraction
  *    f32   31    30 .. 23   22 ......... 0
  *    bf16  15    14 .. 7     6 .. 0
+ *    f16   15    14 .. 10    9 .. 0       (of files alone)
  */
 #ifndef METAMIX_TENSOR_VALUES_H
 #define METAMIX_TENSOR_VALUES_H
@@ -38,6 +39,21 @@ static inline float mix__bf16_widen(uint16_t half)
     const uint32_t bits = (uint32_t)half << 16;
     float value;
     memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Of a half, float16: exact. */
+static inline float mix__f16_widen(uint16_t half)
+{
+    const uint32_t sign = (uint32_t)(half & 0x8000) << 16;
+    const uint32_t exponent = half >> 10 & 31, fraction = half & 1023;
+    uint32_t bits = sign | (exponent + 112) << 23 | fraction << 13; /* biases 127 and 15 */
+    float value;
+    if (exponent == 31) /* infinity, not a number */
+        bits = sign | 0x7f800000u | fraction << 13;
+    memcpy(&value, &bits, sizeof value);
+    if (exponent == 0) /* zero, subnormal */
+        value = (sign ? -0x1p-24f : 0x1p-24f) * (float)fraction;
     return value;
 }
 

@@ -307,6 +307,7 @@ def refused():
     spoilt("clip", "Clip", np.float32(0), np.float32(1))
     spoilt("hard_sigmoid", "HardSigmoid", alpha=0.2)
     spoilt("transpose", "Transpose", perm=[0, 2, 3, 1])
+    spoilt("cast", "Cast", to=TensorProto.INT32)
     spoilt("average", "AveragePool", kernel_shape=[2, 2])
     spoilt("max_pool", "MaxPool", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
     spoilt("add_constant", "Add", np.float32(2))
@@ -401,6 +402,8 @@ def refused():
     change("no_outputs", lambda m: m.graph.node[0].ClearField("output"))
     change("rank3", lambda m: m.graph.input[0].type.tensor_type.shape.dim.pop())
     change("wide", lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[3], "dim_value", 8))
+    change("bytes", lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type",
+                                      TensorProto.UINT8))
     change("no_shape", lambda m: m.graph.input[0].type.tensor_type.ClearField("shape"))
 
 

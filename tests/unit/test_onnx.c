@@ -298,6 +298,7 @@ static const struct {
     { "clip", MIX_EUNSUPPORTED, "node 'bad' (Clip): bounds 0 and 1" },
     { "hard_sigmoid", MIX_EUNSUPPORTED, "node 'bad' (HardSigmoid): alpha 0.2" },
     { "transpose", MIX_EUNSUPPORTED, "node 'bad' (Transpose)" },
+    { "cast", MIX_EUNSUPPORTED, "node 'bad' (Cast): floats become type 6" },
     { "average", MIX_EUNSUPPORTED, "node 'bad' (AveragePool): the mean of 2x2" },
     { "max_pool", MIX_EUNSUPPORTED, "node 'bad' (MaxPool)" },
     { "add_constant", MIX_EUNSUPPORTED, "node 'bad' (Add): input 'c" },
@@ -341,6 +342,7 @@ static const struct {
     { "no_outputs", MIX_EFORMAT, "its input 'conv0' is defined nowhere" },
     { "rank3", MIX_EUNSUPPORTED, "input 'image' has 3 dimensions" },
     { "wide", MIX_EUNSUPPORTED, "pictures of 16x8" },
+    { "bytes", MIX_EUNSUPPORTED, "input 'image' has elements of type 2; expected floats" },
     { "no_shape", MIX_EUNSUPPORTED, "input 'image' has 0 dimensions" },
 };
 
