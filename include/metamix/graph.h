@@ -61,9 +61,11 @@ typedef struct mix_layer_bits {
 /* Searched layers at weight/activation bits, first and last layer at 8/8. */
 MIX_API void mix_bits_uniform(const mix_graph *graph, int weight, int activation,
                               mix_layer_bits *bits);
+/* "W4A3" and the like, both 2..8 or 32; false: another text. */
+MIX_API bool mix_bits_parse(const char *text, int *weight, int *activation);
 
 /*
- * BOPs = sum over layers of MACs * weight bits * activation bits, for one image (METHOD.md
+ * BOPs = sum over layers of MACs * weight bits * activation bits, for one image (doc/method.md
  * section 5). Residual adds, pooling and batch norm are not counted.
  */
 MIX_API uint64_t mix_bits_bops(const mix_graph *graph, const mix_layer_bits *bits);

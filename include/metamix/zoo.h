@@ -2,7 +2,8 @@
  * zoo.h - the named networks.
  *
  * mobilenet_v2, mobilenet_v3_large and _small, resnet18, 34, 50 and 101. Layers and parameters
- * carry torchvision's names. Weights start as torchvision's do:
+ * carry torchvision's names. Weights start as torchvision's do
+ * (a ResNet's linear layer is PyTorch's default there):
  * convolutions normal with variance 2 / (out_channels * kernel^2), batch norm 1 and 0, linear
  * normal with deviation 0.01, biases 0; drawn from (seed, parameter, index), so they do not depend
  * on threads.
@@ -13,6 +14,9 @@
 #include "metamix/graph.h"
 
 typedef enum mix_stem { MIX_STEM_AUTO, MIX_STEM_STANDARD, MIX_STEM_SMALL } mix_stem;
+
+/* "auto", "standard" or "small"; false: another name. */
+MIX_API bool mix_stem_parse(const char *name, mix_stem *stem);
 
 typedef struct mix_zoo_options {
     const char *arch; /* default "mobilenet_v2"; mix_zoo_names() lists them */

@@ -4,7 +4,7 @@
  * Pixels are bytes (h,w,c), rows without gaps, c = 3 (RGB) or 1 (gray). From file to network:
  *
  *   source --decode at 1/shrink--> image --a view: box, resized, window--> (size,size,c)
- * --normalise
+ *          --normalise--> floats
  */
 #ifndef METAMIX_DATA_IMAGE_H
 #define METAMIX_DATA_IMAGE_H

@@ -17,9 +17,11 @@ static void dropout(const struct mix__engine *e, const struct mix__step *s, int 
     const double rate = e->pass.dropout ? s->node->rate : 0.0;
     const float scale = (float)(1.0 / (1.0 - rate));
     const uint64_t stream = MIX__STREAM(MIX__RANDOM_DROPOUT, e->pass.step);
+    const uint64_t first = (uint64_t)(s - e->plan.steps) << 40; /* no two nodes share a mask */
 #pragma omp parallel for schedule(static)
     for (size_t i = 0; i < n; i++) {
-        const bool keep = rate == 0.0 || mix__random_uniform(e->pass.seed, stream, i) >= rate;
+        const bool keep =
+            rate == 0.0 || mix__random_uniform(e->pass.seed, stream, first + i) >= rate;
         const float v = keep ? mix__values_get(from, i) * scale : 0.0f;
         mix__values_put(to, i, accumulate ? mix__values_get(to, i) + v : v);
     }

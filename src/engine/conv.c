@@ -75,8 +75,8 @@ struct mix__conv {
     float *dw_packed; /* depthwise: (r, s, c)                     */
 };
 
-/* Keeps oneDNN from what the context may not use. It listens once a process, before anything has
- * run in it. */
+/* Keeps oneDNN to AVX2 or less where the context may not use AVX-512. It listens once a process,
+ * before anything has run in it. */
 static void limit_instructions(unsigned cpu)
 {
 #if defined(__x86_64__)

@@ -4,7 +4,7 @@
  *
  * Tensors are (n, h, w, c). A linear layer is a 1x1 convolution of a 1x1 image. Weights come in and
  * gradients go out as (k, c / groups, r, s); pack() lays them out for the primitives. Only conv.c
- * knows oneDNN.
+ * and floor.c know oneDNN.
  *
  * A thread works on one tile at a time. Pointers are to the first row of the tile that the
  * operation needs: x to row x0, y to y0, dx to dx0, dy to dy0 (engine/tiles.h).

@@ -124,6 +124,12 @@ static mix_status make_blocks(struct mix__engine *e)
                : MIX_ENOMEM;
 }
 
+/* OpenMP counts for the calling thread, which may have run an engine of another context since. */
+static void take_threads(const struct mix__engine *e)
+{
+    omp_set_num_threads(e->threads);
+}
+
 mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, int batch,
                            bool backward, enum mix__dtype dtype)
 {
@@ -139,7 +145,7 @@ mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, i
     e->graph = state->graph;
     e->plan.ctx = e->ctx;
     e->threads = mix_ctx_threads(e->ctx);
-    omp_set_num_threads(e->threads);
+    take_threads(e);
     mix__loops_init(&e->loops, mix_ctx_cpu(e->ctx));
     e->stream_from = e->loops.streams ? LARGE : SIZE_MAX;
     if ((status = mix__plan_make(&e->plan, e->graph, batch, backward, dtype)) != MIX_OK ||
@@ -255,6 +261,7 @@ mix_status mix__engine_forward(struct mix__engine *e, const struct mix__pass *pa
                                const float **logits)
 {
     double began = mix__clock();
+    take_threads(e);
     e->pass = *pass;
     mix__fakes_prepare(e);
     mix__exact_choose(e);
@@ -277,6 +284,8 @@ mix_status mix__engine_watch(struct mix__engine *e,
                              void *user)
 {
     size_t most = 0;
+    if (e->plan.backward)
+        return mix__fail(e->ctx, MIX_EUNSUPPORTED, "an engine that trains cannot be watched");
     for (size_t i = 0; i < e->plan.n_buffers; i++)
         most = e->plan.buffers[i].count > most ? e->plan.buffers[i].count : most;
     if (!e->watched)
@@ -357,6 +366,7 @@ mix_status mix__engine_backward(struct mix__engine *e, const float *dlogits, uns
         return mix__fail(e->ctx, MIX_EINVAL,
                          "a backward pass needs a plan for it and a forward pass in training "
                          "before it");
+    take_threads(e);
     const struct mix__buffer *out = &e->plan.buffers[e->plan.output_grad];
     memcpy(mix__engine_floats(e, e->plan.output_grad), dlogits, out->count * sizeof *dlogits);
     const size_t shared = mix__shared_steps(e);

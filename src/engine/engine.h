@@ -75,8 +75,8 @@ struct mix__layer_input {
     size_t count;
     float step, shift;
 };
-/* Called for every layer in running order, in forward passes of a float32 engine to come; NULL: no
- * more. Errors: MIX_ENOMEM. */
+/* Called for every layer in running order, in forward passes to come of a float32 engine without
+ * backward; NULL: no more. Errors: MIX_EUNSUPPORTED (one with), MIX_ENOMEM. */
 mix_status mix__engine_watch(struct mix__engine *engine,
                              void (*watch)(void *user, const struct mix__layer_input *input),
                              void *user) MIX_CHECKED;

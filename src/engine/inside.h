@@ -173,11 +173,9 @@ static inline bool mix__wants_statistics(const struct mix__engine *e)
     return e->pass.batch_stats || e->pass.measure;
 }
 
-/* What output channel k of a layer is multiplied by to be a value; layer -1: 1. */
+/* What output channel k of a layer is multiplied by to be a value. */
 static inline double mix__unit(const struct mix__engine *e, int layer, size_t k)
 {
-    if (layer < 0)
-        return 1.0;
     const struct mix__units *u = &e->units[layer];
     return (double)u->x * (u->w ? (double)u->w[k] : 1.0);
 }

@@ -182,31 +182,24 @@ static mix_status forward_tile(struct mix__engine *e, const struct mix__step *s,
     return MIX_OK;
 }
 
-/* The whole input, for who watches. */
-static mix_status show_input(struct mix__engine *e, const struct mix__step *s)
+/* The whole input, for who watches an engine without a backward pass: one that stores it all. */
+static void show_input(struct mix__engine *e, const struct mix__step *s)
 {
     const struct mix__fake *fake = &e->fakes[s->layer];
     const bool codes = e->exacts[s->layer].on;
-    const size_t pixels = mix__rows(e, &s->in), c = (size_t)s->in.c, step = pixels_at_once(e, s);
-    e->made[0].count = 0;
-    for (size_t r = 0, n; r < pixels; r += n) {
-        struct mix__values z;
-        n = pixels - r < step ? pixels - r : step;
-        MIX_TRY(stored_input(e, s, 0, (struct mix__span){ r, n }, &z));
-        mix__make_input(e, s, mix__f32(e->watched + r * c), z, n);
-    }
-    const struct mix__layer_input input = { s->layer, e->watched, pixels * c,
+    const size_t pixels = mix__rows(e, &s->in);
+    mix__make_input(e, s, mix__f32(e->watched), mix__engine_at(e, s->x[0]), pixels);
+    const struct mix__layer_input input = { s->layer, e->watched, pixels * (size_t)s->in.c,
                                             codes ? fake->step[0] : 1.0f,
                                             codes ? fake->bounds[0].shift : 0.0f };
     e->watch(e->watch_user, &input);
-    return MIX_OK;
 }
 
 mix_status mix__layer_forward(struct mix__engine *e, const struct mix__step *s)
 {
     const bool statistics = s->after >= 0 && mix__wants_statistics(e);
     if (e->watch)
-        MIX_TRY(show_input(e, s));
+        show_input(e, s);
     if (s->unstored)
         return mix__expand_forward(e, s);
     MIX_TRY(mix__each_tile(e, s, e->convs[s->layer], statistics ? mix__norm_part_begin : NULL,
@@ -286,8 +279,10 @@ static mix_status backward_tile(struct mix__engine *e, const struct mix__step *s
     const int thread = omp_get_thread_num();
     const size_t c = (size_t)s->in.c, k = (size_t)s->out.c;
     const struct mix__span in = mix__x_span(conv, t, t->x0, t->x1), made = mix__made_span(conv, t);
-    const struct mix__values dz = read_gradient(e, s, mix__y_span(conv, t, t->dy0, t->dy1),
-                                                mix__work_at(e, thread, MIX__WORK_GRADIENT));
+    const struct mix__span out = mix__y_span(conv, t, t->dy0, t->dy1);
+    const struct mix__span own = mix__y_span(conv, t, t->y0, t->y1);
+    const struct mix__values dz =
+        read_gradient(e, s, out, mix__work_at(e, thread, MIX__WORK_GRADIENT));
     struct mix__values z;
     MIX_TRY(stored_input(e, s, thread, made, &z));
     if (what & MIX__GRAD_PARAMS) {
@@ -295,12 +290,9 @@ static mix_status backward_tile(struct mix__engine *e, const struct mix__step *s
             mix__read_input(e, s, mix__values_from(z, (in.first - made.first) * c), in.count,
                             mix__conv_types(conv).operand, mix__work_at(e, thread, MIX__WORK_READ));
         MIX_TRY(mix__conv_backward_weights(conv, thread, t, x.at, dz.at));
-        if (s->node->bias >= 0) {
-            const size_t before = mix__y_span(conv, t, t->dy0, t->y0).count;
+        if (s->node->bias >= 0)
             e->loops.row_sums(e->bias_sums + (size_t)part * e->widest,
-                              mix__values_from(dz, before * k),
-                              mix__y_span(conv, t, t->y0, t->y1).count, k);
-        }
+                              mix__values_from(dz, (own.first - out.first) * k), own.count, k);
     }
     if (mix__reads_image(s))
         return MIX_OK;

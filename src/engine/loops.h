@@ -34,11 +34,11 @@ struct mix__fake {
 };
 
 /*
- * What the backward pass of a fake quantizer adds up, over the piece:
- *   step[b]    sum of dy * weight[b] * (n if v < n; p if v > p; q - v otherwise), v = (x + shift) /
- * step_b (without the factor g = 1 / sqrt(numel * p), which the engine applies) weight[b]  sum of
- * dy * Q_b(x)            (only written when n_branch > 1) Gradient to x: dx = dy * sum over b of
- * weight[b] * [n <= v <= p].
+ * What the backward pass of a fake quantizer adds up, over the piece, with v = (x + shift) / step_b:
+ *   step[b]    sum of dy * weight[b] * (n if v < n; p if v > p; q - v otherwise),
+ *              without the factor g = 1 / sqrt(numel * p), which the engine applies
+ *   weight[b]  sum of dy * Q_b(x), only written when n_branch > 1
+ * Gradient to x: dx = dy * sum over b of weight[b] * [n <= v <= p].
  */
 struct mix__fake_sums {
     double step[MIX__BRANCH_MAX];

@@ -9,7 +9,7 @@
  *
  * The statistics of a convolution's output, and dz, are the convolution's work, tile by tile; so is
  * the rest where one layer alone reads y (layer.c). What is left to a step of its own is the walk
- * over y for other readers, and all of it behind anything but a convolution.
+ * over y for other readers.
  *
  * Where a convolution multiplied codes instead of values, z is in units of x_unit * w_unit[k]
  * (mix__unit): mean, scale and rstd absorb that, and dz comes multiplied by w_unit[k].
@@ -130,24 +130,6 @@ void mix__norm_settle(struct mix__engine *e, const struct mix__step *s, int part
         measure_statistics(e, s, rows);
 }
 
-/* Behind anything but a convolution. */
-static void take_statistics(struct mix__engine *e, const struct mix__step *s)
-{
-    const struct mix__values z = mix__engine_at(e, s->x[0]);
-    const size_t rows = mix__rows(e, &s->in), c = (size_t)s->in.c, step = piece_rows(c);
-#pragma omp parallel for schedule(static)
-    for (int group = 0; group < MIX__PARTS; group++) {
-        const size_t to = mix__group_row(rows, group + 1);
-        mix__norm_part_begin(e, group);
-        for (size_t r = mix__group_row(rows, group), n; r < to; r += n) {
-            n = to - r < step ? to - r : step;
-            const struct mix__values piece = mix__values_from(z, r * c);
-            mix__norm_part_add(e, group, piece, piece, n, c);
-        }
-    }
-    mix__norm_settle(e, s, MIX__PARTS);
-}
-
 static void use_running_statistics(struct mix__engine *e, const struct mix__step *s)
 {
     struct mix__norm *norm = &e->norms[s->norm];
@@ -173,11 +155,9 @@ void mix__norm_forward(struct mix__engine *e, const struct mix__step *s)
     struct mix__norm *norm = &e->norms[s->norm];
     const size_t rows = mix__rows(e, &s->in), c = (size_t)s->in.c;
     const float *gamma = value(e, s->node->gamma), *beta = value(e, s->node->beta);
-    if (s->source < 0 && mix__wants_statistics(e))
-        take_statistics(e, s);
     if (!e->pass.batch_stats)
         use_running_statistics(e, s);
-    const bool folded = s->source >= 0 && e->exacts[s->source].on;
+    const bool folded = e->exacts[s->source].on;
     for (size_t i = 0; i < c; i++) {
         norm->scale[i] = folded ? 1.0f : gamma[i] * norm->rstd[i];
         norm->offset[i] = folded ? 0.0f : beta[i] - norm->mean[i] * norm->scale[i];
@@ -249,7 +229,7 @@ void mix__norm_back_settle(struct mix__engine *e, const struct mix__step *s, int
             beta_grad[i] += (float)dbeta[i];
         }
     }
-    const double x_unit = s->source < 0 ? 1.0 : e->units[s->source].x;
+    const double x_unit = e->units[s->source].x;
     const bool fixed = e->pass.fixed_stats;                      /* do not depend on z */
     const bool more = reads_shared(e, s) && e->stem_grad_filled; /* k2, k3 of branches add up */
     for (size_t i = 0; i < c; i++) {
@@ -262,11 +242,10 @@ void mix__norm_back_settle(struct mix__engine *e, const struct mix__step *s, int
     }
 }
 
-/* dy becomes du and, where no convolution will do that, dz. */
+/* dy becomes du; dz is the convolution's work. */
 void mix__norm_backward(struct mix__engine *e, const struct mix__step *s, unsigned what)
 {
     static const struct mix__fake off;
-    const struct mix__norm *norm = &e->norms[s->norm];
     if (s->fused)
         return;
     const struct mix__values z = mix__engine_at(e, s->x[0]), dy = mix__engine_at(e, s->dy);
@@ -283,13 +262,4 @@ void mix__norm_backward(struct mix__engine *e, const struct mix__step *s, unsign
         }
     }
     mix__norm_back_settle(e, s, MIX__PARTS, what);
-    if (s->source >= 0)
-        return;
-#pragma omp parallel for schedule(static)
-    for (int group = 0; group < MIX__PARTS; group++) {
-        const size_t from = mix__group_row(rows, group), to = mix__group_row(rows, group + 1);
-        const struct mix__values at = mix__values_from(dy, from * c);
-        e->loops.norm_backward_input(at, at, mix__values_from(z, from * c), to - from, c, norm->k1,
-                                     norm->k2, norm->k3);
-    }
 }

@@ -68,7 +68,7 @@ static const struct mix__node *single_reader(const struct maker *m, int tensor)
 
 /* ---- forward: steps and value buffers ------------------------------------------------------- */
 
-/* Tells the convolution in front of a batch norm, which alone reads it, of that; its layer. */
+/* Tells the convolution in front of a batch norm, which alone reads it, of that; its layer, or -1. */
 static int tell_conv(struct maker *m, const struct mix__node *bn)
 {
     for (size_t i = 0; i + 1 < m->plan->n_steps; i++) {
@@ -102,6 +102,11 @@ static void plan_norm(struct maker *m, const struct mix__node *node)
     s->act = act;
     s->norm = m->plan->n_norms++;
     s->source = tell_conv(m, node);
+    if (s->source < 0 && m->status == MIX_OK)
+        m->status = mix__fail(m->plan->ctx, MIX_EUNSUPPORTED,
+                              "%s: a batch norm that is not right behind a convolution or linear "
+                              "layer",
+                              node->name);
     s->fused = next && next->layer >= 0;
     if (s->fused)
         m->fused[out] = (int)m->plan->n_steps - 1;
@@ -198,7 +203,7 @@ static void plan_gradients(struct maker *m, bool *written)
             s->dx[0] = m->grad[in] = s->dy;
             break;
         case MIX__STEP_ADD:
-            if (single_reader(m, s->node->in[1]))
+            if (single_reader(m, s->node->in[1]) && m->grad[s->node->in[1]] < 0)
                 m->grad[s->node->in[1]] = s->dy;
             s->dx[1] = grad_of(m, s->node->in[1]);
             s->dx[0] = grad_of(m, in);

@@ -4,7 +4,7 @@
  * The plan is made once. It decides
  *   - what is fused: a batch norm and its activation whose result one layer alone reads have no
  *     result in memory; the layer (CONV) makes what it reads, its quantizer included, from the
- * batch norm's input, forward and backward, a tile at a time (layer.c)
+ *     batch norm's input, forward and backward, a tile at a time (layer.c)
  *   - which expand layers are never stored: the depthwise layer behind makes their results, a tile
  *     at a time (expand.c)
  *   - which buffers share one place: a gradient runs through a NORM step in place, through

@@ -1,11 +1,12 @@
 /*
  * engine/state.h - everything a network learns, in flat arrays shared by all engines on it.
  *
- *   value, grad   [ graph's trained parameters | activation steps | weight steps ]
- *                   graph->n_trained             one per layer      one per output channel of each
- * layer, and candidate      in layer order stats         batch norm running mean and variance, as
- * in the graph's values behind n_trained alpha, alpha_grad   (layer, candidate), searched layers
- * only in use
+ *   value, grad         graph's trained parameters   graph->n_trained
+ *                       activation steps             (layer, candidate)
+ *                       weight steps                 one per output channel, in layer order
+ *   stats               batch norm's running means and variances, as in the graph's values behind
+ *                       n_trained
+ *   alpha, alpha_grad   (layer, candidate), of searched layers only in use
  *
  * A searched layer's candidates are the state's; a fixed layer has the one candidate 8 in column 0.
  */

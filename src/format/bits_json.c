@@ -40,11 +40,6 @@ static int find_layer(const mix_graph *graph, const char *name)
     return -1;
 }
 
-static bool width_ok(int bits)
-{
-    return (bits >= MIX_BITS_MIN && bits <= MIX_BITS_MAX) || bits == FLOAT_BITS;
-}
-
 /* bits[layer].weight is 0 until the layer has been read. */
 static mix_status read_layer(const mix_graph *graph, const char *path, size_t i, json_t *entry,
                              mix_layer_bits *bits)
@@ -62,7 +57,7 @@ static mix_status read_layer(const mix_graph *graph, const char *path, size_t i,
     if (bits[layer].weight)
         return mix__fail(graph->ctx, MIX_EFORMAT, "%s: layers[%zu]: layer '%s' for the second time",
                          path, i, name);
-    if (!width_ok(b.weight) || !width_ok(b.activation))
+    if (!mix__bits_valid(b.weight) || !mix__bits_valid(b.activation))
         return mix__fail(graph->ctx, MIX_EFORMAT,
                          "%s: layer '%s': expected widths of %d to %d or %d bits, found weights of "
                          "%d and activations of %d",

@@ -1,14 +1,19 @@
 /*
  * format/onnx_walk.h - from the nodes of an ONNX file, in order, to a graph.
  *
- *   onnx_graph.c   the walk, names, values         onnx_layers.c   convolutions, linear layers,
- * pools onnx_shape.c   reshaping, whole numbers        onnx_act.c      activations, add, multiply
+ *   onnx_graph.c    the walk, names, values
+ *   onnx_layers.c   convolutions, linear layers, pools
+ *   onnx_shape.c    reshaping, whole numbers
+ *   onnx_act.c      activations, add, multiply
  *
  * Every name of the file has a value. A spelled-out hard swish passes through values that are no
  * tensors of the graph yet:
  *
- *   x --Add 3--> PLUS3 --Clip 0..6--> SIX_GATE --Div 6--> GATE      (a node when somebody else
- * reads it) | Mul x            | Mul x PRODUCT  --Div 6--> hard swish
+ *   x --Add 3--> PLUS3 --Clip 0..6--> SIX_GATE --Div 6--> GATE     (a node when another reads it)
+ *                                        |                  |
+ *                                      Mul x              Mul x
+ *                                        |                  |
+ *                                     PRODUCT --Div 6--> hard swish
  */
 #ifndef METAMIX_FORMAT_ONNX_WALK_H
 #define METAMIX_FORMAT_ONNX_WALK_H

@@ -1,7 +1,6 @@
 /*
  * format/pickle_machine.h - the inside of pickle.h: what a pickle makes is kept in flat arrays that
- * grow by at most one entry for each byte of the pickle and never beyond a limit. Values name each
- * other by index.
+ * never grow beyond a limit. Values name each other by index.
  */
 #ifndef METAMIX_FORMAT_PICKLE_MACHINE_H
 #define METAMIX_FORMAT_PICKLE_MACHINE_H

@@ -85,7 +85,7 @@ struct mix__kernels {
     /* x (rows, c) times gate (c) */
     void (*gate)(void *y, const float *x, const float *gate, size_t rows, size_t c,
                  const struct mix__finish *f);
-    void (*largest)(float *y, const float *x, size_t n); /* y = max(x, y), y's not-a-numbers stay */
+    void (*largest)(float *y, const float *x, size_t n); /* y = max(x, y); x's not-a-numbers win */
     void (*accumulate)(float *y, const float *x, size_t n); /* y += x */
 };
 

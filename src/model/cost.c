@@ -1,13 +1,23 @@
 /*
- * model/cost.c - bit assignments and what they cost in bit operations (METHOD.md section 5).
+ * model/cost.c - bit assignments and what they cost in bit operations (doc/method.md section 5).
  */
 #include "model/graph.h"
+
+#include <stdio.h>
+#include <string.h>
 
 void mix_bits_uniform(const mix_graph *g, int weight, int activation, mix_layer_bits *bits)
 {
     for (size_t l = 0; l < g->n_layers; l++)
         bits[l] = g->layers[l].info.searched ? (mix_layer_bits){ weight, activation }
                                              : (mix_layer_bits){ 8, 8 };
+}
+
+bool mix_bits_parse(const char *text, int *weight, int *activation)
+{
+    char after; /* sscanf would pass over spaces and signs */
+    return sscanf(text, "W%2dA%2d%c", weight, activation, &after) == 2 && !strpbrk(text, " +-") &&
+           mix__bits_valid(*weight) && mix__bits_valid(*activation);
 }
 
 uint64_t mix_bits_bops(const mix_graph *g, const mix_layer_bits *bits)

@@ -352,7 +352,7 @@ static void describe_layer(const mix_graph *g, const struct mix__node *node, mix
         .in_size = x->h,
         .out_size = y->h,
         .range = x->range,
-        .searched = true,
+        .searched = node->in[0] != 0, /* the image's bits are fixed */
         .weights = g->params[node->weight].count,
     };
     info->macs = info->weights * (uint64_t)y->h * (uint64_t)y->w;
@@ -372,7 +372,7 @@ static mix_status list_layers(mix_graph *g)
     }
     if (g->n_layers == 0)
         return mix__fail(g->ctx, MIX_EINVAL, "%s: a network needs at least one layer", g->name);
-    g->layers[0].info.searched = false;
+    g->layers[0].info.searched = false; /* reads the image, but perhaps behind a pool */
     g->layers[g->n_layers - 1].info.searched = false;
     return MIX_OK;
 }

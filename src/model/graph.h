@@ -36,6 +36,12 @@ enum mix__op {
 
 /* A name is a module path: "features.2.conv.1.0"; parameters add ".weight" and so on. */
 enum { MIX__NAME_MAX = 96 };
+/* A bit-width of a layer: of codes, or 32 for float. */
+static inline bool mix__bits_valid(int bits)
+{
+    return bits == 32 || (bits >= MIX_BITS_MIN && bits <= MIX_BITS_MAX);
+}
+
 /* Sides, strides and paddings of windows, here and in integer networks; exported C has bytes. */
 enum { MIX__WINDOW_MAX = 255 };
 

@@ -1,5 +1,5 @@
 /*
- * quant/quant.h - what a quantized number means: bounds, codes, step sizes (METHOD.md section 2).
+ * quant/quant.h - what a quantized number means: bounds, codes, step sizes (doc/method.md section 2).
  *
  *   value = step * (code - zero) - shift        shift = 3/8 after h-swish, else 0
  *   code  = round_half_even(clip((x + shift) / step, n, p))

@@ -20,10 +20,12 @@
 #include "base/random.h"
 #include "train/train.h"
 
-enum { SEED = 7, BATCH = 4, CLASSES = 5 };
+/* Of 32 images some tiles have several. */
+enum { SEED = 7, BATCH = 4, BATCH_MAX = 32, CLASSES = 5 };
 
 struct reference {
     const mix_graph *graph;
+    size_t batch;
     const double *value; /* the graph's trained parameters            */
     const float *image;
     const struct mix__state *state;
@@ -33,9 +35,9 @@ struct reference {
     double **tensor; /* (tensor): (n, h, w, c)                    */
 };
 
-static size_t elements(const struct mix__tensor *t)
+static size_t elements(const struct reference *r, const struct mix__tensor *t)
 {
-    return (size_t)BATCH * t->h * t->w * t->c;
+    return r->batch * t->h * t->w * t->c;
 }
 
 static const double *param(const struct reference *r, int index)
@@ -50,7 +52,7 @@ static void conv(const struct reference *r, const struct mix__node *node, double
     const struct mix__tensor *b = &r->graph->tensors[node->out];
     const int group_in = a->c / node->groups, group_out = b->c / node->groups, k = node->kernel;
     const double *w = param(r, node->weight);
-    for (size_t i = 0; i < elements(b); i++) {
+    for (size_t i = 0; i < elements(r, b); i++) {
         const int o = (int)(i % b->c), q = (int)(i / b->c % b->w),
                   p = (int)(i / b->c / b->w % b->h);
         const size_t n = i / b->c / b->w / b->h;
@@ -73,7 +75,7 @@ static void batchnorm(const struct reference *r, const struct mix__node *node, d
                       const double *x)
 {
     const struct mix__tensor *t = &r->graph->tensors[node->out];
-    const size_t rows = elements(t) / t->c;
+    const size_t rows = elements(r, t) / t->c;
     for (int c = 0; c < t->c; c++) {
         double mean = 0.0, var = 0.0;
         for (size_t i = 0; i < rows; i++)
@@ -115,7 +117,7 @@ static void maxpool(const struct reference *r, const struct mix__node *node, dou
 {
     const struct mix__tensor *a = &r->graph->tensors[node->in[0]];
     const struct mix__tensor *b = &r->graph->tensors[node->out];
-    for (size_t i = 0; i < elements(b); i++) {
+    for (size_t i = 0; i < elements(r, b); i++) {
         const int q = (int)(i / b->c % b->w), p = (int)(i / b->c / b->w % b->h);
         const size_t n = i / b->c / b->w / b->h;
         y[i] = -INFINITY;
@@ -137,7 +139,7 @@ static void evaluate_node(const struct reference *r, const struct mix__node *nod
     case MIX__OP_CONV2D:
     case MIX__OP_LINEAR:
         if (node->layer == r->mixed_layer) {
-            const size_t n = elements(&r->graph->tensors[node->in[0]]);
+            const size_t n = elements(r, &r->graph->tensors[node->in[0]]);
             mixed = malloc(n * sizeof *mixed);
             mixture(r, node->layer, mixed, x, n);
             x = mixed;
@@ -154,13 +156,13 @@ static void evaluate_node(const struct reference *r, const struct mix__node *nod
     case MIX__OP_GLOBAL_AVGPOOL: {
         const struct mix__tensor *a = &r->graph->tensors[node->in[0]];
         const size_t pixels = (size_t)a->h * a->w;
-        memset(y, 0, elements(t) * sizeof *y);
-        for (size_t i = 0; i < elements(a); i++)
+        memset(y, 0, elements(r, t) * sizeof *y);
+        for (size_t i = 0; i < elements(r, a); i++)
             y[i / a->c / pixels * a->c + i % a->c] += x[i] / (double)pixels;
         break;
     }
     default:
-        for (size_t i = 0; i < elements(t); i++)
+        for (size_t i = 0; i < elements(r, t); i++)
             switch (node->op) {
             case MIX__OP_RELU:
                 y[i] = fmax(x[i], 0.0);
@@ -191,15 +193,15 @@ static double reference_loss(const struct reference *r, const int *labels)
 {
     const double *logits = r->tensor[r->graph->output];
     double loss = 0.0;
-    for (size_t i = 0; i < elements(&r->graph->tensors[0]); i++)
+    for (size_t i = 0; i < elements(r, &r->graph->tensors[0]); i++)
         r->tensor[0][i] = r->image[i];
     for (size_t i = 0; i < r->graph->n_nodes; i++)
         evaluate_node(r, &r->graph->nodes[i]);
-    for (int n = 0; n < BATCH; n++) {
+    for (size_t n = 0; n < r->batch; n++) {
         double sum = 0.0;
         for (int c = 0; c < CLASSES; c++)
             sum += exp(logits[n * CLASSES + c]);
-        loss += (log(sum) - logits[n * CLASSES + labels[n]]) / BATCH;
+        loss += (log(sum) - logits[n * CLASSES + labels[n]]) / (double)r->batch;
     }
     return loss;
 }
@@ -289,17 +291,29 @@ static int one_pixel(mix_graph *g)
     return head(g, x);
 }
 
+/* Biases in front of batch norms, as ONNX files may have them: dense, strided, depthwise. */
+static int biased(mix_graph *g)
+{
+    int x = conv_bn(g, "stem", 0, (struct mix__conv_shape){ 4, 3, 2, 1, 1, true, 0 }, MIX__OP_RELU);
+    x = conv_bn(g, "dense", x, (struct mix__conv_shape){ 5, 3, 1, 1, 1, true, 0 }, MIX__OP_RELU);
+    x = conv_bn(g, "depthwise", x, (struct mix__conv_shape){ 5, 3, 1, 1, 5, true, 0 },
+                MIX__OP_RELU);
+    x = conv_bn(g, "strided", x, (struct mix__conv_shape){ 6, 1, 2, 0, 1, true, 0 }, MIX__OP_RELU);
+    return head(g, x);
+}
+
 struct fixture {
     mix_ctx *ctx;
     mix_graph *graph;
     struct mix__state *state;
     struct mix__engine *engine;
-    int labels[BATCH];
+    int labels[BATCH_MAX];
     double *value, alpha[MIX__BRANCH_MAX];
     struct reference reference;
 };
 
-static void begin(struct fixture *f, int (*build)(mix_graph *), unsigned cpu, uint64_t seed)
+static void begin(struct fixture *f, int (*build)(mix_graph *), unsigned cpu, uint64_t seed,
+                  int batch)
 {
     static const int candidates[] = { 2, 3, 4, 8 };
     mix_ctx_options options;
@@ -311,24 +325,25 @@ static void begin(struct fixture *f, int (*build)(mix_graph *), unsigned cpu, ui
     for (size_t i = 0; i < f->graph->n_values; i++)
         f->graph->values[i] = (float)(0.3 * mix__random_normal(seed, 1, i));
     assert_int_equal(mix__state_new(&f->state, f->graph, candidates, 4, 1), MIX_OK);
-    assert_int_equal(mix__engine_new(&f->engine, f->state, BATCH, true, MIX__DTYPE_F32), MIX_OK);
-    for (size_t i = 0; i < elements(&f->graph->tensors[0]); i++)
-        mix__engine_input(f->engine)[i] = (float)mix__random_normal(seed, 2, i);
-    for (int i = 0; i < BATCH; i++)
-        f->labels[i] = i % CLASSES;
-
+    assert_int_equal(mix__engine_new(&f->engine, f->state, batch, true, MIX__DTYPE_F32), MIX_OK);
     f->value = malloc(f->graph->n_trained * sizeof *f->value);
     for (size_t i = 0; i < f->graph->n_trained; i++)
         f->value[i] = f->state->value[i];
     f->reference = (struct reference){ .graph = f->graph,
+                                       .batch = (size_t)batch,
                                        .value = f->value,
                                        .state = f->state,
                                        .image = mix__engine_input(f->engine),
                                        .mixed_layer = -1,
                                        .alpha = f->alpha };
+    for (size_t i = 0; i < elements(&f->reference, &f->graph->tensors[0]); i++)
+        mix__engine_input(f->engine)[i] = (float)mix__random_normal(seed, 2, i);
+    for (int i = 0; i < batch; i++)
+        f->labels[i] = i % CLASSES;
     f->reference.tensor = malloc(f->graph->n_tensors * sizeof *f->reference.tensor);
     for (size_t t = 0; t < f->graph->n_tensors; t++)
-        f->reference.tensor[t] = malloc(elements(&f->graph->tensors[t]) * sizeof(double));
+        f->reference.tensor[t] =
+            malloc(elements(&f->reference, &f->graph->tensors[t]) * sizeof(double));
 }
 
 static void end(struct fixture *f)
@@ -367,12 +382,12 @@ static struct mix__pass pass_of(const struct fixture *f)
 
 static void run(struct fixture *f, unsigned what)
 {
-    float dlogits[BATCH * CLASSES];
+    float dlogits[BATCH_MAX * CLASSES];
     const float *logits;
     const struct mix__pass pass = pass_of(f);
     assert_int_equal(mix__engine_forward(f->engine, &pass, &logits), MIX_OK);
     const struct mix__loss loss =
-        mix__loss_eval(logits, NULL, f->labels, BATCH, CLASSES, 1.0f, dlogits);
+        mix__loss_eval(logits, NULL, f->labels, (int)f->reference.batch, CLASSES, 1.0f, dlogits);
     const double expected = reference_loss(&f->reference, f->labels);
     assert_true(fabs(loss.loss - expected) < 1e-5 * expected);
     assert_int_equal(mix__engine_backward(f->engine, dlogits, what), MIX_OK);
@@ -396,10 +411,10 @@ static bool slope(struct fixture *f, double *x, double *result)
     return fabs(d[0] - d[1]) < 1e-6 + 1e-4 * fabs(d[1]);
 }
 
-static void check_params(int (*build)(mix_graph *), unsigned cpu, bool fixed)
+static void check_params(int (*build)(mix_graph *), unsigned cpu, int batch, bool fixed)
 {
     struct fixture f;
-    begin(&f, build, cpu, SEED);
+    begin(&f, build, cpu, SEED, batch);
     if (fixed)
         fix_statistics(&f);
     run(&f, MIX__GRAD_PARAMS);
@@ -426,29 +441,38 @@ static void check_params(int (*build)(mix_graph *), unsigned cpu, bool fixed)
 static void test_inverted(void **state)
 {
     (void)state;
-    check_params(inverted, MIX_CPU_ALL, false);
-    check_params(inverted, 0, false);
+    check_params(inverted, MIX_CPU_ALL, BATCH, false);
+    check_params(inverted, 0, BATCH, false);
 }
 
 static void test_residual(void **state)
 {
     (void)state;
-    check_params(residual, MIX_CPU_ALL, false);
+    check_params(residual, MIX_CPU_ALL, BATCH, false);
 }
 
 static void test_gated(void **state)
 {
     (void)state;
-    check_params(gated, MIX_CPU_ALL, false);
-    check_params(gated, 0, false);
+    check_params(gated, MIX_CPU_ALL, BATCH, false);
+    check_params(gated, 0, BATCH, false);
 }
 
 static void test_fixed_statistics(void **state)
 {
     (void)state;
-    check_params(inverted, MIX_CPU_ALL, true);
-    check_params(residual, MIX_CPU_ALL, true);
-    check_params(gated, MIX_CPU_ALL, true);
+    check_params(inverted, MIX_CPU_ALL, BATCH, true);
+    check_params(residual, MIX_CPU_ALL, BATCH, true);
+    check_params(gated, MIX_CPU_ALL, BATCH, true);
+}
+
+static void test_biased(void **state)
+{
+    (void)state;
+    for (int fixed = 0; fixed <= 1; fixed++) {
+        check_params(biased, MIX_CPU_ALL, BATCH, fixed);
+        check_params(biased, MIX_CPU_ALL, BATCH_MAX, fixed);
+    }
 }
 
 /* Gradients add up: two backward passes give twice one. */
@@ -456,7 +480,7 @@ static void test_accumulates(void **state)
 {
     struct fixture f;
     (void)state;
-    begin(&f, inverted, MIX_CPU_ALL, SEED);
+    begin(&f, inverted, MIX_CPU_ALL, SEED, BATCH);
     run(&f, MIX__GRAD_PARAMS);
     float *once = malloc(f.state->n * sizeof *once);
     memcpy(once, f.state->grad, f.state->n * sizeof *once);
@@ -472,7 +496,7 @@ static void test_accumulates(void **state)
 static void check_alpha(const char *name)
 {
     struct fixture f;
-    begin(&f, inverted, MIX_CPU_ALL, SEED);
+    begin(&f, inverted, MIX_CPU_ALL, SEED, BATCH);
     assert_int_equal(mix__engine_calibrate(f.engine), MIX_OK);
     int layer = 0;
     while (strcmp(f.graph->layers[layer].info.name, name) != 0)
@@ -522,11 +546,11 @@ static double apart(const float *a, const float *b, size_t n)
 static void gradients(const struct fixture *f, struct mix__engine *engine, float *grad)
 {
     const struct mix__pass pass = pass_of(f);
-    float dlogits[BATCH * CLASSES];
+    float dlogits[BATCH_MAX * CLASSES];
     const float *logits;
     memset(f->state->grad, 0, f->state->n * sizeof *grad);
     assert_int_equal(mix__engine_forward(engine, &pass, &logits), MIX_OK);
-    mix__loss_eval(logits, NULL, f->labels, BATCH, CLASSES, 1.0f, dlogits);
+    mix__loss_eval(logits, NULL, f->labels, (int)f->reference.batch, CLASSES, 1.0f, dlogits);
     assert_int_equal(mix__engine_backward(engine, dlogits, MIX__GRAD_PARAMS), MIX_OK);
     memcpy(grad, f->state->grad, f->state->n * sizeof *grad);
 }
@@ -553,13 +577,13 @@ static void compare_half(int (*build)(mix_graph *), bool fixed, uint64_t seed,
 {
     struct fixture f;
     struct mix__engine *half;
-    begin(&f, build, MIX_CPU_ALL, seed);
+    begin(&f, build, MIX_CPU_ALL, seed, BATCH);
     const size_t n = f.state->n, n_stats = f.state->n_stats;
     float *grad[2] = { malloc(n * sizeof(float)), malloc(n * sizeof(float)) };
     float *stats[2] = { malloc(n_stats * sizeof(float)), malloc(n_stats * sizeof(float)) };
     assert_int_equal(mix__engine_new(&half, f.state, BATCH, true, MIX__DTYPE_BF16), MIX_OK);
     memcpy(mix__engine_input(half), mix__engine_input(f.engine),
-           elements(&f.graph->tensors[0]) * sizeof(float));
+           elements(&f.reference, &f.graph->tensors[0]) * sizeof(float));
     assert_int_equal(mix__engine_calibrate(f.engine), MIX_OK);
     for (size_t m = 0; m < HALF_MODES; m++) {
         for (int i = 0; i < 2; i++) {
@@ -646,10 +670,10 @@ static void test_half(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_inverted),    cmocka_unit_test(test_residual),
-        cmocka_unit_test(test_gated),       cmocka_unit_test(test_fixed_statistics),
-        cmocka_unit_test(test_accumulates), cmocka_unit_test(test_alpha),
-        cmocka_unit_test(test_half),
+        cmocka_unit_test(test_inverted), cmocka_unit_test(test_residual),
+        cmocka_unit_test(test_gated),    cmocka_unit_test(test_fixed_statistics),
+        cmocka_unit_test(test_biased),   cmocka_unit_test(test_accumulates),
+        cmocka_unit_test(test_alpha),    cmocka_unit_test(test_half),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /*
  * Gradients of the engine's loops against finite differences, in double, of naive forward
- * passes. The quantizer's gradient is a convention (METHOD.md section 2), so it is compared with
+ * passes. The quantizer's gradient is a convention (doc/method.md section 2), so it is compared with
  * the formulas, away from the places where a code changes.
  */
 #include <math.h>

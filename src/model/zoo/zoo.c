@@ -20,6 +20,19 @@ static const struct builder {
     { mix__resnet_build, 101 },
 };
 
+bool mix_stem_parse(const char *name, mix_stem *stem)
+{
+    static const char *const stems[] = {
+        [MIX_STEM_AUTO] = "auto", [MIX_STEM_STANDARD] = "standard", [MIX_STEM_SMALL] = "small"
+    };
+    for (size_t i = 0; i < MIX_COUNT(stems); i++)
+        if (strcmp(name, stems[i]) == 0) {
+            *stem = (mix_stem)i;
+            return true;
+        }
+    return false;
+}
+
 void mix_zoo_options_init(mix_zoo_options *options)
 {
     *options = (mix_zoo_options){ .arch = "mobilenet_v2",
