@@ -1,5 +1,5 @@
 /*
- * context.h - what every call shares: allocator, log, CPU mask, threads, seed, last error.
+ * context.h - what every call shares: allocator, log, CPU mask, threads, last error.
  *
  * There are no globals. A context and everything made from it is used by one
  * caller's thread at a time; different contexts are independent.

@@ -5,7 +5,8 @@
  *   config.json             the job and its settings
  *   log.jsonl               a line for every epoch and phase
  *   last.safetensors        everything needed to go on, bit for bit
- *   best.safetensors        the best validation epoch of the last phase (evaluation only)
+ *   best.safetensors        the best validation epoch of the last phase; of a selection the
+ *                           meta-state at the chosen bits (evaluation only)
  *   bits.json               the bit assignment, once there is one
  *   result.json             the numbers of mix_result, when the job is done
  * Calling the same job on the same folder goes on from last.safetensors; a folder whose job is done
@@ -100,15 +101,15 @@ typedef struct mix_result {
     mix_phase_time phases[8];
     int n_phases;
     double seconds;
-    double data_wait;                /* share of training time spent waiting for images     */
-    uint64_t plan_bytes, peak_bytes; /* largest engine plan; the process's peak memory  */
+    double data_wait;                /* share of seconds spent waiting for training images  */
+    uint64_t plan_bytes, peak_bytes; /* of the training engine; the process's peak memory   */
 } mix_result;
 
 MIX_API void mix_result_release(mix_result *result);
 
 /*
  * The jobs. run_dir is made when missing. from is the checkpoint (.safetensors) or the folder of
- * the float run to start from; NULL: the network of settings->arch, width and stem for the images
+ * the float run to start from, its best.safetensors or, where there is none, last.safetensors; NULL: the network of settings->arch, width and stem for the images
  * of settings->data, with the weights of the file settings->weights (weights.h), or of the ONNX
  * file settings->arch (onnx.h). bits is a bits.json or "WxAy" for a uniform network. observer may
  * be NULL. Errors besides those of the parts: MIX_EINVAL (a setting out of range), MIX_ESTOPPED,
@@ -129,7 +130,7 @@ MIX_API MIX_CHECKED mix_status mix_finetune(mix_ctx *ctx, const char *run_dir, c
                                             const char *bits, const mix_settings *settings,
                                             const mix_observer *observer, mix_result *result);
 
-/* Accuracy of a checkpoint file, or of a run folder's best.safetensors, on the validation
+/* Accuracy of a checkpoint file, or of a run folder's best.safetensors, else last, on the validation
  * images: as it was trained (quantized where it is), or in float with as_float. from NULL: as for
  * the jobs; MIX_ESHAPE when the weights' classes are not those of the images; MIX_EINVAL for a
  * selection that was stopped, unless as_float. */
@@ -138,12 +139,12 @@ MIX_API MIX_CHECKED mix_status mix_eval(mix_ctx *ctx, const char *from,
                                         bool as_float, mix_accuracy *accuracy);
 
 /* The network of a checkpoint or run folder, and its bit assignment when it has one (*bits is
- * NULL otherwise; free with mix_bits_free()). */
+ * NULL otherwise; free with mix_bits_free()). Errors: MIX_EIO, MIX_EFORMAT, MIX_ENOMEM. */
 MIX_API MIX_CHECKED mix_status mix_run_graph(mix_ctx *ctx, const char *from, mix_graph **graph,
                                              mix_layer_bits **bits);
 MIX_API void mix_bits_free(mix_ctx *ctx, mix_layer_bits *bits);
 
-/* "W4A3" or GBOPs as text -> GBOPs for this graph. MIX_EINVAL. */
+/* "W4A3" or GBOPs as text -> GBOPs for this graph. Errors: MIX_EINVAL, MIX_ENOMEM. */
 MIX_API MIX_CHECKED mix_status mix_budget_parse(mix_ctx *ctx, const mix_graph *graph,
                                                 const char *text, double *gbops);
 

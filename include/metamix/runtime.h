@@ -30,10 +30,11 @@ typedef struct mix_runtime_info {
 } mix_runtime_info;
 
 /* Reads, checks and plans. Errors: MIX_EIO, MIX_EFORMAT (file, what was expected, where),
- * MIX_EUNSUPPORTED (a newer version, or sizes beyond this library's), MIX_ENOMEM. */
+ * MIX_EUNSUPPORTED (a newer version, sizes beyond this library's, a thread that cannot be started),
+ * MIX_ENOMEM. */
 MIX_API MIX_CHECKED mix_status mix_runtime_open(mix_runtime **out, mix_ctx *ctx, const char *path);
 /* The same from memory (mapped, compiled in), which must stay as it is until the close; bytes are
- * aligned to 64. */
+ * aligned to 64, else MIX_EINVAL. */
 MIX_API MIX_CHECKED mix_status mix_runtime_open_bytes(mix_runtime **out, mix_ctx *ctx,
                                                       const void *bytes, size_t size);
 MIX_API void mix_runtime_close(mix_runtime *rt); /* accepts NULL */

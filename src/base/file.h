@@ -17,7 +17,7 @@ MIX_CHECKED mix_status mix__file_read(mix_ctx *ctx, const char *path, size_t lim
 /*
  * Atomic writing: open "<path>.part", write, then commit = flush, fsync, rename, fsync of the
  * folder. A failed or abandoned write removes the part file and leaves an old file at path as it
- * was.
+ * was; only when it is the folder that cannot be synced, the new one is there and MIX_EIO says so.
  */
 struct mix__file_writer {
     mix_ctx *ctx;

@@ -202,8 +202,8 @@ static mix_status check_size(const mix_data *data, const char *path, int height,
     char other[MIX__PATH_MAX];
     mix__folder_path(data, first->split, first->index, other);
     return mix__fail(data->ctx, MIX_ESHAPE,
-                     "%s is %d x %d pixels and %s is %d x %d: images of different sizes need a "
-                     "size to bring them to",
+                     "%s is %d x %d pixels and %s is %d x %d: images of different sizes need an "
+                     "image size to bring them to",
                      other, first->width, first->height, path, width, height);
 }
 
@@ -346,8 +346,8 @@ static mix_status find_reference(mix_data *data, struct reference *first)
         char path[MIX__PATH_MAX];
         mix__folder_path(data, first->split, first->index, path);
         return mix__fail(data->ctx, MIX_ESHAPE,
-                         "%s is %d x %d pixels: images that are not square need a size to bring "
-                         "them to",
+                         "%s is %d x %d pixels: images that are not square need an image size to "
+                         "bring them to",
                          path, first->width, first->height);
     }
     data->size = data->options.size ? data->options.size : first->height;

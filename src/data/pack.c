@@ -286,13 +286,14 @@ static mix_status take_size(mix_data *data)
             const struct mix__pack *p = data->halves[split].pack;
             const struct mix__pack_record r = mix__pack_record(p, i);
             if (r.height != first.height || r.width != first.height)
-                return mix__fail(data->ctx, MIX_ESHAPE,
-                                 "%s: image 0 is %lu x %lu pixels and image %zu of %s %lu x %lu: "
-                                 "images that are not squares of one size need a size to bring "
-                                 "them to",
-                                 data->halves[MIX_TRAIN].pack->path, (unsigned long)first.width,
-                                 (unsigned long)first.height, i, p->path, (unsigned long)r.width,
-                                 (unsigned long)r.height);
+                return mix__fail(
+                    data->ctx, MIX_ESHAPE,
+                    "%s: image 0 is %lu x %lu pixels and image %zu of %s %lu x %lu: "
+                    "images that are not squares of one size need an image size to bring "
+                    "them to",
+                    data->halves[MIX_TRAIN].pack->path, (unsigned long)first.width,
+                    (unsigned long)first.height, i, p->path, (unsigned long)r.width,
+                    (unsigned long)r.height);
         }
     return MIX_OK;
 }

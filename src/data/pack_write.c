@@ -170,7 +170,10 @@ static mix_status write_images(struct packer *p, struct item *items)
         if (o->progress)
             o->progress(o->user, p->done, p->images);
         if (o->stop && o->stop(o->user))
-            return mix__fail(p->ctx, MIX_ESTOPPED, "stopped while packing; nothing was kept");
+            return mix__fail(p->ctx, MIX_ESTOPPED, "stopped while packing; %s",
+                             p->split == MIX_TRAIN
+                                 ? "nothing was kept"
+                                 : "train.pack was kept, which packing again replaces");
     }
     if (p->written == 0)
         return mix__fail(p->ctx, MIX_EFORMAT, "%s: none of %zu images can be decoded",

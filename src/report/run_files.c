@@ -7,8 +7,7 @@
 
 #include "base/file.h"
 #include "format/json.h"
-
-enum { LOG_LIMIT = 1 << 26 };
+#include "train/run_folder.h"
 
 static mix_status parse_log(mix_ctx *ctx, const char *path, const char *text, json_t *log)
 {
@@ -31,7 +30,7 @@ static mix_status read_log(mix_ctx *ctx, const char *path, json_t **out)
         return mix__fail(ctx, MIX_ENOMEM, "out of memory for %s", path);
     if (!mix__path_exists(path)) /* before the first epoch */
         return MIX_OK;
-    MIX_TRY(mix__file_read(ctx, path, LOG_LIMIT, &text, &size));
+    MIX_TRY(mix__file_read(ctx, path, MIX__LOG_LIMIT, &text, &size));
     const mix_status status = parse_log(ctx, path, text, *out);
     mix__free(ctx, text);
     return status;

@@ -5,10 +5,10 @@
 
 #include "search/search.h"
 
+/* The weights' optimizer, new with the job, goes on from bit-meta training into bit search. */
 mix_status mix__meta_enter(struct mix__trainer *t, const struct mix__phase *p, bool fresh)
 {
-    if (fresh)
-        mix__optimizer_reset(&t->optimizer);
+    (void)fresh;
     MIX_TRY(mix__engine_share_stem(t->engine));
     return mix__trainer_ranges(t, MIX__TRAIN_PARAMS | MIX__TRAIN_ALL_STEPS, p);
 }

@@ -10,15 +10,12 @@
 
 mix_status mix__search_enter(struct mix__trainer *t, const struct mix__phase *p, bool fresh)
 {
-    if (fresh)
-        mix__optimizer_reset(&t->alpha_optimizer);
     t->gbops = mix__search_gbops(t->state, t->settings->weight_bits);
-    /* the weights' optimizer goes on from bit-meta training, except when there was none */
-    return mix__meta_enter(t, p, fresh && t->point.phase == 0);
+    return mix__meta_enter(t, p, fresh);
 }
 
 /* Published: 1e-4 for about 5,000 steps. Fewer steps need larger ones for the same travel of 0.5
- * (METHOD.md section 3). */
+ * (doc/method.md section 3). */
 static double alpha_rate(const struct mix__trainer *t, const struct mix__phase *p)
 {
     return t->settings->alpha_lr > 0.0 ? t->settings->alpha_lr : fmax(1e-4, 0.5 / (double)p->steps);

@@ -110,7 +110,7 @@ mix_status mix__settings_check(mix_ctx *ctx, const mix_settings *settings, unsig
         if (list[i].groups & groups)
             MIX_TRY(check_setting(ctx, settings, &list[i]));
     const int bits = settings->weight_bits;
-    if ((groups & MIX_GROUP_BITS) && bits != 32 && (bits < MIX_BITS_MIN || bits > MIX_BITS_MAX))
+    if ((groups & MIX_GROUP_BITS) && !mix__bits_valid(bits))
         return mix__fail(ctx, MIX_EINVAL, "weight_bits is %d; expected %d to %d, or 32 for float",
                          bits, MIX_BITS_MIN, MIX_BITS_MAX);
     if ((groups & MIX_GROUP_DATA) && settings->data[0] == '\0')
@@ -143,23 +143,11 @@ mix_status mix__candidates_parse(mix_ctx *ctx, const char *text, int *candidate,
     return MIX_OK;
 }
 
-static bool width_allowed(int bits)
-{
-    return bits == 32 || (bits >= MIX_BITS_MIN && bits <= MIX_BITS_MAX);
-}
-
-bool mix__uniform_parse(const char *text, int *weight, int *activation)
-{
-    int length = 0;
-    return sscanf(text, "W%2dA%2d%n", weight, activation, &length) == 2 && text[length] == '\0' &&
-           width_allowed(*weight) && width_allowed(*activation);
-}
-
 mix_status mix_budget_parse(mix_ctx *ctx, const mix_graph *graph, const char *text, double *gbops)
 {
     int weight, activation;
     char *end;
-    if (mix__uniform_parse(text, &weight, &activation)) {
+    if (mix_bits_parse(text, &weight, &activation)) {
         mix_graph_info info;
         mix_graph_info_get(graph, &info);
         mix_layer_bits *bits = mix__alloc(ctx, (size_t)info.layers, sizeof *bits);

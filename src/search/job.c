@@ -108,6 +108,13 @@ static const char *class_of(const void *data, int index)
     return mix_data_class_name(data, index);
 }
 
+/* What the job starts from, for sentences. */
+static const char *source(const struct mix__job *job)
+{
+    const mix_settings *s = job->settings;
+    return job->from ? job->from : mix_onnx_is_path(s->arch) ? s->arch : s->weights;
+}
+
 /* The graph's classes are those of the images that it is trained on. */
 static mix_status open_graph_and_data(struct mix__job *job, const struct mix__checkpoint *c)
 {
@@ -119,6 +126,12 @@ static mix_status open_graph_and_data(struct mix__job *job, const struct mix__ch
     } else {
         MIX_TRY(mix__data_for(job->ctx, job->settings, NULL, &job->data));
         MIX_TRY(mix__network_for(job->settings, job->ctx, job->data, &job->graph, &info));
+        if (info.new_classifier && !(job->groups & MIX_GROUP_FLOAT))
+            mix__log(job->ctx, MIX_LOG_WARNING,
+                     "%s has no classifier for the classes of %s: bits are chosen and weights "
+                     "quantized behind one of random values. Train the float network first, and "
+                     "start from that run",
+                     source(job), job->settings->data);
     }
     return mix__graph_name_classes(job->graph, class_of, job->data);
 }
@@ -149,7 +162,7 @@ static mix_status read_bits_text(struct mix__job *job)
     job->t.bits = mix__alloc(job->ctx, job->graph->n_layers, sizeof *job->t.bits);
     if (!job->t.bits)
         return MIX_ENOMEM;
-    const bool uniform = mix__uniform_parse(job->bits_text, &weight, &activation);
+    const bool uniform = mix_bits_parse(job->bits_text, &weight, &activation);
     if (!uniform && !mix__path_exists(job->bits_text))
         return mix__fail(job->ctx, MIX_EINVAL,
                          "bits is '%.64s': neither a bits.json that exists nor a uniform network "
@@ -159,13 +172,6 @@ static mix_status read_bits_text(struct mix__job *job)
         return mix__bits_json_load(job->graph, job->bits_text, job->t.bits);
     mix_bits_uniform(job->graph, weight, activation, job->t.bits);
     return MIX_OK;
-}
-
-/* What the job starts from, for sentences. */
-static const char *source(const struct mix__job *job)
-{
-    const mix_settings *s = job->settings;
-    return job->from ? job->from : mix_onnx_is_path(s->arch) ? s->arch : s->weights;
 }
 
 /* Bits and candidates; c is what the job starts or goes on from, NULL for a graph of the zoo. */
@@ -214,17 +220,12 @@ static mix_status make_optimizers(struct mix__job *job)
     struct mix__trainer *t = &job->t;
     const bool sgd =
         (job->groups & MIX_GROUP_FLOAT) && strcmp(job->settings->optimizer, "sgd") == 0;
-    const struct mix__optimizer_options options = { .kind = sgd ? MIX__SGD : MIX__ADAM,
-                                                    .beta1 = 0.9,
-                                                    .beta2 = 0.999,
-                                                    .eps = 1e-8,
-                                                    .momentum = 0.9 };
-    const struct mix__optimizer_options alpha = {
-        .kind = MIX__ADAM, .beta1 = 0.5, .beta2 = 0.999, .eps = 1e-8
-    };
+    const struct mix__optimizer_options options = { .kind = sgd ? MIX__SGD : MIX__ADAM };
+    const struct mix__optimizer_options alpha = { .kind = MIX__ADAM, .beta1 = 0.5 };
+    const bool averages = job->groups & (MIX_GROUP_FLOAT | MIX_GROUP_FINETUNE);
     MIX_TRY(mix__optimizer_init(&t->optimizer, job->ctx, t->state->n, &options));
     MIX_TRY(mix__optimizer_init(&t->alpha_optimizer, job->ctx, t->state->n_alpha, &alpha));
-    return mix__average_init(&t->average, t->state, job->settings->ema_decay);
+    return mix__average_init(&t->average, t->state, averages ? job->settings->ema_decay : 0.0);
 }
 
 static mix_status make_loaders(struct mix__job *job)

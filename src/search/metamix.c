@@ -77,6 +77,16 @@ mix_status mix__stage_b_enter(struct mix__trainer *t, const struct mix__phase *p
         t, MIX__TRAIN_PARAMS | MIX__TRAIN_SELECTED_STEPS | MIX__TRAIN_WEIGHT_STEPS, p);
 }
 
+/* Activation steps from the phase's first images, before it begins. */
+static mix_status calibrate(struct mix__trainer *t, const struct mix__phase *p)
+{
+    struct mix__batch batch;
+    MIX_TRY(mix__batches_seek(t->batches, p->first_epoch, 0));
+    MIX_TRY(mix__batches_next(t->batches, &batch));
+    mix__engine_feed(t->engine, t->state->graph, &batch);
+    return mix__engine_calibrate(t->engine);
+}
+
 /* The same by fixed statistics of batch norm, those of the weights as stage b left them: training
  * sees the network that evaluation sees. */
 mix_status mix__stage_c_enter(struct mix__trainer *t, const struct mix__phase *p, bool fresh)
@@ -85,7 +95,7 @@ mix_status mix__stage_c_enter(struct mix__trainer *t, const struct mix__phase *p
     if (!fresh || t->settings->bn_batches == 0)
         return MIX_OK;
     if (!t->state->act_steps_ready)
-        MIX_TRY(mix__engine_calibrate(t->engine));
+        MIX_TRY(calibrate(t, p));
     MIX_TRY(mix__batches_seek(t->batches, p->first_epoch, 0));
     return mix__restat(t->engine, t->state, t->batches, t->settings->bn_batches);
 }

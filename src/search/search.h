@@ -1,5 +1,6 @@
 /*
- * search/search.h - MetaMix: the phases of METHOD.md sections 3 and 4, and the jobs made of them.
+ * search/search.h - MetaMix: the phases of doc/method.md sections 3 and 4, and the jobs made of
+ * them.
  *
  *   job        phases
  *   train      float
@@ -48,8 +49,7 @@ struct mix__job {
     mix_graph *graph, *teacher_graph;
     mix_data *data;
     int candidate[MIX__BRANCH_MAX], n_candidates;
-    mix_layer_bits *start_bits; /* of from, or of bits_text; becomes the trainer's */
-    double target;              /* GBOPs; NAN without a budget */
+    double target; /* GBOPs; NAN without a budget */
     uint64_t plan_bytes;
 };
 
@@ -85,8 +85,6 @@ mix_status mix__settings_check(mix_ctx *ctx, const mix_settings *settings,
 /* "2,3,4,8" -> ascending array of MIX__BRANCH_MAX; MIX_EINVAL. */
 mix_status mix__candidates_parse(mix_ctx *ctx, const char *text, int *candidate,
                                  int *n) MIX_CHECKED;
-/* "W4A3"; false: not of this form or out of range. */
-bool mix__uniform_parse(const char *text, int *weight, int *activation);
 
 /* ---- what a job starts from (start.c) ---- */
 

@@ -54,8 +54,8 @@ static mix_status find_checkpoint(mix_ctx *ctx, const char *from, char **path)
         *path = NULL;
     }
     return mix__fail(ctx, MIX_EIO,
-                     "%s: neither a .safetensors file nor a run folder with one; files of other "
-                     "tools are weights",
+                     "%s: neither a .safetensors file nor a run folder with one; a file of another "
+                     "tool is given as weights",
                      from);
 }
 
@@ -80,9 +80,9 @@ static mix_status from_zoo(const mix_settings *s, mix_ctx *ctx, const mix_data_i
     options.size = data->size;
     options.channels = data->channels;
     options.seed = (uint64_t)s->seed;
-    options.stem = strcmp(s->stem, "auto") == 0    ? MIX_STEM_AUTO
-                   : strcmp(s->stem, "small") == 0 ? MIX_STEM_SMALL
-                                                   : MIX_STEM_STANDARD;
+    if (!mix_stem_parse(s->stem, &options.stem))
+        return mix__fail(ctx, MIX_EINVAL, "stem is '%.64s'; expected auto, standard or small",
+                         s->stem);
     MIX_TRY(mix_zoo_new(out, ctx, &options));
     return s->weights[0] ? mix_weights_load(*out, s->weights, info) : MIX_OK;
 }

@@ -1,6 +1,6 @@
 /*
  * search/teacher.c - the float network whose logits are the soft targets of a search and of weight
- * training (METHOD.md section 3). It runs once for each batch, whatever the number of branches.
+ * training (doc/method.md section 3). It runs once for each batch, whatever the number of branches.
  */
 #include <string.h>
 

@@ -220,7 +220,7 @@ void mix_trace_free(mix_trace *trace)
 
 mix_status mix_trace_next(mix_trace *trace, mix_trace_image *image)
 {
-    trace->image.pixels = NULL;
+    trace->image.pixels = trace->image.logits = NULL;
     if (trace->next < trace->images) {
         if (trace->file)
             next_of_file(trace);
@@ -234,7 +234,7 @@ mix_status mix_trace_next(mix_trace *trace, mix_trace_image *image)
 
 const float *mix_trace_layer(const mix_trace *trace, const char *name, size_t *count)
 {
-    for (size_t i = 0; i < trace->n_layers; i++) {
+    for (size_t i = 0; i < trace->n_layers && trace->image.pixels; i++) {
         const struct layer_values *layer = &trace->layers[i];
         if (strcmp(layer->name, name) != 0)
             continue;

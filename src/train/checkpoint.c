@@ -29,6 +29,7 @@
 #define WEIGHT_FMT "metamix.weight_step.%s"
 
 enum { TENSOR_NAME_MAX = MIX__NAME_MAX + 32, N_POSITION = 8, N_SUMS = 13 };
+static const int64_t counter_max = INT64_C(1) << 53; /* exact in double */
 
 /* ---- the point as flat numbers ---- */
 
@@ -56,7 +57,10 @@ static bool point_from_flat(struct mix__point *p, const int64_t *position, const
 {
     mix_accuracy *accuracy[] = { &p->start, &p->best, &p->last };
     for (size_t i = 0; i < N_POSITION; i++)
-        if (position[i] < 0)
+        if (position[i] < 0 || position[i] > counter_max)
+            return false;
+    for (size_t i = 0; i <= MIX__PHASES_MAX; i++)
+        if (!isfinite(times[i]) || times[i] < 0.0)
             return false;
     for (size_t i = 0; i < N_SUMS; i++)
         if (!isfinite(sums[i]))
@@ -71,7 +75,7 @@ static bool point_from_flat(struct mix__point *p, const int64_t *position, const
                               .waited = times[MIX__PHASES_MAX] };
     for (size_t i = 0; i < 3; i++) {
         const double images = sums[4 + 4 * i];
-        if (images < 0.0 || images > 9e15)
+        if (images < 0.0 || images > (double)counter_max)
             return false;
         *accuracy[i] =
             (mix_accuracy){ sums[1 + 4 * i], sums[2 + 4 * i], sums[3 + 4 * i], (int64_t)images };
@@ -227,8 +231,11 @@ static mix_status need_metadata(const struct mix__checkpoint *c, const char *key
     *value = mix__st_metadata(c->file, key);
     if (*value)
         return MIX_OK;
-    return mix__fail(c->ctx, MIX_EFORMAT, "%s: metadata has no '%s'; not a metamix checkpoint",
-                     c->path, key);
+    return mix__fail(
+        c->ctx, MIX_EFORMAT,
+        "%s: metadata has no '%s'; not a checkpoint of metamix (another tool's file is given as "
+        "weights)",
+        c->path, key);
 }
 
 static mix_status expect_metadata(const struct mix__checkpoint *c, const char *key,
@@ -399,17 +406,12 @@ bool mix__checkpoint_stopped(const struct mix__checkpoint *c)
     return mix__checkpoint_quantized(c) && !mix__st_find(c->file, BITS);
 }
 
-static bool bits_valid(int bits)
-{
-    return bits == 32 || (bits >= MIX_BITS_MIN && bits <= MIX_BITS_MAX);
-}
-
 static mix_status read_bits(const struct mix__checkpoint *c, const mix_graph *g,
                             mix_layer_bits *bits)
 {
     MIX_TRY(get(c, BITS, MIX__ST_I32, 2, (int64_t[]){ (int64_t)g->n_layers, 2 }, bits));
     for (size_t l = 0; l < g->n_layers; l++)
-        if (!bits_valid(bits[l].weight) || !bits_valid(bits[l].activation))
+        if (!mix__bits_valid(bits[l].weight) || !mix__bits_valid(bits[l].activation))
             return mix__fail(c->ctx, MIX_EFORMAT,
                              "%s: tensor '" BITS "' has W%dA%d for layer %s; expected %d to %d, or "
                              "32",

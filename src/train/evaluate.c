@@ -36,16 +36,15 @@ mix_progress mix_progress_at(const char *phase, int64_t step, int64_t steps)
 }
 
 static void report(const mix_observer *observer, int64_t step, int64_t steps,
-                   const mix_accuracy *sums, double seconds)
+                   const mix_accuracy *accuracy, double seconds)
 {
     if (!observer || !observer->progress)
         return;
-    const double images = (double)sums->images;
     mix_progress progress = mix_progress_at("evaluate", step, steps);
     progress.epochs = 1;
-    progress.loss = sums->loss / images;
-    progress.top1 = 100.0 * sums->top1 / images;
-    progress.images_per_second = images / seconds;
+    progress.loss = accuracy->loss;
+    progress.top1 = accuracy->top1;
+    progress.images_per_second = (double)accuracy->images / seconds;
     progress.seconds_left = seconds / (double)step * (double)(steps - step);
     observer->progress(observer->user, &progress);
 }
@@ -58,8 +57,8 @@ mix_status mix__evaluate(struct mix__engine *engine, const mix_graph *graph,
     const int64_t steps = mix__batches_per_epoch(validation);
     const int classes = graph->tensors[graph->output].c;
     const double began = mix__clock();
-    mix_accuracy sums = { 0 };
-    *accuracy = sums;
+    mix_accuracy so_far = { 0 };
+    *accuracy = so_far;
     MIX_TRY(mix__batches_seek(validation, 0, 0));
     for (int64_t step = 0; step < steps; step++) {
         struct mix__batch batch;
@@ -67,21 +66,14 @@ mix_status mix__evaluate(struct mix__engine *engine, const mix_graph *graph,
         MIX_TRY(mix__batches_next(validation, &batch));
         mix__engine_feed(engine, graph, &batch);
         MIX_TRY(mix__engine_forward(engine, &pass, &logits));
-        const struct mix__loss loss =
-            mix__loss_eval(logits, NULL, batch.labels, batch.count, classes, 1.0f, NULL);
-        sums.loss += loss.loss * batch.count;
-        sums.top1 += loss.top1;
-        sums.top5 += loss.top5;
-        sums.images += batch.count;
-        report(observer, step + 1, steps, &sums, mix__clock() - began);
+        mix_accuracy_add(&so_far, logits, batch.labels, batch.count, classes);
+        report(observer, step + 1, steps, &so_far, mix__clock() - began);
         if (observer && observer->stop && observer->stop(observer->user))
             return mix__fail(graph->ctx, MIX_ESTOPPED, "stopped while evaluating");
     }
-    if (sums.images == 0)
+    if (so_far.images == 0)
         return mix__fail(graph->ctx, MIX_EINVAL, "the data set has no validation images");
-    const double images = (double)sums.images;
-    *accuracy = (mix_accuracy){ 100.0 * sums.top1 / images, 100.0 * sums.top5 / images,
-                                sums.loss / images, sums.images };
+    *accuracy = so_far;
     return MIX_OK;
 }
 

@@ -10,8 +10,6 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-enum { LOG_LIMIT = 1 << 28 };
-
 /* Settings that change no number of a run. */
 static bool may_differ(const char *name)
 {
@@ -45,8 +43,12 @@ static json_t *config_json(const struct mix__run_config *config)
     const mix_setting *list = mix_settings_list(&count);
     json_t *settings = json_object();
     for (size_t i = 0; i < count; i++)
-        if (list[i].groups & config->groups)
-            json_object_set_new(settings, list[i].name, setting_json(config->settings, &list[i]));
+        if ((list[i].groups & config->groups) &&
+            json_object_set_new(settings, list[i].name, setting_json(config->settings, &list[i])) !=
+                0) {
+            json_decref(settings);
+            return NULL;
+        }
     return json_pack("{s:s, s:o, s:o, s:o}", "job", config->job, "from", text_or_null(config->from),
                      "bits", text_or_null(config->bits), "settings", settings);
 }
@@ -106,13 +108,16 @@ static mix_status check_config(struct mix__run_folder *f, const struct mix__run_
     json_t *now = config_json(config), *old;
     if (!now)
         return mix__fail(f->ctx, MIX_EINVAL, "a setting or path is not UTF-8 text");
-    if (!mix__path_exists(f->last)) /* nothing was trained yet that the settings could belie */
+    const char *made = mix__path_exists(f->last)     ? f->last
+                       : mix__path_exists(f->result) ? f->result
+                                                     : NULL;
+    if (!made) /* nothing was trained yet that the settings could belie */
         return mix__json_save(f->ctx, f->config, now, 17);
     if (!mix__path_exists(f->config)) {
         json_decref(now);
         return mix__fail(f->ctx, MIX_EMISMATCH,
                          "%s is missing though %s is there: the settings of this run are unknown",
-                         f->config, f->last);
+                         f->config, made);
     }
     mix_status status = mix__json_load(f->ctx, f->config, &old);
     if (status == MIX_OK) {
@@ -183,7 +188,7 @@ mix_status mix__run_log_cut(struct mix__run_folder *f, int64_t lines)
     size_t size, keep = 0;
     if (!mix__path_exists(f->log))
         return MIX_OK;
-    MIX_TRY(mix__file_read(f->ctx, f->log, LOG_LIMIT, &bytes, &size));
+    MIX_TRY(mix__file_read(f->ctx, f->log, MIX__LOG_LIMIT, &bytes, &size));
     for (; lines > 0 && keep < size; lines--) {
         const char *end = memchr(bytes + keep, '\n', size - keep);
         keep = end ? (size_t)(end - bytes) + 1 : size;

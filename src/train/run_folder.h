@@ -10,6 +10,8 @@
 #include "base/file.h"
 #include "format/json.h"
 
+enum { MIX__LOG_LIMIT = 1 << 28 }; /* bytes of log.jsonl */
+
 struct mix__run_folder {
     mix_ctx *ctx;
     char *path, *config, *log, *last, *best, *bits, *result; /* paths */

@@ -42,17 +42,14 @@ static double rate(const struct mix__trainer *t, const struct mix__phase *p, int
 
 /* ---- time ---- */
 
-/* Books the time since the last call on the current phase; returns it. */
-static double book_time(struct mix__trainer *t)
+/* Books the time since the last call on the current phase. */
+static void book_time(struct mix__trainer *t)
 {
-    const double now = mix__clock(), passed = now - t->marked;
-    const double waited = mix__batches_waited(t->batches);
-    t->point.seconds[t->point.phase] += passed;
+    const double now = mix__clock(), waited = mix__batches_waited(t->batches);
+    t->point.seconds[t->point.phase] += now - t->marked;
     t->point.waited += waited - t->waited;
-    t->train_wait += waited - t->waited;
     t->waited = waited;
     t->marked = now;
-    return passed;
 }
 
 static void report(struct mix__trainer *t, const struct mix__phase *p, bool epoch_done)
@@ -85,14 +82,17 @@ static void report(struct mix__trainer *t, const struct mix__phase *p, bool epoc
     t->observer->progress(t->observer->user, &progress);
 }
 
-/* Nothing was timed in a phase without steps of its own, or stopped before the first. */
+/* Nothing was timed in a phase without steps of its own, or stopped before the first. Measuring the
+ * floors is no time of the phase's. */
 static mix_status tell_profile(struct mix__trainer *t, const struct mix__phase *p)
 {
     mix_profile profile;
     if (!t->profiler || t->profiler->steps == 0)
         return MIX_OK;
+    book_time(t);
     MIX_TRY(mix__profiler_report(t->profiler, p->name, &profile));
     t->observer->profile(t->observer->user, &profile);
+    t->marked = mix__clock();
     return MIX_OK;
 }
 
@@ -155,6 +155,7 @@ static mix_status make_step(struct mix__trainer *t, const struct mix__phase *p)
     struct mix__loss loss = { .loss = NAN };
     const mix_graph *g = t->state->graph;
     const int64_t per_epoch = mix__batches_per_epoch(t->batches);
+    const double began = mix__clock(), before = mix__batches_waited(t->batches);
     mix__profiler_begin(t->profiler);
     MIX_TRY(mix__batches_next(t->batches, &batch));
     assert(batch.count == mix__engine_batch(t->engine));
@@ -170,11 +171,13 @@ static mix_status make_step(struct mix__trainer *t, const struct mix__phase *p)
     t->point.images += batch.count;
     t->point.step++;
     t->train_images += batch.count;
-    const double waited = t->train_wait, passed = book_time(t);
+    const double passed = mix__clock() - began, waited = mix__batches_waited(t->batches) - before;
     t->train_seconds += passed;
+    t->train_wait += waited;
     if (t->profiler)
-        t->profiler->waited += t->train_wait - waited;
+        t->profiler->waited += waited;
     mix__profiler_end(t->profiler, passed);
+    book_time(t);
     return MIX_OK;
 }
 
@@ -264,12 +267,14 @@ static mix_status run_epoch(struct mix__trainer *t, const struct mix__phase *p)
 static mix_status check_point(struct mix__trainer *t)
 {
     const struct mix__point *at = &t->point;
-    const struct mix__phase *p = &t->phases[at->phase];
     if (at->phase == t->n_phases && at->epoch == 0 && at->step == 0)
         return MIX_OK;
-    if (at->phase < t->n_phases && at->epoch <= p->epochs &&
-        at->step <= (at->epoch < p->epochs ? epoch_steps(t, p, at->epoch) : 0))
-        return MIX_OK;
+    if (at->phase < t->n_phases) {
+        const struct mix__phase *p = &t->phases[at->phase];
+        if (at->epoch <= p->epochs &&
+            at->step <= (at->epoch < p->epochs ? epoch_steps(t, p, at->epoch) : 0))
+            return MIX_OK;
+    }
     return mix__fail(t->ctx, MIX_EFORMAT,
                      "%s: phase %lld, epoch %lld, step %lld is not in this run: has the data set "
                      "changed?",

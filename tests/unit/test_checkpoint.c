@@ -224,6 +224,43 @@ static void bad_headers(void **state)
     mix_graph_free(graph);
 }
 
+/* Positions and times that no run has. */
+static void bad_points(void **state)
+{
+    static const struct mix__point points[] = { { .phase = INT64_MAX },
+                                                { .images = INT64_MAX },
+                                                { .seconds = { NAN } },
+                                                { .seconds = { 1.0, -1.0 } },
+                                                { .waited = INFINITY } };
+    mix_graph *graph;
+    struct mix__state *s = make_state(&graph, 3);
+    struct mix__optimizer o = make_optimizer(s->n, 0.5f), a = make_optimizer(s->n_alpha, 0.25f);
+    struct mix__average average;
+    (void)state;
+    CHECK_OK(mix__average_init(&average, s, 0.0));
+    for (size_t i = 0; i <= MIX_COUNT(points); i++) {
+        const bool good = i == MIX_COUNT(points);
+        const struct mix__point *point = good ? &(struct mix__point){ .phase = 1 } : &points[i];
+        struct mix__point read;
+        struct mix__checkpoint *c;
+        CHECK_OK(mix__checkpoint_save(
+            s, "point.safetensors",
+            &(struct mix__checkpoint_content){ "float", NULL, point, &o, &a, &average }));
+        CHECK_OK(mix__checkpoint_open(&c, ctx, "point.safetensors"));
+        if (good)
+            CHECK_OK(mix__checkpoint_run(c, &read, &o, &a, &average));
+        else
+            CHECK_FAILS(ctx, mix__checkpoint_run(c, &read, &o, &a, &average), MIX_EFORMAT,
+                        "point.safetensors");
+        mix__checkpoint_close(c);
+    }
+    mix__average_release(&average);
+    mix__optimizer_release(&o);
+    mix__optimizer_release(&a);
+    mix__state_free(s);
+    mix_graph_free(graph);
+}
+
 /* Exports copy the means and deviations of three channels. */
 static void many_channels(void **state)
 {
@@ -246,10 +283,9 @@ static void many_channels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip),
-        cmocka_unit_test(bad_values),
-        cmocka_unit_test(bad_headers),
-        cmocka_unit_test(many_channels),
+        cmocka_unit_test(round_trip),  cmocka_unit_test(bad_values),
+        cmocka_unit_test(bad_headers), cmocka_unit_test(many_channels),
+        cmocka_unit_test(bad_points),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "in_folder.h"
+#include "train/train.h"
 
 static json_t *load_json(const char *path)
 {
@@ -33,6 +34,26 @@ static void log_phases(const char *path, char *out, size_t size)
     fclose(f);
 }
 
+/* Each epoch's last learning rate is the schedule's. */
+static void check_rates(const char *path, const mix_settings *s)
+{
+    char line[4096];
+    const int64_t per_epoch = RUN_TRAIN / RUN_BATCH;
+    const int64_t warmup = (int64_t)(s->warmup_epochs * (double)per_epoch);
+    int64_t epoch = 0;
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    for (; fgets(line, sizeof line, f); epoch++) {
+        json_t *json = json_loads(line, 0, NULL);
+        const double want = mix__schedule_cosine(s->lr, (epoch + 1) * per_epoch - 1, warmup,
+                                                 (int64_t)s->epochs * per_epoch);
+        assert_true(fabs(json_real_value(json_object_get(json, "lr")) - want) < 1e-12);
+        json_decref(json);
+    }
+    fclose(f);
+    assert_int_equal(epoch, s->epochs);
+}
+
 static void check_accuracy(const mix_accuracy *a, const mix_accuracy *b)
 {
     assert_true(a->top1 == b->top1 && a->top5 == b->top5 && a->loss == b->loss);
@@ -56,6 +77,7 @@ static void train_learns(void **state)
         fail_msg("best top-1 is %g", result.best.top1);
     assert_true(result.plan_bytes > 0 && result.peak_bytes > result.plan_bytes);
     assert_true(result.gbops > 0.0 && isnan(result.target_gbops) && !result.bits);
+    check_rates("learned/log.jsonl", &s);
     /* a done run is left as it is */
     CHECK_OK(mix_train(ctx, "learned", &s, NULL, &again));
     check_accuracy(&result.best, &again.best);
@@ -360,6 +382,30 @@ static void stage_c_fixes_statistics(void **state)
     assert_memory_not_equal(steps_before, steps_after, sizeof steps_before);
 }
 
+/* Stage c alone, from a float network: its steps are those of its first images, each time. */
+static void stage_c_from_float(void **state)
+{
+    mix_settings s;
+    mix_result result;
+    (void)state;
+    tiny_settings(&s);
+    s.stage_a_epochs = s.stage_b_epochs = 0;
+    s.stage_c_epochs = 1;
+    s.stage_c_lr = 1e-12;
+    CHECK_OK(mix_finetune(ctx, "c1", "float", "W4A4", &s, NULL, &result));
+    mix_result_release(&result);
+    CHECK_OK(mix_finetune(ctx, "c2", "float", "W4A4", &s, NULL, &result));
+    mix_result_release(&result);
+    check_same_tensors(ctx, "c1/best.safetensors", "c2/best.safetensors");
+    struct mix__st_file *file;
+    CHECK_OK(mix__st_open(&file, ctx, "c1/best.safetensors"));
+    const struct mix__st_tensor *t = mix__st_find(file, "metamix.act_steps");
+    assert_non_null(t);
+    for (size_t i = 0; i < t->bytes / sizeof(float); i++)
+        assert_true(((const float *)t->data)[i] > 1e-4f); /* of an empty image it would be 1e-8 */
+    mix__st_close(file);
+}
+
 static void finetune_from_float(void **state)
 {
     mix_settings s;
@@ -416,6 +462,16 @@ static void other_settings_are_refused(void **state)
     s.checkpoint_minutes = 1.0;
     CHECK_OK(mix_train(ctx, "float", &s, NULL, &result));
     mix_result_release(&result);
+    /* a done run whose last.safetensors was taken away to save space is that run still */
+    assert_int_equal(rename("float/last.safetensors", "last"), 0);
+    s.lr = 0.03;
+    CHECK_FAILS(ctx, mix_train(ctx, "float", &s, NULL, &result), MIX_EMISMATCH, "lr 0.02");
+    tiny_settings(&s);
+    CHECK_OK(mix_train(ctx, "float", &s, NULL, &result));
+    mix_result_release(&result);
+    assert_int_equal(rename("last", "float/last.safetensors"), 0);
+    strcpy(s.data, "d\xfcrer");
+    CHECK_FAILS(ctx, mix_train(ctx, "no-text", &s, NULL, &result), MIX_EINVAL, "not UTF-8");
 }
 
 /* A run that is older than a setting goes on with that setting's default, and no other value. */
@@ -571,6 +627,7 @@ int main(void)
         cmocka_unit_test(finetune_from_float),
         cmocka_unit_test(finetune_goes_on),
         cmocka_unit_test(stage_c_fixes_statistics),
+        cmocka_unit_test(stage_c_from_float),
         cmocka_unit_test(one_start_is_needed),
         cmocka_unit_test(other_settings_are_refused),
         cmocka_unit_test(younger_settings_have_their_default),

@@ -173,10 +173,11 @@ static void test_own_size(void **state)
     leave_folder();
 }
 
-static bool stop_now(void *user)
+/* At the call whose number is in front. */
+static bool stop_at(void *user)
 {
-    ++*(int *)user;
-    return true;
+    int *calls = user;
+    return ++calls[1] == calls[0];
 }
 
 static void test_refusals(void **state)
@@ -197,14 +198,19 @@ static void test_refusals(void **state)
     CHECK_FAILS(ctx, pack(ctx, "nowhere", "a", &info), MIX_EIO, "nowhere");
     assert_false(mix__path_exists("a"));
 
-    int asked = 0;
+    int calls[] = { 1, 0 };
     options.quality = 95;
-    options.stop = stop_now;
-    options.user = &asked;
-    CHECK_FAILS(ctx, mix_data_pack(ctx, "set", "a", &options, &info), MIX_ESTOPPED, "stopped");
-    assert_int_equal(asked, 1);
+    options.stop = stop_at;
+    options.user = calls;
+    CHECK_FAILS(ctx, mix_data_pack(ctx, "set", "a", &options, &info), MIX_ESTOPPED,
+                "stopped while packing; nothing was kept");
+    assert_int_equal(calls[1], 1);
     assert_false(mix__path_exists("a/train.pack"));
     assert_false(mix__path_exists("a/train.pack.part"));
+    calls[0] = 3; /* in the second half */
+    CHECK_FAILS(ctx, mix_data_pack(ctx, "set", "a", &options, &info), MIX_ESTOPPED,
+                "train.pack was kept");
+    assert_true(mix__path_exists("a/train.pack") && !mix__path_exists("a/val.pack.part"));
 
     write_bytes("set/train/a/0.jpg", "no image", 8);
     CHECK_FAILS(ctx, pack(ctx, "set", "a", &info), MIX_EFORMAT, "set/train/a/0.jpg");

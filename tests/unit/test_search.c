@@ -304,24 +304,33 @@ static void search_moves_alpha_only(void **state)
     fixture_release(&search);
 }
 
-/* Far over the budget every searched layer's lowest candidate gains on its highest. */
+/* Far over the budget every searched layer's lowest candidate gains on its highest, far under it
+ * the other way round. Adam's first step is the learning rate, whatever the gradient: the given one,
+ * or a share of the travel of 0.5. */
 static void search_follows_the_budget(void **state)
 {
-    struct fixture f;
-    struct mix__loss loss;
     (void)state;
-    fixture_init(&f);
-    struct mix__state *s = f.job.t.state;
-    f.settings.lambda = 1e9;
-    struct copy before = copy_state(s);
-    CHECK_OK(mix__search_enter(&f.job.t, &phase, true));
-    CHECK_OK(mix__search_step(&f.job.t, &phase, labels, &loss));
-    for (size_t l = 1; l + 1 < f.graph->n_layers; l++) {
-        assert_true(s->alpha[4 * l] > before.alpha[4 * l]);
-        assert_true(s->alpha[4 * l + 3] < before.alpha[4 * l + 3]);
+    for (int under = 0; under <= 1; under++) {
+        struct fixture f;
+        struct mix__loss loss;
+        fixture_init(&f);
+        struct mix__state *s = f.job.t.state;
+        const float step = under ? 0.01f : 0.5f / (float)phase.steps;
+        f.settings.lambda = 1e9;
+        f.settings.alpha_lr = under ? 0.01 : 0.0;
+        f.job.target = under ? 1e9 : f.job.target;
+        struct copy before = copy_state(s);
+        CHECK_OK(mix__search_enter(&f.job.t, &phase, true));
+        CHECK_OK(mix__search_step(&f.job.t, &phase, labels, &loss));
+        for (size_t l = 1; l + 1 < f.graph->n_layers; l++) {
+            const float low = s->alpha[4 * l] - before.alpha[4 * l];
+            const float high = s->alpha[4 * l + 3] - before.alpha[4 * l + 3];
+            assert_true(fabsf(low - (under ? -step : step)) < 1e-5f);
+            assert_true(fabsf(high + (under ? -step : step)) < 1e-5f);
+        }
+        copy_free(&before);
+        fixture_release(&f);
     }
-    copy_free(&before);
-    fixture_release(&f);
 }
 
 static void stages_keep_other_steps(void **state)

@@ -62,9 +62,10 @@ static void run_is_its_mix_file(void **unused)
     CHECK_OK(mix_export_bytes(ctx, "run", &bytes, &size));
     CHECK_OK(mix_runtime_open_bytes(&rt, ctx, bytes, size));
     CHECK_OK(mix_trace_open(&trace, ctx, "run", &settings));
+    mix_runtime_info_get(rt, &info);
+    assert_null(mix_trace_layer(trace, "features.0.0", &count)); /* there is no image yet */
     struct twin twin = { .trace = trace };
     mix_runtime_watch(rt, compare, &twin);
-    mix_runtime_info_get(rt, &info);
     for (CHECK_OK(mix_trace_next(trace, &image)); image.pixels; images++) {
         assert_true(image.height == RUN_SIZE && image.width == RUN_SIZE && image.channels == 1);
         assert_int_equal(image.classes, RUN_CLASSES);
