@@ -41,11 +41,11 @@ while IFS=: read -r layer below; do
     done
 done <doc/layers.txt
 
-# The command and the examples use the library as anybody would.
-for file in $(sources tools examples); do
+# The command uses the library as anybody would.
+for file in $(sources tools); do
     for dep in $(included "$file"); do
         case $dep in
-        metamix | tools | examples) ;;
+        metamix | tools) ;;
         *) complain "$file: may include metamix/ headers and its own only, not $dep/" ;;
         esac
     done
@@ -56,7 +56,7 @@ only_in()
 {
     headers=$1
     shift
-    for file in $(sources src include tools examples); do
+    for file in $(sources src include tools); do
         for folder; do
             case $file in
             "$folder"/*) continue 2 ;;
@@ -70,5 +70,4 @@ only_in()
 only_in '(oneapi/dnnl/)?dnnl[a-z_]*\.h' src/engine
 only_in '(jpeglib|turbojpeg|spng|zlib)\.h' src/data src/format
 only_in 'protobuf-c/protobuf-c\.h|onnx\.pb-c\.h' src/format
-only_in 'mpi\.h' src/dist
 exit $bad

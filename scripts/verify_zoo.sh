@@ -27,20 +27,28 @@ for class in "$data"/val/*; do
         while read -r image; do ln -sf "$image" "$few/val/${class##*/}"; done
 done
 
+bad=0
+
+try() { # LOG COMMAND...; a failure is told and ends the script
+    log=$1
+    shift
+    "$@" >> "$log" 2>&1 || { echo "failed: $*" >&2; tail -5 "$log" >&2; exit 1; }
+}
+
 verify() { # network, trained|untrained, float images, quantized images, learning rates
     float=$runs/$1-$2 epochs=1
     case $1-$2 in mobilenet_v3*-trained) epochs=5 ;; esac
     [ -f "$float/best.safetensors" ] ||
-        "$metamix" train --quiet --data "$few" --run "$float" --arch "$1" --epochs "$epochs" \
-            --warmup-epochs 0 --batch 32 --train-limit "$3" --lr "$5" --seed 1 > "$float.log" 2>&1
+        try "$float.log" "$metamix" train --quiet --data "$few" --run "$float" --arch "$1" \
+            --epochs "$epochs" --warmup-epochs 0 --batch 32 --train-limit "$3" --lr "$5" --seed 1
     for bits in ${BITS:-2 3 4 8}; do
         run=$float-a$bits
-        "$metamix" finetune --quiet --data "$few" --run "$run" --from "$float" --bits "W4A$bits" \
-            --stage-a-epochs 0 --stage-b-epochs 1 --train-limit "$4" --finetune-lr "$6" --seed 1 \
-            > "$run.log" 2>&1
-        "$metamix" export --from "$run" --out "$run.mix" >> "$run.log" 2>&1
+        try "$run.log" "$metamix" finetune --quiet --data "$few" --run "$run" --from "$float" \
+            --bits "W4A$bits" --stage-a-epochs 0 --stage-b-epochs 1 --train-limit "$4" --finetune-lr "$6" --seed 1
+        try "$run.log" "$metamix" export --from "$run" --out "$run.mix"
         "$metamix" verify "$run.mix" --against "$run" --data "$data" --images "$images" --json \
-            > "$run.json" || true
+            > "$run.json" || bad=$?
+        [ -s "$run.json" ] || exit "$bad"
         printf '%-20s %-10s W4A%s  ' "$1" "$2" "$bits"
         python3 - "$run.json" << 'PY'
 import json, sys
@@ -62,3 +70,4 @@ for network in $networks; do
         esac
     done
 done
+exit $bad

@@ -284,9 +284,7 @@ static int make_images(struct bench *b)
 static int measure(struct bench *b)
 {
     const struct options *o = b->job.options;
-    int code = o->n_args == 1 ? 0 : job_fail(o, MIX_EINVAL, "expected one MODEL.mix");
-    if (!code)
-        code = model_open(&b->model, &b->job, o->args[0]);
+    int code = model_open(&b->model, &b->job, o->args[0]);
     if (!code)
         code = make_images(b);
     if (code)

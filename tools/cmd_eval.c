@@ -19,9 +19,9 @@ static void print(const mix_accuracy *a)
 
 static int print_json(const struct options *o, bool integer, const mix_accuracy *a)
 {
-    return job_print_json(o, json_pack("{s:s, s:s?, s:s?, s:b, s:b, s:o, s:o, s:o, s:I}", "job",
-                                       "eval", "from", o->from, "weights",
-                                       o->from ? NULL : o->settings.weights, "as_float",
+    return job_print_json(o, json_pack("{s:s, s:o, s:o, s:b, s:b, s:o, s:o, s:o, s:I}", "job",
+                                       "eval", "from", job_text(o->from), "weights",
+                                       job_text(o->from ? NULL : o->settings.weights), "as_float",
                                        o->as_float, "integer", integer, "top1", job_real(a->top1),
                                        "top5", job_real(a->top5), "loss", job_real(a->loss),
                                        "images", (json_int_t)a->images));

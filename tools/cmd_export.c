@@ -22,9 +22,9 @@ static int run(const struct options *o)
         return job_fail(o, MIX_EIO, "%s: %s", o->out, strerror(errno));
     const char *format = mix_export_format_name(o->export.format);
     if (o->json)
-        return job_print_json(o, json_pack("{s:s, s:s, s:s, s:s, s:I}", "job", "export", "from",
-                                           o->from, "format", format, "file", o->out, "bytes",
-                                           (json_int_t)file.st_size));
+        return job_print_json(o, json_pack("{s:s, s:o, s:s, s:o, s:I}", "job", "export", "from",
+                                           job_text(o->from), "format", format, "file",
+                                           job_text(o->out), "bytes", (json_int_t)file.st_size));
     printf("%s: %s, %s\n", o->out, format, cell_bytes((double)file.st_size).text);
     return 0;
 }

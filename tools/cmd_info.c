@@ -15,7 +15,8 @@ static const char policy[] =
 
 struct network {
     mix_graph *graph;
-    mix_layer_bits *bits;
+    mix_layer_bits *of_run; /* of a quantized one */
+    mix_layer_bits *bits;   /* what is shown      */
     mix_graph_info info;
     const char *file; /* of weights that fit, NULL without */
     mix_weights_info weights;
@@ -24,31 +25,7 @@ struct network {
     double gbops, float_gbops;
 };
 
-/* "WxAy", both 2..8 or 32. */
-static bool parse_uniform(const char *text, int *weight, int *activation)
-{
-    char after;
-    if (sscanf(text, "W%2dA%2d%c", weight, activation, &after) != 2 || strpbrk(text, " +-"))
-        return false;
-    return (*weight == 32 || (*weight >= MIX_BITS_MIN && *weight <= MIX_BITS_MAX)) &&
-           (*activation == 32 || (*activation >= MIX_BITS_MIN && *activation <= MIX_BITS_MAX));
-}
-
-static bool stem_of(const char *text, mix_stem *stem)
-{
-    static const char *const names[] = {
-        [MIX_STEM_AUTO] = "auto", [MIX_STEM_STANDARD] = "standard", [MIX_STEM_SMALL] = "small"
-    };
-    for (int i = MIX_STEM_AUTO; i <= MIX_STEM_SMALL; i++) {
-        if (strcmp(text, names[i]) == 0) {
-            *stem = i;
-            return true;
-        }
-    }
-    return false;
-}
-
-static mix_status build(mix_graph **graph, struct job *job, mix_stem stem)
+static mix_status build(mix_graph **graph, struct job *job)
 {
     const struct options *o = job->options;
     if (mix_onnx_is_path(o->settings.arch)) {
@@ -59,10 +36,10 @@ static mix_status build(mix_graph **graph, struct job *job, mix_stem stem)
     mix_zoo_options_init(&z);
     z.arch = o->settings.arch;
     z.width = o->settings.width;
-    z.stem = stem;
     z.classes = o->classes ? o->classes : z.classes;
     z.size = o->size ? o->size : z.size;
     z.channels = o->channels ? o->channels : z.channels;
+    mix_stem_parse(o->settings.stem, &z.stem); /* checked by check() */
     return mix_zoo_new(graph, job->ctx, &z);
 }
 
@@ -121,8 +98,8 @@ static json_t *weights_json(const struct network *n)
 {
     if (!n->file)
         return json_null();
-    return json_pack("{s:s, s:i, s:i, s:b}", "file", n->file, "taken", n->weights.taken, "unused",
-                     n->weights.unused, "new_classifier", n->weights.new_classifier);
+    return json_pack("{s:o, s:i, s:i, s:b}", "file", job_text(n->file), "taken", n->weights.taken,
+                     "unused", n->weights.unused, "new_classifier", n->weights.new_classifier);
 }
 
 static json_t *network_json(const struct network *n, double width)
@@ -199,53 +176,72 @@ static int show(struct job *job, struct network *n)
 }
 
 /* The graph of the run or of the zoo; the bits of the run unless the options name others. */
-static mix_status load(struct job *job, struct network *n, mix_stem stem)
+static mix_status load(struct job *job, struct network *n)
 {
     const struct options *o = job->options;
     if (o->from)
-        return mix_run_graph(job->ctx, o->from, &n->graph, &n->bits);
-    const mix_status status = build(&n->graph, job, stem);
+        return mix_run_graph(job->ctx, o->from, &n->graph, &n->of_run);
+    const mix_status status = build(&n->graph, job);
     if (status != MIX_OK || !o->settings.weights[0])
         return status;
     n->file = o->settings.weights;
     return mix_weights_load(n->graph, n->file, &n->weights);
 }
 
+/* What the options name, else the run's; of a float run 32, of no run 4. */
+static mix_status choose_bits(struct network *n, const struct options *o, int weight,
+                              int activation)
+{
+    mix_graph_info_get(n->graph, &n->info);
+    n->bits = calloc((size_t)n->info.layers, sizeof *n->bits);
+    if (!n->bits)
+        return MIX_ENOMEM;
+    mix_bits_uniform(n->graph, weight ? weight : 4, activation ? activation : 4, n->bits);
+    for (int l = 0; l < n->info.layers && o->from; l++) {
+        const mix_layer_bits own = n->of_run ? n->of_run[l] : (mix_layer_bits){ 32, 32 };
+        n->bits[l].weight = weight ? n->bits[l].weight : own.weight;
+        n->bits[l].activation = activation ? n->bits[l].activation : own.activation;
+    }
+    return MIX_OK;
+}
+
+static int check(const struct options *o, int *weight, int *activation)
+{
+    mix_stem stem;
+    *weight = o->weight_bits;
+    *activation = o->act_bits;
+    if (o->bits && !mix_bits_parse(o->bits, weight, activation))
+        return job_fail(o, MIX_EINVAL,
+                        "--bits: expected W4A3 or the like, each 2..8 or 32, got '%.80s' (a run's "
+                        "bits are shown by --from RUN)",
+                        o->bits);
+    if (!mix_stem_parse(o->settings.stem, &stem))
+        return job_fail(o, MIX_EINVAL, "--stem: expected standard, small or auto, got '%.80s'",
+                        o->settings.stem);
+    if (mix_onnx_is_path(o->settings.arch) && (o->channels || o->settings.width != 1.0 ||
+                                               stem != MIX_STEM_AUTO || o->settings.weights[0]))
+        return job_fail(o, MIX_EINVAL,
+                        "--channels, --width, --stem and --weights are for named networks; %.200s "
+                        "brings its own",
+                        o->settings.arch);
+    return 0;
+}
+
 static int run(const struct options *options)
 {
     struct job job;
     struct network n = { 0 };
-    mix_layer_bits *chosen = NULL;
-    mix_stem stem;
-    int weight = options->settings.weight_bits;
-    int activation = options->act_bits ? options->act_bits : 4;
-    if (options->bits && !parse_uniform(options->bits, &weight, &activation))
-        return job_fail(options, MIX_EINVAL,
-                        "--bits: expected W4A3 or the like, each 2..8 or 32, got '%.80s' (a run's "
-                        "bits are shown by --from RUN)",
-                        options->bits);
-    if (weight != 32 && (weight < MIX_BITS_MIN || weight > MIX_BITS_MAX))
-        return job_fail(options, MIX_EINVAL, "--weight-bits: expected 2..8 or 32, got %d", weight);
-    if (!stem_of(options->settings.stem, &stem))
-        return job_fail(options, MIX_EINVAL,
-                        "--stem: expected standard, small or auto, got '%.80s'",
-                        options->settings.stem);
+    int weight, activation, code = check(options, &weight, &activation);
+    if (code)
+        return code;
     mix_status status = job_open(&job, options);
     if (status != MIX_OK)
         return status;
-    int code = 0;
-    if ((status = load(&job, &n, stem)) == MIX_OK) {
-        mix_layer_bits *of_run = n.bits;
-        mix_graph_info_get(n.graph, &n.info);
-        if (!of_run || options->bits || options->act_bits) {
-            n.bits = chosen = calloc((size_t)n.info.layers, sizeof *chosen);
-            if (chosen)
-                mix_bits_uniform(n.graph, weight, activation, chosen);
-        }
-        code = n.bits ? show(&job, &n) : job_fail(options, MIX_ENOMEM, "out of memory");
-        free(chosen);
-        mix_bits_free(job.ctx, of_run);
-    }
+    if ((status = load(&job, &n)) == MIX_OK &&
+        (status = choose_bits(&n, options, weight, activation)) == MIX_OK)
+        code = show(&job, &n);
+    free(n.bits);
+    mix_bits_free(job.ctx, n.of_run);
     mix_graph_free(n.graph);
     status = job_close(&job, status);
     return status ? (int)status : code;
@@ -254,8 +250,8 @@ static int run(const struct options *options)
 const struct command command_info = {
     .name = "info",
     .summary = "Layers, MACs, bits, GBOPs and sizes of a network.",
-    .groups = MIX_GROUP_NET | MIX_GROUP_BITS,
-    .takes = TAKES_FROM | TAKES_BITS | TAKES_SHAPE,
+    .groups = MIX_GROUP_NET,
+    .takes = TAKES_FROM | TAKES_SHAPE,
     .run = run,
     .more = "With --from the network and the bits of a run or checkpoint are shown, with --weights "
             "whether the file fits the network that --arch and the like describe. Example: "

@@ -31,8 +31,8 @@ static const char *const halves[MIX_SPLITS] = { "train", "val" };
 
 static int print_json(const struct options *o, const mix_pack_info *info)
 {
-    json_t *all = json_pack("{s:s, s:s, s:i}", "data", o->settings.data, "out", o->out, "classes",
-                            info->classes);
+    json_t *all = json_pack("{s:o, s:o, s:i}", "data", job_text(o->settings.data), "out",
+                            job_text(o->out), "classes", info->classes);
     for (int i = 0; i < MIX_SPLITS && all; i++)
         json_object_set_new(all, halves[i],
                             json_pack("{s:I, s:I, s:I, s:I}", "images", (json_int_t)info->images[i],

@@ -31,7 +31,6 @@ static void print_help(FILE *out)
     MIX_STATUS_MAP(X)
 #undef X
     table_end(&t, out);
-    fputs("  1 is a mistake of the program itself.\n", out);
 }
 
 static const struct command *find(const char *name)

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define ONE(type, field, value, groups, help) +1
-enum { N_SETTINGS = 0 MIX_SETTINGS_MAP(ONE), N_TOOL = 32, N_GROUPS = 7 };
+enum { N_SETTINGS = 0 MIX_SETTINGS_MAP(ONE), N_TOOL = 34, N_GROUPS = 7 };
 #undef ONE
 
 /* Keys above the characters have no short form. A setting's key is even; the next one is --no-x. */
@@ -20,6 +20,7 @@ enum {
     KEY_RECIPE,
     KEY_FROM,
     KEY_BITS,
+    KEY_WEIGHT_BITS,
     KEY_ACT_BITS,
     KEY_CLASSES,
     KEY_SIZE,
@@ -65,15 +66,23 @@ static const struct {
         "layer, against bare convolutions",
         0 } },
     { TAKES_FROM,
-      { "from", KEY_FROM, "PATH", 0, "run folder or .safetensors file to start from", 0 } },
+      { "from", KEY_FROM, "PATH", 0, "run folder, or a checkpoint of metamix, to start from", 0 } },
     { TAKES_BITS,
       { "bits", KEY_BITS, "FILE|WxAy", 0, "bit assignment: a bits.json, or W4A3 for a uniform one",
         0 } },
     { TAKES_SHAPE,
+      { "weight-bits", KEY_WEIGHT_BITS, "N", 0,
+        "bit-width of searched layers' weights, 2..8; 32: float (default: the run's, else 4)",
+        0 } },
+    { TAKES_SHAPE,
       { "act-bits", KEY_ACT_BITS, "N", 0,
-        "bit-width of searched layers' input activations, 2..8; 32: float (default: 4)", 0 } },
-    { TAKES_SHAPE, { "classes", KEY_CLASSES, "N", 0, "classes (default: 1000)", 0 } },
-    { TAKES_SHAPE, { "size", KEY_SIZE, "N", 0, "image height = width, pixels (default: 224)", 0 } },
+        "bit-width of their input activations, 2..8; 32: float (default: the run's, else 4)", 0 } },
+    { TAKES_SHAPE, { "bits", KEY_BITS, "WxAy", 0, "both, such as W4A3", 0 } },
+    { TAKES_SHAPE,
+      { "classes", KEY_CLASSES, "N", 0, "classes (default: the file's, else 1000)", 0 } },
+    { TAKES_SHAPE,
+      { "size", KEY_SIZE, "N", 0, "image height = width, pixels (default: the file's, else 224)",
+        0 } },
     { TAKES_SHAPE, { "channels", KEY_CHANNELS, "N", 0, "image channels (default: 3)", 0 } },
     { TAKES_PACK, { "data", KEY_DATA, "DIR", 0, "folder of train/ and val/ to pack", 0 } },
     { TAKES_PACK, { "out", KEY_OUT, "DIR", 0, "folder for train.pack and val.pack", 0 } },
@@ -222,6 +231,15 @@ static int parse_int(struct argp_state *state, const char *name, const char *tex
     return (int)v;
 }
 
+static int parse_bits(struct argp_state *state, const char *name, const char *text)
+{
+    const int bits = parse_int(state, name, text, INT_MIN, INT_MAX);
+    if (bits != 32 && (bits < MIX_BITS_MIN || bits > MIX_BITS_MAX))
+        argp_error(state, "--%s: expected %d..%d or 32, got %d", name, MIX_BITS_MIN, MIX_BITS_MAX,
+                   bits);
+    return bits;
+}
+
 static double parse_real(struct argp_state *state, const char *name, const char *text, double min,
                          double max)
 {
@@ -292,6 +310,11 @@ static void check_start(struct argp_state *state)
     if (o->from && in->net_setting)
         argp_error(state, "--%s does not go with --from, which brings its own network",
                    in->net_setting);
+    if (o->from && (o->classes || o->size || o->channels))
+        argp_error(state, "--%s does not go with --from, which brings its own network",
+                   o->classes ? "classes"
+                   : o->size  ? "size"
+                              : "channels");
     if ((in->command->needs & TAKES_FROM) && !o->from && !o->settings.weights[0] &&
         !mix_onnx_is_path(o->settings.arch))
         argp_error(state, "--from is missing: the run folder or .safetensors file to start from; "
@@ -316,6 +339,8 @@ static void check_needs(struct argp_state *state)
         argp_error(state, "--out is missing: the folder for the packed data set");
     if (in->command->args && o->n_args == 0)
         argp_error(state, "%s is missing", in->command->args);
+    if (in->command->args && o->n_args > 1 && !strstr(in->command->args, "..."))
+        argp_error(state, "unexpected argument '%.80s'", o->args[1]);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -335,10 +360,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_BITS:
         o->bits = arg;
         break;
+    case KEY_WEIGHT_BITS:
+        o->weight_bits = parse_bits(state, "weight-bits", arg);
+        break;
     case KEY_ACT_BITS:
-        o->act_bits = parse_int(state, "act-bits", arg, MIX_BITS_MIN, 32);
-        if (o->act_bits > MIX_BITS_MAX && o->act_bits != 32)
-            argp_error(state, "--act-bits: expected 2..8 or 32, got %d", o->act_bits);
+        o->act_bits = parse_bits(state, "act-bits", arg);
         break;
     case KEY_CLASSES:
         o->classes = parse_int(state, "classes", arg, 1, INT_MAX);

@@ -13,7 +13,7 @@ enum {
     TAKES_RUN = 1u << 0,      /* --run, --profile                       */
     TAKES_FROM = 1u << 1,     /* --from                                 */
     TAKES_BITS = 1u << 2,     /* --bits                                 */
-    TAKES_SHAPE = 1u << 3,    /* --act-bits, --classes, --size, --channels */
+    TAKES_SHAPE = 1u << 3,    /* --weight-bits, --act-bits, --bits, --classes, --size, --channels */
     TAKES_FLOAT = 1u << 4,    /* --float, --integer                     */
     TAKES_CPU = 1u << 5,      /* --threads, --cpu-mask                  */
     TAKES_LAYERS = 1u << 6,   /* --layers                              */
@@ -28,11 +28,12 @@ enum {
 
 struct options {
     mix_settings settings;
-    const char *run, *from, *bits;         /* NULL: not given  */
-    int act_bits, classes, size, channels; /* 0: not given     */
-    const char *out;                       /* of pack, export, report; NULL: not given */
-    const char *against;                   /* of verify                */
-    int images;                            /* of verify, with default  */
+    const char *run, *from, *bits; /* NULL: not given  */
+    int weight_bits, act_bits;     /* of info; 0: not given */
+    int classes, size, channels;   /* of info; 0: not given */
+    const char *out;               /* of pack, export, report; NULL: not given */
+    const char *against;           /* of verify                */
+    int images;                    /* of verify, with default  */
     mix_export_options export;
     int pack_size, quality; /* of pack, with defaults   */
     double seconds;         /* of bench, with default   */
@@ -48,7 +49,7 @@ struct options {
 
 struct command {
     const char *name, *summary;
-    const char *args;      /* what the help calls the arguments; NULL: there are none */
+    const char *args;      /* the arguments' names in the help, without "..." one; NULL: none */
     unsigned groups;       /* MIX_GROUP_: settings that it takes */
     unsigned takes, needs; /* TAKES_                             */
     int (*run)(const struct options *options); /* gives the exit code */

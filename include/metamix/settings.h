@@ -4,7 +4,7 @@
  * The list below makes the structure, the command's options (an underscore becomes a
  * hyphen), their help and defaults, and config.json. X(type, field, default, groups, help);
  * types: INT, REAL, FLAG (--x, --no-x), TEXT (at most MIX_TEXT_MAX - 1 bytes).
- * Groups say which commands take the setting. "Published" quotes METHOD.md's source.
+ * Groups say which commands take the setting. "Published" quotes doc/method.md's source.
  */
 #ifndef METAMIX_SETTINGS_H
 #define METAMIX_SETTINGS_H

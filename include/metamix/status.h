@@ -16,9 +16,9 @@
     X(EIO, 4, "input or output failed")                                                            \
     X(EFORMAT, 5, "malformed file")                                                                \
     X(ESHAPE, 6, "tensor shapes do not agree")                                                     \
-    X(EUNSUPPORTED, 7, "not supported on this build or machine")                                   \
+    X(EUNSUPPORTED, 7, "not supported")                                                            \
     X(ENUMERIC, 8, "numbers stopped being finite")                                                 \
-    X(EMISMATCH, 9, "the run folder was made with other settings")                                 \
+    X(EMISMATCH, 9, "a run was made with other settings, or verify found a difference")            \
     X(ESTOPPED, 10, "stopped on request; start again to go on")                                    \
     X(EBACKEND, 11, "a library that does the arithmetic failed")
 

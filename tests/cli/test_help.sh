@@ -4,7 +4,7 @@
 
 check 0 --help
 has out '^Usage: metamix COMMAND'
-has out '^ +9  the run folder was made with other settings$'
+has out '^ +9  a run was made with other settings, or verify found a difference$'
 check 0 pack --help
 has out '^Usage: metamix pack \[OPTION'
 has out '--size=N .*$'
@@ -18,7 +18,8 @@ has err '--quality: expected a whole number from 1 to 100'
 check 4 pack --data missing --out o
 has err '^metamix pack: missing: No such file or directory'
 check 0 --help
-for command in train quantize select finetune eval info verify predict bench results; do
+for command in train quantize select finetune eval info export verify predict bench report results \
+    pack; do
     has out "^  $command "
     check 0 $command --help
     has out "^Usage: metamix $command \[OPTION"

@@ -54,6 +54,10 @@ for bits in W4 W4A W4A9 A4W4 W4A3x W4A-3 'W 4A3' W100A3 ''; do
     check 2 info --bits "$bits"
     has err '--bits: expected W4A3 or the like'
 done
+check 2 info --arch "$onnx/torch_v3.onnx" --channels 1
+has err 'torch_v3.onnx brings its own'
+check 2 info --from run --size 32
+has err '--size does not go with --from'
 check 2 info --stem none
 has err '--stem: expected'
 check 2 info --arch none

@@ -63,6 +63,10 @@ done
 check 0 train $common $net --run narrow --cpu-mask avx2 --quiet
 check 0 info --from uniform
 has out '^mean activation bits +4.000$'
+check 0 info --from uniform --weight-bits 8
+has out '^features.1.conv.0.0 +depthwise .* 8 +4 '
+check 0 info --from float
+has out '^mean activation bits +32.000$'
 check 0 export --from both --out both.mix --json
 json out
 has out '"bytes": '"$(wc -c <both.mix)"'$'
@@ -86,6 +90,12 @@ check 0 verify both.mix --against both --data data --json --quiet --images 3
 json out
 has out '^  "agree": true'
 has out '^  "images": 3,'
+"$(dirname "$0")/save_trace.py" 8 8 1 2 trace.safetensors
+check 9 verify both.mix --against trace.safetensors
+has out '^no layer was compared, the logits alone$'
+has out '^both.mix and trace.safetensors are NOT the same network$'
+check 2 verify both.mix again.mix --against both --data data
+has err "unexpected argument 'again.mix'"
 check 0 export --from uniform --out uniform.mix
 check 9 verify uniform.mix --against both --data data
 has out '^uniform.mix and both are NOT the same network$'

@@ -73,7 +73,7 @@ has err 'missing.pth: cannot open'
 check 5 eval $common $net --weights data/train-images-idx3-ubyte
 has err 'neither a .safetensors file nor one of torch.save'
 check 4 eval $common --from zip.pth
-has err 'files of other tools are weights'
+has err 'a file of another tool is given as weights'
 
 # Another number of classes: the last image is of a third.
 cp -r data three
@@ -86,6 +86,8 @@ check 6 eval $three $net --weights zip.pth
 has err 'zip.pth has no classifier for the 3 classes of three'
 check 0 train $three $net --epochs 1 --run three-classes --weights zip.pth
 has err 'no classifier for 3 classes; classifier.1 starts from random'
+check 0 select $three $net --run random-classifier --weights zip.pth --candidates 2,4 --quiet
+has err 'zip.pth has no classifier for the classes of three: .* Train the float network first'
 check 2 quantize $three $net --run refused-too --weights zip.pth --teacher self
 has err "teacher: zip.pth has no classifier"
 finish
