@@ -57,7 +57,7 @@ static void *take(const mix_allocator *a, size_t n, size_t size)
     const size_t extra = sizeof(void *) + 2 * MIX_ALIGN;
     if (size && n > (SIZE_MAX - extra) / size)
         return NULL;
-    const size_t bytes = (n * size + MIX_ALIGN - 1) / MIX_ALIGN * MIX_ALIGN;
+    const size_t bytes = mix__aligned(n * size);
     void *raw = a->alloc(a->user, bytes + MIX_ALIGN + sizeof raw);
     if (!raw)
         return NULL;

@@ -22,6 +22,11 @@
 
 /* Every block is aligned for the widest vectors, and a block's size is rounded up to it. */
 enum { MIX_ALIGN = 64 };
+/* Bytes, up to the next multiple of that. */
+static inline size_t mix__aligned(size_t bytes)
+{
+    return (bytes + MIX_ALIGN - 1) / MIX_ALIGN * MIX_ALIGN;
+}
 
 /* Keeps the sentence (cut at 1 KiB) for mix_ctx_error() and returns status. Thread-safe: one of
  * several sentences wins. */

@@ -3,8 +3,7 @@
  * where it is depthwise.
  *
  * Tensors are (n, h, w, c). A linear layer is a 1x1 convolution of a 1x1 image. Weights come in and
- * gradients go out as (k, c / groups, r, s); pack() lays them out for the primitives. Only conv.c
- * and floor.c know oneDNN.
+ * gradients go out as (k, c / groups, r, s); pack() lays them out for the primitives.
  *
  * A thread works on one tile at a time. Pointers are to the first row of the tile that the
  * operation needs: x to row x0, y to y0, dx to dx0, dy to dy0 (engine/tiles.h).
@@ -81,10 +80,5 @@ mix_status mix__conv_weights_end(struct mix__conv *conv, float *dw) MIX_CHECKED;
 /* Of a 1x1 layer, apart from that: a tile's weight gradient is added to sum (k, c). */
 mix_status mix__conv_add_weights(struct mix__conv *conv, int thread, float *sum, const void *x,
                                  const void *dy) MIX_CHECKED;
-
-/* A product of matrices, by all threads: y (m, n) = a (m, k) or, turned, a^T of (k, m), times
- * b (k, n). */
-mix_status mix__product(mix_ctx *ctx, float *y, const float *a, bool turned, const float *b,
-                        size_t m, size_t n, size_t k) MIX_CHECKED;
 
 #endif

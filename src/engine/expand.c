@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "engine/inside.h"
+#include "engine/primitives.h"
 
 static mix_status make_gram(struct mix__engine *e, const struct mix__step *s, struct mix__expand *x)
 {

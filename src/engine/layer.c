@@ -22,7 +22,7 @@
 
 static void need(size_t *size, size_t values)
 {
-    const size_t bytes = (values * sizeof(float) + MIX_ALIGN - 1) / MIX_ALIGN * MIX_ALIGN;
+    const size_t bytes = mix__aligned(values * sizeof(float));
     if (bytes > *size)
         *size = bytes;
 }

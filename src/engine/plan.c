@@ -276,8 +276,7 @@ static void find_spans(struct mix__plan *p)
 
 static size_t bytes_of(const struct mix__buffer *b)
 {
-    const size_t bytes = b->count * mix__dtype_size(b->dtype);
-    return (bytes + MIX_ALIGN - 1) / MIX_ALIGN * MIX_ALIGN;
+    return mix__aligned(b->count * mix__dtype_size(b->dtype));
 }
 
 /* Buffers in falling order of size, equal ones as they came. */

@@ -20,7 +20,7 @@ static void find_spans(const struct mix__net *net, struct span *spans)
 {
     for (size_t t = 0; t < net->n_tensors; t++)
         spans[t] = (struct span){
-            .bytes = (mix__tensor_bytes(&net->tensors[t]) + MIX_ALIGN - 1) / MIX_ALIGN * MIX_ALIGN,
+            .bytes = mix__aligned(mix__tensor_bytes(&net->tensors[t])),
             .first = -1,
             .last = -1,
         };
