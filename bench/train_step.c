@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../tools/profile.h"
+#include "../tools/profile_table.h"
 #include "base/clock.h"
 #include "base/random.h"
 #include "data/batches.h"
@@ -328,7 +328,7 @@ static mix_status measure(mix_ctx *ctx, const struct what *w, int size, int batc
     return status;
 }
 
-/* false: something is no option, or has no value. */
+/* false: something is no option, or has no such value. */
 static bool read_options(int argc, char **argv, struct what *w, mix_ctx_options *ctx, int *size,
                          int *batch)
 {
@@ -348,8 +348,10 @@ static bool read_options(int argc, char **argv, struct what *w, mix_ctx_options 
             w->floor = atoi(value) != 0;
         else if (!strcmp(name, "--layers"))
             w->layers = atoi(value) != 0;
-        else if (!strcmp(name, "--precision"))
-            w->dtype = strcmp(value, "bf16") ? MIX__DTYPE_F32 : MIX__DTYPE_BF16;
+        else if (!strcmp(name, "--precision") && !strcmp(value, "f32"))
+            w->dtype = MIX__DTYPE_F32;
+        else if (!strcmp(name, "--precision") && !strcmp(value, "bf16"))
+            w->dtype = MIX__DTYPE_BF16;
         else if (!strcmp(name, "--branches"))
             w->branches = atoi(value);
         else if (!strcmp(name, "--threads"))
@@ -359,9 +361,7 @@ static bool read_options(int argc, char **argv, struct what *w, mix_ctx_options 
         else
             return false;
     }
-    if (w->branches < 1 || w->branches > (int)MIX_COUNT(candidates))
-        w->branches = MIX_COUNT(candidates);
-    return argc % 2 == 1;
+    return argc % 2 == 1 && w->branches >= 1 && w->branches <= (int)MIX_COUNT(candidates);
 }
 
 static const char usage[] =

@@ -7,7 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "runtime/inside.h"
+#include "runtime/runtime_inside.h"
 #include "tensor/packed.h"
 
 /* The operator that has made a value. */

@@ -269,10 +269,9 @@ static int make_images(struct bench *b)
     const mix_runtime_info *net = &b->model.info;
     const size_t most = (size_t)batches[N_BATCHES - 1];
     const size_t n = most * (size_t)net->height * (size_t)net->width * (size_t)net->channels;
-    b->images = calloc(n, sizeof *b->images);
-    b->logits = calloc(most * (size_t)net->classes, sizeof *b->logits);
-    if (!b->images || !b->logits)
-        return job_fail(b->job.options, MIX_ENOMEM, "%s", mix_status_text(MIX_ENOMEM));
+    const int code = model_room(&b->model, b->job.options, most, &b->images, &b->logits);
+    if (code)
+        return code;
     uint32_t x = 1;
     for (size_t i = 0; i < n; i++) {
         x = x * 1664525u + 1013904223u;
@@ -294,7 +293,7 @@ static int measure(struct bench *b)
     if (o->layers)
         measure_operators(b);
     if (b->no_memory)
-        return job_fail(o, MIX_ENOMEM, "%s", mix_status_text(MIX_ENOMEM));
+        return job_no_memory(o);
     if (o->json)
         return print_json(b);
     print(b);

@@ -3,7 +3,7 @@
 
 #include "commands.h"
 #include "integer.h"
-#include "job.h"
+#include "command_job.h"
 #include "model.h"
 #include "table.h"
 

@@ -4,7 +4,7 @@
 #include <sys/stat.h>
 
 #include "commands.h"
-#include "job.h"
+#include "command_job.h"
 #include "table.h"
 
 static int run(const struct options *o)

@@ -2,7 +2,7 @@
 #include <inttypes.h>
 
 #include "commands.h"
-#include "job.h"
+#include "command_job.h"
 #include "stop.h"
 #include "table.h"
 

@@ -101,18 +101,6 @@ static int predict_file(struct prediction *p, const char *file)
     return job_tell(&p->job, status);
 }
 
-static int make_room(struct prediction *p)
-{
-    const mix_runtime_info *net = &p->model.info;
-    p->image =
-        calloc((size_t)net->height * (size_t)net->width * (size_t)net->channels, sizeof *p->image);
-    p->logits = calloc((size_t)net->classes, sizeof *p->logits);
-    p->all = json_array();
-    if (p->image && p->logits && p->all)
-        return 0;
-    return job_fail(p->job.options, MIX_ENOMEM, "%s", mix_status_text(MIX_ENOMEM));
-}
-
 /* The exit code is that of the first file that failed. */
 static int predict_all(struct prediction *p)
 {
@@ -121,9 +109,10 @@ static int predict_all(struct prediction *p)
     if (!code)
         code = model_images(&p->model, o, &p->images);
     if (!code)
-        code = make_room(p);
+        code = model_room(&p->model, o, 1, &p->image, &p->logits);
     if (code)
         return code;
+    p->all = json_array(); /* NULL: printing it says so */
     for (int i = 1; i < o->n_args; i++) {
         const int failed = predict_file(p, o->args[i]);
         code = code ? code : failed;

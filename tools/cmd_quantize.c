@@ -1,6 +1,6 @@
 /* cmd_quantize.c - the whole method: bit selection, then weight training. */
 #include "commands.h"
-#include "job.h"
+#include "command_job.h"
 
 static mix_status work(struct job *job, mix_result *result)
 {

@@ -1,6 +1,6 @@
 /* cmd_report.c - several runs as one page to look at. */
 #include "commands.h"
-#include "job.h"
+#include "command_job.h"
 
 static int run(const struct options *options)
 {

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "commands.h"
-#include "job.h"
+#include "command_job.h"
 #include "table.h"
 
 /* NAN where the path leads to no number. */
@@ -111,7 +111,7 @@ static int run(const struct options *options)
     int code = 0;
     json_t **results = calloc((size_t)options->n_args, sizeof *results);
     if (!results)
-        return job_fail(options, MIX_ENOMEM, "%s", mix_status_text(MIX_ENOMEM));
+        return job_no_memory(options);
     for (int i = 0; i < options->n_args && !code; i++)
         results[i] = job_load_result(options, options->args[i], &code);
     if (!code && options->json) {

@@ -1,6 +1,6 @@
 /* cmd_select.c - the first phase alone: which bits. */
 #include "commands.h"
-#include "job.h"
+#include "command_job.h"
 
 static mix_status work(struct job *job, mix_result *result)
 {

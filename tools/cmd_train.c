@@ -1,6 +1,6 @@
 /* cmd_train.c - float training. */
 #include "commands.h"
-#include "job.h"
+#include "command_job.h"
 
 static mix_status work(struct job *job, mix_result *result)
 {

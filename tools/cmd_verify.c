@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "commands.h"
-#include "job.h"
+#include "command_job.h"
 #include "table.h"
 
 /* How far codes are apart. */

@@ -67,24 +67,13 @@ static int open_data(struct evaluation *e)
                     net->width, net->height);
 }
 
-static int make_room(struct evaluation *e)
-{
-    const mix_runtime_info *net = &e->model.info;
-    const size_t values = (size_t)net->height * (size_t)net->width * (size_t)net->channels;
-    e->images = calloc(CHUNK * values, sizeof *e->images);
-    e->logits = calloc(CHUNK * (size_t)net->classes, sizeof *e->logits);
-    if (e->images && e->logits)
-        return 0;
-    return job_fail(e->job->options, MIX_ENOMEM, "%s", mix_status_text(MIX_ENOMEM));
-}
-
 static int evaluate(struct evaluation *e, mix_accuracy *a)
 {
     int code = model_open(&e->model, e->job, e->job->options->from);
     if (!code)
         code = open_data(e);
     if (!code)
-        code = make_room(e);
+        code = model_room(&e->model, e->job->options, CHUNK, &e->images, &e->logits);
     e->began = clock_seconds();
     while (!code && (size_t)a->images < e->count)
         code = job_tell(e->job, run_chunk(e, a));

@@ -4,7 +4,7 @@
 #ifndef TOOLS_INTEGER_H
 #define TOOLS_INTEGER_H
 
-#include "job.h"
+#include "command_job.h"
 
 /* Of the network options.from on the validation images of options.settings.data, with progress.
  * Gives the exit code, and tells why. */

@@ -1,6 +1,7 @@
 /* model.c - from a path to a runtime. */
 #include "model.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 bool model_is_file(const char *path)
@@ -46,4 +47,14 @@ int model_images(const struct model *model, const struct options *options, mix_d
     images->mean = i->mean;
     images->deviation = i->deviation;
     return 0;
+}
+
+int model_room(const struct model *model, const struct options *options, size_t n, float **images,
+               float **logits)
+{
+    const mix_runtime_info *i = &model->info;
+    *images =
+        calloc(n * (size_t)i->height * (size_t)i->width * (size_t)i->channels, sizeof **images);
+    *logits = calloc(n * (size_t)i->classes, sizeof **logits);
+    return *images && *logits ? 0 : job_no_memory(options);
 }

@@ -4,7 +4,7 @@
 #ifndef TOOLS_MODEL_H
 #define TOOLS_MODEL_H
 
-#include "job.h"
+#include "command_job.h"
 
 struct model {
     mix_runtime *rt;
@@ -23,5 +23,10 @@ void model_close(struct model *model, struct job *job);
  * the exit code, and tells why. */
 int model_images(const struct model *model, const struct options *options,
                  mix_data_options *images);
+
+/* Zeroed room for n images and their logits, for free() also after a failure; gives the exit code,
+ * and tells why. */
+int model_room(const struct model *model, const struct options *options, size_t n, float **images,
+               float **logits);
 
 #endif

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/random.h"
-#include "engine/inside.h"
+#include "engine/engine_inside.h"
 
 /* y or dx = x or dy * mask / (1 - rate); the mask is drawn again in the backward pass. */
 static void dropout(const struct mix__engine *e, const struct mix__step *s, int to_buffer,

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "engine/inside.h"
+#include "engine/engine_inside.h"
 
 /* Bytes of a tensor that the second level caches of a few cores will not hold until it is read
  * again: it need not come into them. */

@@ -8,7 +8,7 @@
  * each step, and its gradients need them. So do expand layers that are not stored, which an engine
  * with a backward plan has.)
  */
-#include "engine/inside.h"
+#include "engine/engine_inside.h"
 
 static mix_status make_border(struct mix__exact *x, mix_ctx *ctx, const struct mix__node *node,
                               const struct mix__tensor *in, const struct mix__tensor *out)

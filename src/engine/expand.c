@@ -18,7 +18,7 @@
 #include <omp.h>
 #include <string.h>
 
-#include "engine/inside.h"
+#include "engine/engine_inside.h"
 #include "engine/primitives.h"
 
 static mix_status make_gram(struct mix__engine *e, const struct mix__step *s, struct mix__expand *x)

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "engine/inside.h"
+#include "engine/engine_inside.h"
 
 /* softmax(alpha) of a layer over its candidates. */
 static void mixture_weights(const struct mix__state *state, int layer, int n, float *weight)

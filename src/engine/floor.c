@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "engine/inside.h"
+#include "engine/engine_inside.h"
 
 enum { RUNS = 7 };
 static const double SLOW = 0.5; /* seconds: a reference implementation, never the floor */

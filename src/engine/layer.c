@@ -18,7 +18,7 @@
 #include <omp.h>
 #include <string.h>
 
-#include "engine/inside.h"
+#include "engine/engine_inside.h"
 
 static void need(size_t *size, size_t values)
 {

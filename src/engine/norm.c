@@ -16,7 +16,7 @@
  */
 #include <string.h>
 
-#include "engine/inside.h"
+#include "engine/engine_inside.h"
 
 static float *value(const struct mix__engine *e, int param)
 {

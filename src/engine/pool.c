@@ -3,7 +3,7 @@
  */
 #include <string.h>
 
-#include "engine/inside.h"
+#include "engine/engine_inside.h"
 
 /* The part of a max pool's window that lies inside the picture, for one place of the output. */
 static struct mix__pool_window window_at(const struct mix__step *s, int row, int col)

@@ -5,7 +5,7 @@
 
 #include "base/file.h"
 #include "format/mix_file.h"
-#include "runtime/inside.h"
+#include "runtime/runtime_inside.h"
 
 /* ---- opening -------------------------------------------------------------------------------- */
 

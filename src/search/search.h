@@ -14,7 +14,7 @@
 #include "metamix/weights.h"
 #include "train/trainer.h"
 
-/* ---- cost (cost.c): pure functions ---- */
+/* ---- cost (alpha_cost.c): pure functions ---- */
 
 /* E = sum over b of candidate[b] * softmax(alpha)[b], and dE/dalpha (n) unless NULL. */
 double mix__expected_bits(const double *alpha, const int *candidate, int n, double *gradient);
@@ -103,7 +103,7 @@ mix_status mix__network_for(const mix_settings *settings, mix_ctx *ctx, const mi
  * away. */
 mix_status mix__network_recentre(struct mix__job *job) MIX_CHECKED;
 
-/* ---- the teacher (teacher.c) ---- */
+/* ---- the teacher (teacher_load.c) ---- */
 
 /* The type of activations and gradients in training, and in the teacher: `precision` and what the
  * CPU can. MIX_EUNSUPPORTED: bf16 is asked for and not there. */

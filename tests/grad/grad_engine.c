@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "base/random.h"
+#include "engine/plan.h"
 #include "train/train.h"
 
 /* Of 32 images some tiles have several. */
@@ -440,7 +441,18 @@ static void check_params(int (*build)(mix_graph *), unsigned cpu, int batch, boo
 
 static void test_inverted(void **state)
 {
+    struct fixture f;
+    struct mix__plan plan = { 0 };
+    int unstored = 0;
     (void)state;
+    begin(&f, inverted, MIX_CPU_ALL, SEED, BATCH);
+    plan.ctx = f.ctx;
+    assert_int_equal(mix__plan_make(&plan, f.graph, BATCH, true, MIX__DTYPE_F32), MIX_OK);
+    for (size_t i = 0; i < plan.n_steps; i++)
+        unstored += plan.steps[i].unstored;
+    assert_int_equal(unstored, 1); /* else what follows would not be of it */
+    mix__plan_release(&plan);
+    end(&f);
     check_params(inverted, MIX_CPU_ALL, BATCH, false);
     check_params(inverted, 0, BATCH, false);
 }

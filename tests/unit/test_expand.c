@@ -5,7 +5,7 @@
 #include "support.h"
 
 #include "base/random.h"
-#include "engine/inside.h"
+#include "engine/engine_inside.h"
 #include "metamix/zoo.h"
 #include "train/train.h"
 

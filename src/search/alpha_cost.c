@@ -1,5 +1,5 @@
 /*
- * search/cost.c - bit operations as a function of alpha (doc/method.md sections 3 and 5).
+ * search/alpha_cost.c - bit operations as a function of alpha (doc/method.md sections 3 and 5).
  */
 #include <assert.h>
 #include <math.h>

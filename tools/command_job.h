@@ -1,8 +1,8 @@
 /*
- * job.h - what subcommands share: context, progress, stop, errors, the report of a result.
+ * command_job.h - what subcommands share: context, progress, stop, errors, the report of a result.
  */
-#ifndef TOOLS_JOB_H
-#define TOOLS_JOB_H
+#ifndef TOOLS_COMMAND_JOB_H
+#define TOOLS_COMMAND_JOB_H
 
 #include <jansson.h>
 
@@ -27,6 +27,8 @@ int job_run(const struct options *options, job_work *work);
 
 /* "metamix info: SENTENCE" to standard error; gives the code back. */
 int job_fail(const struct options *options, int code, const char *format, ...) MIX_PRINTF(3, 4);
+
+int job_no_memory(const struct options *options);
 
 /* The context's sentence, in the same way, unless status is MIX_OK; gives it back. */
 int job_tell(struct job *job, mix_status status);

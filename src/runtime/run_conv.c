@@ -1,5 +1,5 @@
 /*
- * runtime/conv.c - convolutions and linear layers on codes.
+ * runtime/run_conv.c - convolutions and linear layers on codes.
  *
  *   dense       tiles of MIX__TILE places: the codes under each kernel position are gathered to one
  *               row (unless they are one already), rows times weights give sums, MIX__TILE_K
@@ -9,7 +9,7 @@
  */
 #include <string.h>
 
-#include "runtime/inside.h"
+#include "runtime/runtime_inside.h"
 #include "tensor/packed.h"
 
 /* ---- planning ------------------------------------------------------------------------------- */

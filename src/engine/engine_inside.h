@@ -1,5 +1,5 @@
 /*
- * engine/inside.h - the engine's inside, shared by the files that run its steps.
+ * engine/engine_inside.h - the engine's inside, shared by the files that run its steps.
  *
  *   plan.c    what runs when, and where it lies       tiles.c   a layer's batch in tiles
  *   layer.c   a layer with its fused neighbours       conv.c    convolutions of a tile
@@ -13,8 +13,8 @@
  * pieces that stay in the cache; the parts are then added up in order. So a sum does not depend on
  * the number of threads.
  */
-#ifndef METAMIX_ENGINE_INSIDE_H
-#define METAMIX_ENGINE_INSIDE_H
+#ifndef METAMIX_ENGINE_ENGINE_INSIDE_H
+#define METAMIX_ENGINE_ENGINE_INSIDE_H
 
 #include "base/ctx.h"
 #include "engine/conv.h"

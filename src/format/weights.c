@@ -1,5 +1,5 @@
 /*
- * train/weights.c - a file's tensors with torchvision's names into a graph.
+ * format/weights.c - a file's tensors with torchvision's names into a graph.
  */
 #include "metamix/weights.h"
 

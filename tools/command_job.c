@@ -1,5 +1,5 @@
-/* job.c - a job from the options to its report. */
-#include "job.h"
+/* command_job.c - a job from the options to its report. */
+#include "command_job.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "profile.h"
+#include "profile_table.h"
 #include "stop.h"
 #include "table.h"
 
@@ -106,6 +106,11 @@ static void say_how_to_go_on(const struct options *o)
     fputc('\n', stderr);
 }
 
+int job_no_memory(const struct options *options)
+{
+    return job_fail(options, MIX_ENOMEM, "%s", mix_status_text(MIX_ENOMEM));
+}
+
 int job_tell(struct job *job, mix_status status)
 {
     const char *sentence = mix_ctx_error(job->ctx);
@@ -140,13 +145,12 @@ json_t *job_text(const char *text)
 int job_print_json(const struct options *options, json_t *object)
 {
     /* 15 digits: a number that was rounded to 3 decimals prints as such. */
-    const int failed =
-        !object || json_dumpf(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) != 0;
-    const bool no_memory = !object;
+    if (!object)
+        return job_no_memory(options);
+    const int failed = json_dumpf(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
     json_decref(object);
     if (failed)
-        return job_fail(options, no_memory ? MIX_ENOMEM : MIX_EIO, "%s",
-                        mix_status_text(no_memory ? MIX_ENOMEM : MIX_EIO));
+        return job_fail(options, MIX_EIO, "%s", mix_status_text(MIX_EIO));
     putchar('\n');
     return 0;
 }
@@ -167,7 +171,7 @@ json_t *job_load_result(const struct options *options, const char *run, int *cod
     json_t *root = NULL;
     char *path = path_in(run, "result.json");
     if (!path) {
-        *code = job_fail(options, MIX_ENOMEM, "%s", mix_status_text(MIX_ENOMEM));
+        *code = job_no_memory(options);
         return NULL;
     }
     FILE *file = fopen(path, "rb");

@@ -1,4 +1,4 @@
-#include "profile.h"
+#include "profile_table.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -1,6 +1,7 @@
 /*
- * search/teacher.c - the float network whose logits are the soft targets of a search and of weight
- * training (doc/method.md section 3). It runs once for each batch, whatever the number of branches.
+ * search/teacher_load.c - the float network whose logits are the soft targets of a search and of
+ * weight training (doc/method.md section 3). It runs once for each batch, whatever the number of
+ * branches.
  */
 #include <string.h>
 

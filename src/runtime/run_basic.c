@@ -1,10 +1,10 @@
 /*
- * runtime/basic.c - what runs between floats: codes of floats, additions, gates, pools.
+ * runtime/run_basic.c - what runs between floats: codes of floats, additions, gates, pools.
  */
 #include <math.h>
 #include <string.h>
 
-#include "runtime/inside.h"
+#include "runtime/runtime_inside.h"
 
 static void identity(const mix_runtime *rt, const struct mix__step_plan *s, size_t from, size_t n)
 {

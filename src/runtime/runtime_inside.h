@@ -1,11 +1,11 @@
 /*
- * runtime/inside.h - the runtime's inside.
+ * runtime/runtime_inside.h - the runtime's inside.
  *
  *   conv.c     convolutions and linear layers         basic.c   everything between floats
  *   runtime.c  opening, the walk over the operators   team.c    threads
  */
-#ifndef METAMIX_RUNTIME_INSIDE_H
-#define METAMIX_RUNTIME_INSIDE_H
+#ifndef METAMIX_RUNTIME_RUNTIME_INSIDE_H
+#define METAMIX_RUNTIME_RUNTIME_INSIDE_H
 
 #include "kernels/kernels.h"
 #include "metamix/runtime.h"
