@@ -152,15 +152,17 @@ static mix_status read_file(mix_trace *trace, const char *from)
                                       .width = (int)image->dims[2],
                                       .channels = (int)image->dims[3],
                                       .classes = (int)logits->dims[1] };
-    trace->n_layers = mix__st_count(trace->file);
-    trace->layers = mix__zalloc(trace->ctx, trace->n_layers, sizeof *trace->layers);
+    const size_t n = mix__st_count(trace->file);
+    trace->layers = mix__zalloc(trace->ctx, n, sizeof *trace->layers);
     if (!trace->layers)
         return MIX_ENOMEM;
-    for (size_t i = 0; i < trace->n_layers; i++) {
+    for (size_t i = 0; i < n; i++) {
         const struct mix__st_tensor *t = mix__st_at(trace->file, i);
         MIX_TRY(check_tensor(trace, t, 0, from));
-        trace->layers[i] = (struct layer_values){ t->name, t->data,
-                                                  t->bytes / sizeof(float) / (size_t)t->dims[0] };
+        if (t != image && t != logits) /* a layer may be called so; its values are not there then */
+            trace->layers[trace->n_layers++] =
+                (struct layer_values){ t->name, t->data,
+                                       t->bytes / sizeof(float) / (size_t)t->dims[0] };
     }
     return MIX_OK;
 }

@@ -128,6 +128,8 @@ static void files(void **unused)
         const float *values = mix_trace_layer(trace, "a.layer", &count);
         assert_true(count == 6 && values[0] == 20 + i);
         assert_null(mix_trace_layer(trace, "another", &count));
+        assert_null(
+            mix_trace_layer(trace, "logits", &count)); /* the network's, not what a layer reads */
     }
     CHECK_OK(mix_trace_next(trace, &image));
     assert_null(image.pixels);
