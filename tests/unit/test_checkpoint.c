@@ -19,7 +19,7 @@ static const char *class_name(const void *unused, int index)
 static const char class_names[] = "cat\0h\xc3\xbchner \xf0\x9f\x90\x94\0?? ??? ??\0a?b?";
 
 /* A state with a value of its own everywhere. */
-static struct mix__state *make_state(mix_graph **graph, int channels)
+static struct mix__state *make_state_in(mix_ctx *owner, mix_graph **graph, int channels)
 {
     mix_zoo_options options;
     struct mix__state *s;
@@ -28,7 +28,7 @@ static struct mix__state *make_state(mix_graph **graph, int channels)
     options.width = 0.1;
     options.size = RUN_SIZE;
     options.classes = RUN_CLASSES;
-    CHECK_OK(mix_zoo_new(graph, ctx, &options));
+    CHECK_OK(mix_zoo_new(graph, owner, &options));
     CHECK_OK(mix__graph_name_classes(*graph, class_name, NULL));
     CHECK_OK(mix__state_new(&s, *graph, candidates, 2, 1));
     for (size_t i = 0; i < s->n; i++)
@@ -37,6 +37,11 @@ static struct mix__state *make_state(mix_graph **graph, int channels)
         s->stats[i] = 2.0f + 1e-6f * (float)i;
     s->act_steps_ready = s->weight_steps_ready = true;
     return s;
+}
+
+static struct mix__state *make_state(mix_graph **graph, int channels)
+{
+    return make_state_in(ctx, graph, channels);
 }
 
 static struct mix__optimizer make_optimizer(size_t n, float value)
@@ -121,23 +126,30 @@ static void round_trip(void **state)
     mix_graph_free(graph);
 }
 
-static mix_status open_whole(const char *path)
+static mix_status open_whole_in(mix_ctx *owner, const char *path)
 {
     mix_graph *graph;
     struct mix__state *s;
     struct mix__checkpoint *c;
     const int *candidate;
-    MIX_TRY(mix__checkpoint_open(&c, ctx, path));
+    MIX_TRY(mix__checkpoint_open(&c, owner, path));
     mix_status status = mix__checkpoint_graph(c, &graph);
     if (status == MIX_OK) {
         const int n = mix__checkpoint_candidates(c, &candidate);
-        CHECK_OK(mix__state_new(&s, graph, candidate, n, 1));
-        status = mix__checkpoint_state(c, s);
-        mix__state_free(s);
+        status = mix__state_new(&s, graph, candidate, n, 1);
+        if (status == MIX_OK) {
+            status = mix__checkpoint_state(c, s);
+            mix__state_free(s);
+        }
         mix_graph_free(graph);
     }
     mix__checkpoint_close(c);
     return status;
+}
+
+static mix_status open_whole(const char *path)
+{
+    return open_whole_in(ctx, path);
 }
 
 /* Writes the state with one value changed, and expects that tensor's name. */
@@ -280,12 +292,45 @@ static void many_channels(void **state)
     }
 }
 
+/* Saving leaves the old file or the new one, reading gives all or nothing, and neither loses a
+ * block. */
+static void no_memory(void **unused)
+{
+    struct fault fault;
+    mix_graph *graph;
+    mix_layer_bits bits[64];
+    mix_status status = MIX_ENOMEM;
+    (void)unused;
+    mix_ctx *small = fault_ctx(&fault, SIZE_MAX);
+    struct mix__state *s = make_state_in(small, &graph, 3);
+    mix_bits_uniform(graph, 4, 4, bits);
+    const struct mix__checkpoint_content content = { .phase = "stage b", .bits = bits };
+    unlink("small.safetensors");
+    for (size_t left = 0; status == MIX_ENOMEM; left++) {
+        fault.left = left;
+        status = mix__checkpoint_save(s, "small.safetensors", &content);
+        assert_int_equal(status == MIX_OK, access("small.safetensors", F_OK) == 0);
+    }
+    CHECK_OK(status);
+    fault.left = SIZE_MAX;
+    mix__state_free(s);
+    mix_graph_free(graph);
+    fault_ctx_free(&fault, small);
+    status = MIX_ENOMEM;
+    for (size_t left = 0; status == MIX_ENOMEM; left += left < 60 ? 1 : 17) {
+        small = fault_ctx(&fault, left);
+        status = open_whole_in(small, "small.safetensors");
+        fault_ctx_free(&fault, small);
+    }
+    CHECK_OK(status);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trip),  cmocka_unit_test(bad_values),
         cmocka_unit_test(bad_headers), cmocka_unit_test(many_channels),
-        cmocka_unit_test(bad_points),
+        cmocka_unit_test(bad_points),  cmocka_unit_test(no_memory),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
