@@ -17,17 +17,18 @@ enum { MIX_TEXT_MAX = 1024 };
 
 enum {
     MIX_GROUP_NET = 1u << 0,      /* which network                        */
-    MIX_GROUP_DATA = 1u << 1,     /* images, batches, augmentation        */
+    MIX_GROUP_DATA = 1u << 1,     /* images, batches                      */
     MIX_GROUP_FLOAT = 1u << 2,    /* float training                       */
     MIX_GROUP_BITS = 1u << 3,     /* weight bits                          */
     MIX_GROUP_SELECT = 1u << 4,   /* bit selection phase                  */
     MIX_GROUP_FINETUNE = 1u << 5, /* weight training phase                */
-    MIX_GROUP_RUN = 1u << 6       /* seed, checkpoints: anything that trains */
+    MIX_GROUP_RUN = 1u << 6       /* augmentation, seed, checkpoints: anything that trains */
 };
 
 #define MIX_SETTINGS_MAP(X)                                                                        \
     X(TEXT, arch, "mobilenet_v2", MIX_GROUP_NET,                                                   \
-      "network: mobilenet_v2, mobilenet_v3_large, ..., or FILE.onnx with its weights")             \
+      "network: mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, resnet18, resnet34, "        \
+      "resnet50, resnet101, or FILE.onnx with its weights")                                        \
     X(REAL, width, 1.0, MIX_GROUP_NET, "channel multiplier")                                       \
     X(TEXT, stem, "auto", MIX_GROUP_NET,                                                           \
       "first convolution: standard (stride 2), small (stride 1), auto (small up to 64 pixels)")    \
@@ -42,16 +43,16 @@ enum {
       "what the network sees: imagenet (mean and deviation), symmetric (-1..1), unit (0..1), "     \
       "auto (as the network was trained; a new one: imagenet for three channels, else symmetric)") \
     X(INT, batch, 128, MIX_GROUP_DATA, "images in a mini-batch; published: 256")                   \
-    X(TEXT, crop, "pad", MIX_GROUP_DATA,                                                           \
+    X(TEXT, crop, "pad", MIX_GROUP_RUN,                                                            \
       "training crop: pad (shift inside a border of --crop-padding), resized "                     \
       "(RandomResizedCrop), none")                                                                 \
-    X(INT, crop_padding, 4, MIX_GROUP_DATA, "border of the pad crop, pixels")                      \
-    X(FLAG, flip, true, MIX_GROUP_DATA, "mirror half of the training images")                      \
-    X(INT, cutout, 0, MIX_GROUP_DATA,                                                              \
+    X(INT, crop_padding, 4, MIX_GROUP_RUN, "border of the pad crop, pixels")                       \
+    X(FLAG, flip, true, MIX_GROUP_RUN, "mirror half of the training images")                       \
+    X(INT, cutout, 0, MIX_GROUP_RUN,                                                               \
       "training: side of a square that is blanked, pixels; 0: none")                               \
     X(FLAG, skip_bad_images, false, MIX_GROUP_DATA, "leave out files that cannot be decoded")      \
     X(INT, loader_threads, 1, MIX_GROUP_DATA, "threads that prepare batches ahead, 1..64")         \
-    X(INT, train_limit, 0, MIX_GROUP_DATA, "use only so many training images; 0: all")             \
+    X(INT, train_limit, 0, MIX_GROUP_RUN, "use only so many training images; 0: all")              \
     X(INT, epochs, 30, MIX_GROUP_FLOAT, "epochs of float training")                                \
     X(TEXT, optimizer, "sgd", MIX_GROUP_FLOAT,                                                     \
       "float training: sgd (Nesterov momentum 0.9) or adam")                                       \

@@ -34,6 +34,9 @@ has out '\(default: on\)'
 has out '--run=DIR, --out=DIR'
 lacks out '--lambda'
 lacks out '--from'
+check 0 eval --help
+has out '--image-size=N '
+lacks out '--cutout|--train-limit'
 check 0 quantize --help
 has out '--lambda=X '
 has out '--from=PATH '
