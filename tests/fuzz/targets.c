@@ -13,6 +13,7 @@
 #include "format/bits_json.h"
 #include "format/mix_layout.h"
 #include "metamix/metamix.h"
+#include "train/checkpoint.h"
 
 /* A block larger than this would be a size that a file has made up: limits of the formats allow
  * 512 MiB. One above MOST is refused, as by a small machine. */
@@ -143,11 +144,52 @@ static void read_weights(const uint8_t *bytes, size_t size)
     mix_graph_free(graph);
 }
 
+/* What a run goes on from: state, position, optimizers. */
+static void go_on(const struct mix__checkpoint *c, struct mix__state *s)
+{
+    static const struct mix__optimizer_options sgd = { .kind = MIX__SGD };
+    struct mix__optimizer weights, alpha;
+    struct mix__average average;
+    struct mix__point point;
+    if (mix__optimizer_init(&weights, ctx, s->n, &sgd) != MIX_OK)
+        return;
+    if (mix__optimizer_init(&alpha, ctx, s->n_alpha, &sgd) == MIX_OK) {
+        if (mix__average_init(&average, s, 0.0) == MIX_OK &&
+            mix__checkpoint_run(c, &point, &weights, &alpha, &average) != MIX_OK &&
+            !mix_ctx_error(ctx)[0])
+            abort();
+        mix__average_release(&average);
+        mix__optimizer_release(&alpha);
+    }
+    mix__optimizer_release(&weights);
+}
+
+static void read_run_state(void)
+{
+    struct mix__checkpoint *c;
+    struct mix__state *s;
+    mix_graph *graph;
+    const int *candidate;
+    if (mix__checkpoint_open(&c, ctx, "file.safetensors") != MIX_OK)
+        return;
+    const int n = mix__checkpoint_candidates(c, &candidate);
+    if (mix__checkpoint_graph(c, &graph) == MIX_OK) {
+        if (mix__state_new(&s, graph, candidate, n, 1) == MIX_OK) {
+            if (mix__checkpoint_state(c, s) == MIX_OK)
+                go_on(c, s);
+            mix__state_free(s);
+        }
+        mix_graph_free(graph);
+    }
+    mix__checkpoint_close(c);
+}
+
 static void read_checkpoint(const uint8_t *bytes, size_t size)
 {
     mix_graph *graph;
     mix_layer_bits *bits;
     write_file("file.safetensors", bytes, size);
+    read_run_state();
     if (mix_run_graph(ctx, "file.safetensors", &graph, &bits) != MIX_OK)
         return;
     mix_bits_free(ctx, bits);
