@@ -175,32 +175,20 @@ static mix_status product_descs(const struct mix__primitives *c, enum mix__primi
     const int rows = c->s.rows;
     const dnnl_dims_t x = { rows, c->s.dims.c }, y = { rows, c->s.dims.k },
                       y_turned = { c->s.dims.k, rows };
-    const dnnl_dims_t w = { c->s.dims.c, c->s.dims.k }, w_turned = { c->s.dims.k, c->s.dims.c },
-                      bias = { 1, c->s.dims.k };
-    const dnnl_data_type_t tx = data_type(x_type(c, pass)), ty = data_type(y_type(c, pass));
-    const dnnl_data_type_t tw = w_type(c, pass);
+    const dnnl_dims_t w = { c->s.dims.c, c->s.dims.k }, w_turned = { c->s.dims.k, c->s.dims.c };
+    const dnnl_dims_t bias = { 1, c->s.dims.k };
+    const bool forward = is_forward(pass), gradient = pass == MIX__BACKWARD_WEIGHTS;
+    const dnnl_dim_t *weights = forward ? w : w_turned;
+    DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->x, 2, x, data_type(x_type(c, pass)), dnnl_ab));
+    DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->y, 2, gradient ? y_turned : y,
+                                               data_type(y_type(c, pass)),
+                                               gradient ? dnnl_ba : dnnl_ab));
+    DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->w, 2, weights, w_type(c, pass),
+                                               gradient ? dnnl_ab : dnnl_format_tag_any));
+    DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->plain, 2, weights, dnnl_f32,
+                                               forward ? dnnl_ba : dnnl_ab));
     DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->bias, 2, bias, dnnl_f32, dnnl_ab));
-    switch (pass) {
-    case MIX__FORWARD:
-    case MIX__FORWARD_CODES:
-        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->x, 2, x, tx, dnnl_ab));
-        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->w, 2, w, tw, dnnl_format_tag_any));
-        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->y, 2, y, ty, dnnl_ab));
-        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->plain, 2, w, dnnl_f32, dnnl_ba));
-        return MIX_OK;
-    case MIX__BACKWARD_DATA:
-        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->x, 2, x, tx, dnnl_ab));
-        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->w, 2, w_turned, tw, dnnl_format_tag_any));
-        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->y, 2, y, ty, dnnl_ab));
-        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->plain, 2, w_turned, dnnl_f32, dnnl_ab));
-        return MIX_OK;
-    default:
-        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->y, 2, y_turned, ty, dnnl_ba));
-        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->x, 2, x, tx, dnnl_ab));
-        DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->w, 2, w_turned, tw, dnnl_ab));
-        m->plain = m->w;
-        return MIX_OK;
-    }
+    return MIX_OK;
 }
 
 static mix_status make_handles(struct mix__primitives *c, enum mix__primitive_pass pass,

@@ -15,10 +15,8 @@ static json_t *describe(const mix_graph *graph, const mix_layer_bits *bits)
         json_t *layer =
             json_pack("{s:s, s:i, s:i}", "name", graph->layers[l].info.name, "weight_bits",
                       bits[l].weight, "activation_bits", bits[l].activation);
-        if (json_array_append_new(layers, layer) != 0) {
-            json_decref(layers);
+        if (!mix__json_append(layers, layer))
             return NULL;
-        }
     }
     return json_pack("{s:s, s:i, s:s, s:f, s:f, s:o}", "format", FORMAT, "version", VERSION,
                      "network", graph->name, "gbops", 1e-9 * (double)mix_bits_bops(graph, bits),

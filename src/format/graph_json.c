@@ -74,10 +74,8 @@ static json_t *classes_json(const mix_graph *g)
     json_t *classes = g->class_names ? json_array() : NULL;
     const char *name = g->class_names, *end = name + g->class_names_bytes;
     for (; classes && name < end; name += strlen(name) + 1) {
-        if (json_array_append_new(classes, json_string(name)) != 0) {
-            json_decref(classes);
+        if (!mix__json_append(classes, json_string(name)))
             classes = NULL;
-        }
     }
     return classes;
 }
@@ -87,8 +85,7 @@ static json_t *graph_json(const mix_graph *g)
     json_t *classes = classes_json(g);
     json_t *nodes = classes || !g->class_names ? json_array() : NULL;
     for (size_t i = 0; i < g->n_nodes; i++) {
-        if (json_array_append_new(nodes, node_json(g, &g->nodes[i])) != 0) {
-            json_decref(nodes);
+        if (!mix__json_append(nodes, node_json(g, &g->nodes[i]))) {
             json_decref(classes);
             return NULL;
         }

@@ -56,6 +56,14 @@ mix_status mix__json_save(mix_ctx *ctx, const char *path, json_t *json, int digi
     return status;
 }
 
+bool mix__json_append(json_t *list, json_t *row)
+{
+    if (json_array_append_new(list, row) == 0)
+        return true;
+    json_decref(list);
+    return false;
+}
+
 json_t *mix__json_real(double value)
 {
     return isfinite(value) ? json_real(value) : json_null();

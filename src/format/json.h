@@ -19,6 +19,8 @@ mix_status mix__json_load(mix_ctx *ctx, const char *path, json_t **out) MIX_CHEC
  * json, NULL meaning that making it ran out of memory. Errors: MIX_EIO, MIX_ENOMEM. */
 mix_status mix__json_save(mix_ctx *ctx, const char *path, json_t *json, int digits) MIX_CHECKED;
 
+/* Takes row, NULL meaning that making it ran out of memory. false: list is gone, for want of it. */
+bool mix__json_append(json_t *list, json_t *row);
 /* A number, or null when it is not finite. */
 json_t *mix__json_real(double value);
 /* The member's number; NAN where object is none or has no such number. */

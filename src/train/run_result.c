@@ -16,21 +16,13 @@ json_t *mix__json_accuracy(const mix_accuracy *a)
                      (json_int_t)a->images);
 }
 
-/* Appends a row, NULL without memory; false, the list being gone, without memory. */
-static bool append(json_t *list, json_t *row)
-{
-    if (json_array_append_new(list, row) == 0)
-        return true;
-    json_decref(list);
-    return false;
-}
-
 static json_t *phases_json(const mix_result *r)
 {
     json_t *list = json_array();
     for (int i = 0; i < r->n_phases; i++)
-        if (!append(list, json_pack("{s:s, s:i, s:f}", "phase", r->phases[i].phase, "epochs",
-                                    r->phases[i].epochs, "seconds", r->phases[i].seconds)))
+        if (!mix__json_append(list,
+                              json_pack("{s:s, s:i, s:f}", "phase", r->phases[i].phase, "epochs",
+                                        r->phases[i].epochs, "seconds", r->phases[i].seconds)))
             return NULL;
     return list;
 }
@@ -43,8 +35,9 @@ static json_t *bits_json(const mix_graph *graph, const mix_result *r)
     for (int l = 0; l < r->n_layers; l++) {
         mix_layer_info info;
         mix_graph_layer_get(graph, l, &info);
-        if (!append(list, json_pack("{s:s, s:i, s:i}", "name", info.name, "weight",
-                                    r->bits[l].weight, "activation", r->bits[l].activation)))
+        if (!mix__json_append(list,
+                              json_pack("{s:s, s:i, s:i}", "name", info.name, "weight",
+                                        r->bits[l].weight, "activation", r->bits[l].activation)))
             return NULL;
     }
     return list;
