@@ -104,6 +104,8 @@ enum {
     X(REAL, ema_decay, 0.0, MIX_GROUP_FLOAT | MIX_GROUP_FINETUNE,                                  \
       "evaluate and keep an exponential moving average of the weights with this decay per step, "  \
       "such as 0.999; 0: the weights themselves")                                                  \
+    X(INT, val_interval, 1, MIX_GROUP_RUN,                                                         \
+      "evaluate after every so many epochs and after the last; the best epoch is one of these")    \
     X(INT, bn_batches, 0, MIX_GROUP_RUN,                                                           \
       "training batches that re-estimate batch norm's statistics before each evaluation")          \
     X(TEXT, precision, "auto", MIX_GROUP_RUN,                                                      \

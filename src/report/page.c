@@ -203,7 +203,8 @@ struct curves {
     size_t n_points, n_series;
 };
 
-/* The figure over the run's epochs, whatever their phase, counted from 1; a colour, a series. */
+/* The figure over the run's epochs, whatever their phase, counted from 1, where they have it; a
+ * colour, a series. */
 static void add_curve(const struct page *p, struct curves *c, int run, const char *key, bool faint)
 {
     const json_t *entry;
@@ -217,6 +218,8 @@ static void add_curve(const struct page *p, struct curves *c, int run, const cha
         if (!is_epoch(entry))
             continue;
         *point = (struct mix__plot_point){ (double)++epoch, mix__json_real_of(entry, key), phase };
+        if (!isfinite(point->y)) /* no evaluation after this epoch */
+            continue;
         if (color != last)
             c->series[c->n_series++] = (struct mix__plot_series){
                 .name = p->runs[run].path, .color = color, .faint = faint, .points = point

@@ -45,6 +45,7 @@ static const struct number_rule number_rules[] = {
     { "weight_step_rate", 0, 1e3, false },
     { "clip_norm", 0, 1e30, false },
     { "ema_decay", 0, 0.999999, false },
+    { "val_interval", 1, 100000, false },
     { "bn_batches", 0, 1000000, false },
     { "checkpoint_minutes", 0, 1e6, false },
     { "seed", 0, INT_MAX, false },

@@ -40,6 +40,13 @@ static double rate(const struct mix__trainer *t, const struct mix__phase *p, int
     return p->constant ? p->lr : mix__schedule_cosine(p->lr, at, p->warmup_steps, p->steps);
 }
 
+/* Is the current epoch one after which the phase evaluates? */
+static bool judges(const struct mix__trainer *t, const struct mix__phase *p)
+{
+    const int64_t done = t->point.epoch + 1;
+    return p->evaluate && (done % t->settings->val_interval == 0 || done == p->epochs);
+}
+
 /* ---- time ---- */
 
 /* Books the time since the last call on the current phase. */
@@ -60,7 +67,9 @@ static void report(struct mix__trainer *t, const struct mix__phase *p, bool epoc
     const double images = at->images ? (double)at->images : NAN;
     const double speed = (double)t->train_images / t->train_seconds;
     const int64_t done = at->epoch * mix__batches_per_epoch(t->batches) + at->step;
-    const bool judged = epoch_done && p->evaluate;
+    const bool judged = epoch_done && judges(t, p);
+    const int64_t epochs_left = p->epochs - at->epoch - epoch_done;
+    const int64_t interval = t->settings->val_interval;
     const mix_progress progress = {
         .phase = p->name,
         .epoch = (int)at->epoch,
@@ -72,7 +81,7 @@ static void report(struct mix__trainer *t, const struct mix__phase *p, bool epoc
         .gbops = t->gbops,
         .images_per_second = speed,
         .seconds_left = (double)(p->steps - done) * mix__engine_batch(t->engine) / speed +
-                        (double)(p->epochs - at->epoch - epoch_done) * t->judge_seconds,
+                        (double)((epochs_left + interval - 1) / interval) * t->judge_seconds,
         .data_wait = t->train_wait / t->train_seconds,
         .epoch_done = epoch_done,
         .val_top1 = judged ? at->last.top1 : NAN,
@@ -133,7 +142,7 @@ static mix_status log_epoch(struct mix__trainer *t, const struct mix__phase *p, 
 {
     const struct mix__point *at = &t->point;
     const mix_accuracy unknown = { .top1 = NAN, .top5 = NAN, .loss = NAN };
-    const mix_accuracy *val = p->evaluate ? &at->last : &unknown;
+    const mix_accuracy *val = judges(t, p) ? &at->last : &unknown;
     const double images = (double)at->images;
     t->point.log_lines++;
     return mix__run_log_append(
@@ -232,7 +241,7 @@ static mix_status judge_epoch(struct mix__trainer *t, const struct mix__phase *p
 static mix_status finish_epoch(struct mix__trainer *t, const struct mix__phase *p, double began)
 {
     struct mix__point *at = &t->point;
-    if (p->evaluate)
+    if (judges(t, p))
         MIX_TRY(judge_epoch(t, p));
     book_time(t);
     MIX_TRY(log_epoch(t, p, mix__clock() - began));

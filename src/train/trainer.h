@@ -23,7 +23,7 @@ struct mix__phase {
     bool constant;
     double weight_decay;
     bool decoupled;   /* struct mix__range */
-    bool evaluate;    /* after each epoch */
+    bool evaluate;    /* after every val_interval epochs and the last */
     bool fixed_stats; /* batch norm by running statistics, which do not move */
     /* Sets modes and ranges, also after a resume; fresh: the phase begins now. */
     mix_status (*enter)(struct mix__trainer *t, const struct mix__phase *phase, bool fresh);

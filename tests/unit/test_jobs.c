@@ -110,6 +110,49 @@ static void average_is_kept(void **state)
     mix_result_release(&result);
 }
 
+/* Which epochs of a log were evaluated: '+' or '-'. */
+static void log_evaluated(const char *path, char *out, size_t size)
+{
+    char line[4096];
+    size_t n = 0;
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    for (; fgets(line, sizeof line, f); n++) {
+        json_t *json = json_loads(line, 0, NULL);
+        assert_true(n + 1 < size);
+        out[n] = json_is_real(json_object_get(json, "val_top1")) ? '+' : '-';
+        json_decref(json);
+    }
+    out[n] = '\0';
+    fclose(f);
+}
+
+/* Evaluated less often, a network is trained to the same weights. */
+static void interval_of_evaluations(void **state)
+{
+    mix_settings s;
+    mix_result each, some;
+    mix_accuracy accuracy;
+    char evaluated[16];
+    (void)state;
+    tiny_settings(&s);
+    s.epochs = 5;
+    s.ema_decay = 0.9;
+    CHECK_OK(mix_train(ctx, "each", &s, NULL, &each));
+    s.val_interval = 2;
+    CHECK_OK(mix_train(ctx, "some", &s, NULL, &some));
+    log_evaluated("each/log.jsonl", evaluated, sizeof evaluated);
+    assert_string_equal(evaluated, "+++++");
+    log_evaluated("some/log.jsonl", evaluated, sizeof evaluated);
+    assert_string_equal(evaluated, "-+-++");
+    check_accuracy(&each.last, &some.last);
+    CHECK_OK(mix_eval(ctx, "some", &s, NULL, false, &accuracy));
+    check_accuracy(&some.best, &accuracy);
+    mix_result_release(&each);
+    mix_result_release(&some);
+    CHECK_FAILS(ctx, mix_train(ctx, "each", &s, NULL, &each), MIX_EMISMATCH, "val_interval");
+}
+
 static void quantize_runs_phases(void **state)
 {
     mix_settings s;
@@ -619,6 +662,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(train_learns),
         cmocka_unit_test(average_is_kept),
+        cmocka_unit_test(interval_of_evaluations),
         cmocka_unit_test(quantize_runs_phases),
         cmocka_unit_test(profile_is_told),
         cmocka_unit_test(teacher_of_larger_images),
