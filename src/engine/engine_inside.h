@@ -67,7 +67,7 @@ struct mix__exact {
 struct mix__expand {
     int rows;               /* pixels of each of its products */
     struct mix__conv *gram; /* (c) to (c): products of x by x, and by a matrix; NULL: is stored */
-    float *w;               /* (k, c): as they were packed */
+    float *w;               /* (k, c): as products read them */
     float *du_x, *z_x;      /* (k, c): sums over pixels of du x^T and z (x - mean)^T */
     float *square, *bias;   /* (MIX__PARTS, c, c), (c) */
     double *mean;           /* (c) */
@@ -261,6 +261,8 @@ void mix__back_settle(struct mix__engine *e, const struct mix__step *s, int part
 /* expand.c; s is an unstored layer's step, but for gradient */
 mix_status mix__expand_make(struct mix__engine *e, const struct mix__step *s) MIX_CHECKED;
 void mix__expand_free(struct mix__engine *e);
+/* The layer's weights (k, c), which have changed. */
+void mix__expand_keep(struct mix__engine *e, const struct mix__step *s, const float *weights);
 /* Makes what the layer gives for these pixels, z, in WORK_MADE; what it read stays in WORK_NARROW.
  */
 mix_status mix__expand_remake(struct mix__engine *e, const struct mix__step *s, int thread,

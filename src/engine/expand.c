@@ -74,6 +74,15 @@ void mix__expand_free(struct mix__engine *e)
     mix__free(e->ctx, e->expands);
 }
 
+void mix__expand_keep(struct mix__engine *e, const struct mix__step *s, const float *weights)
+{
+    const size_t count = (size_t)s->out.c * (size_t)s->in.c;
+    const bool half = mix__conv_types(e->convs[s->layer]).operand == MIX__DTYPE_BF16;
+    for (size_t i = 0; i < count; i++)
+        e->expands[s->layer].w[i] =
+            half ? mix__bf16_widen(mix__bf16_round(weights[i])) : weights[i];
+}
+
 static struct mix__values read_x(const struct mix__engine *e, const struct mix__step *s,
                                  struct mix__span p)
 {

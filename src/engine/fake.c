@@ -2,7 +2,6 @@
  * engine/fake.c - the quantizers of a pass: activations as one bit-width or a mixture, and weights.
  */
 #include <math.h>
-#include <string.h>
 
 #include "engine/engine_inside.h"
 
@@ -150,7 +149,7 @@ static mix_status prepare_layer(struct mix__engine *e, const struct mix__step *s
     const float *weights = quantized_weights(e, l);
     MIX_TRY(mix__conv_pack(e->convs[l], weights, now.bytes));
     if (s->unstored)
-        memcpy(e->expands[l].w, weights, weights_of(e, l)->count * sizeof *weights);
+        mix__expand_keep(e, s, weights);
     if (exact)
         mix__exact_prepare(e, s, weights);
     e->packed[l] = now;
