@@ -155,13 +155,12 @@ int job_print_json(const struct options *options, json_t *object)
     return 0;
 }
 
-/* A file of the run, for free(); NULL: out of memory. */
-static char *path_in(const char *run, const char *name)
+char *job_path(const char *folder, const char *name)
 {
-    const size_t size = strlen(run) + strlen(name) + 2;
+    const size_t size = strlen(folder) + strlen(name) + 2;
     char *path = malloc(size);
     if (path)
-        snprintf(path, size, "%s/%s", run, name);
+        snprintf(path, size, "%s/%s", folder, name);
     return path;
 }
 
@@ -169,7 +168,7 @@ json_t *job_load_result(const struct options *options, const char *run, int *cod
 {
     json_error_t error;
     json_t *root = NULL;
-    char *path = path_in(run, "result.json");
+    char *path = job_path(run, "result.json");
     if (!path) {
         *code = job_no_memory(options);
         return NULL;
@@ -297,15 +296,23 @@ static int print_result_file(const struct options *options)
     return result ? job_print_json(options, result) : code;
 }
 
-/* The page of a run that is done or stopped, in its folder. */
-static mix_status write_page(struct job *job)
+static mix_status write_page(struct job *job, const char *run)
 {
-    const char *run = job->options->run;
-    char *path = path_in(run, "report.html");
+    char *path = job_path(run, "report.html");
     if (!path)
         return MIX_ENOMEM;
     const mix_status status = mix_report_write(job->ctx, &run, 1, path);
     free(path);
+    return status;
+}
+
+mix_status job_page(struct job *job, const char *run, mix_status status)
+{
+    progress_clear(&job->progress);
+    if (status == MIX_OK)
+        status = write_page(job, run);
+    else if (status == MIX_ESTOPPED)
+        job_tell(job, write_page(job, run));
     return status;
 }
 
@@ -317,12 +324,7 @@ int job_run(const struct options *options, job_work *work)
     if (status != MIX_OK)
         return status;
     stop_catch();
-    status = work(&job, &result);
-    progress_clear(&job.progress);
-    if (status == MIX_OK)
-        status = write_page(&job);
-    else if (status == MIX_ESTOPPED)
-        job_tell(&job, write_page(&job));
+    status = job_page(&job, options->run, work(&job, &result));
     if (status == MIX_OK && !options->json)
         status = print_report(&job, &result);
     mix_result_release(&result);

@@ -25,6 +25,12 @@ int job_close(struct job *job, mix_status status);
 typedef mix_status job_work(struct job *job, mix_result *result);
 int job_run(const struct options *options, job_work *work);
 
+/* Of such a job alone: its run's page is written when it is done or was stopped. Gives the status. */
+mix_status job_page(struct job *job, const char *run, mix_status status);
+
+/* A file of a folder, for free(); NULL: out of memory. */
+char *job_path(const char *folder, const char *name);
+
 /* "metamix info: SENTENCE" to standard error; gives the code back. */
 int job_fail(const struct options *options, int code, const char *format, ...) MIX_PRINTF(3, 4);
 

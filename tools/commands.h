@@ -14,6 +14,7 @@ extern const struct command command_export;
 extern const struct command command_pack;
 extern const struct command command_results;
 extern const struct command command_report;
+extern const struct command command_compare;
 extern const struct command command_verify;
 extern const struct command command_predict;
 extern const struct command command_bench;

@@ -337,7 +337,7 @@ static void check_needs(struct argp_state *state)
         argp_error(state, "--out is missing: the file to write");
     if ((needs & TAKES_PACK) && !o->out)
         argp_error(state, "--out is missing: the folder for the packed data set");
-    if (in->command->args && o->n_args == 0)
+    if (in->command->args && o->n_args == 0 && in->command->args[0] != '[')
         argp_error(state, "%s is missing", in->command->args);
     if (in->command->args && o->n_args > 1 && !strstr(in->command->args, "..."))
         argp_error(state, "unexpected argument '%.80s'", o->args[1]);

@@ -49,7 +49,8 @@ struct options {
 
 struct command {
     const char *name, *summary;
-    const char *args;      /* the arguments' names in the help, without "..." one; NULL: none */
+    const char *args;      /* the arguments' names in the help, without "..." one, with "[" perhaps
+                            * none; NULL: none */
     unsigned groups;       /* MIX_GROUP_: settings that it takes */
     unsigned takes, needs; /* TAKES_                             */
     int (*run)(const struct options *options); /* gives the exit code */

@@ -53,6 +53,28 @@ has out '^stage a: a step of [0-9.]+ ms \(mean of 2\) is [0-9.]+ times the floor
 has out '^features.1.conv.0.0 +depthwise +8 x 8 +[0-9.]+ +[0-9.]+ +[0-9.]+% '
 has out '^all layers '
 check 2 finetune $common --from float --bits W4A1 --run refused
+
+compare="compare $common --from float --run compared --candidates 2,4 --stage-a-epochs 0
+    --stage-b-epochs 1"
+check 2 $compare W4A4 W4
+has err "target 'W4'; expected a uniform network such as W4A3"
+check 0 $compare W4A4 W8A3 --layers
+has out '^float +train '
+has out '^compared/uniform-W4A4 +finetune .* 4.00 '
+has out '^compared/metamix-W8A3 +quantize '
+has out '^features.1.conv.0.0 +- +4/4 +4/[24] +8/3 +8/[24]$'
+has err '^compared/metamix-W4A4$'
+has compared/metamix-W8A3/config.json '"target": "W8A3"'
+has compared/metamix-W8A3/report.html '<td class="left">quantize</td><td>[0-9]'
+has compared/report.html 'Accuracy \(best epoch\) against bit operations'
+check 0 $compare W4A4 --json
+json out
+has out '"run": "compared/metamix-W4A4"'
+lacks out 'W8A3'
+check 0 $compare --quiet
+lacks err .
+has out '^compared/metamix-W4A3 '
+
 check 0 eval $common --from both
 check 0 eval $common --from both --json
 cp out every
