@@ -19,23 +19,18 @@ meta_warmup_epochs=0.5
 search_epochs=0.5
 stage_a_epochs=1
 stage_b_epochs=3
-weight_bits=4
 target=W4A3
 candidates=2,3,4,8
 
 common="--data $data --batch 64 --train-limit $train_limit --seed 1"
-weight_training="--weight-bits $weight_bits --stage-a-epochs $stage_a_epochs \
-    --stage-b-epochs $stage_b_epochs"
-search="--candidates $candidates --target $target --meta-warmup-epochs $meta_warmup_epochs \
+search="--candidates $candidates --meta-warmup-epochs $meta_warmup_epochs \
     --search-epochs $search_epochs"
+weight_training="--stage-a-epochs $stage_a_epochs --stage-b-epochs $stage_b_epochs"
 
 # A job whose run is done gives its result again at once; one that was stopped goes on.
 # shellcheck disable=SC2086  # lists of options
 {
     "$metamix" train --out "$runs/float" $common --width $width --epochs $float_epochs
-    "$metamix" finetune --out "$runs/uniform" --from "$runs/float" --bits $target $common \
-        $weight_training
-    "$metamix" quantize --out "$runs/metamix" --from "$runs/float" $common $search $weight_training
+    "$metamix" compare $target --out "$runs" --from "$runs/float" $common $search \
+        $weight_training --layers
 }
-"$metamix" results "$runs/float" "$runs/uniform" "$runs/metamix" --layers
-"$metamix" report "$runs/float" "$runs/uniform" "$runs/metamix" --out "$runs/report.html"
