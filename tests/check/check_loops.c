@@ -338,6 +338,25 @@ static void check_half(size_t rows, size_t c, int branches)
         l->add(mix__f32(want), mix__f32(dy32), mix__f32(z32), n);
         l->add(dx, dy, z, n);
         same_values("add bf16", t, dx, want, n);
+        l->add(y32, mix__f32(dy32), z, n);
+        same_values("add f32 and bf16", t, y32, want, n);
+        l->act_forward(mix__f32(want), mix__f32(z32), n, act);
+        l->act_forward(dx, z, n, act);
+        same_values("act_forward bf16", t, dx, want, n);
+        l->act_forward(y32, z, n, act);
+        same_values("act_forward bf16 to f32", t, y32, want, n);
+        l->act_forward(dx, mix__f32(z32), n, act);
+        same_values("act_forward f32 to bf16", t, dx, want, n);
+        if (branches == 1) {
+            l->fake_slope(mix__f32(want), mix__f32(z32), n, &f);
+            l->fake_slope(dx, z, n, &f);
+            same_values("fake_slope bf16", t, dx, want, n);
+        }
+        const double size = l->abs_sum(mix__f32(z32), n, f.bounds[0].shift);
+        const double half_size = l->abs_sum(z, n, f.bounds[0].shift);
+        compared++;
+        if (half_size != size)
+            fail("abs_sum bf16", isa[t].name, 0, half_size, size);
 
         double *rows_sum = calloc(3 * c, sizeof *rows_sum);
         for (size_t i = 0; i < n; i++)
