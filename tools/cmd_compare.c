@@ -64,15 +64,6 @@ static mix_status train(struct comparison *c, const char *target, bool uniform)
     return job_page(job, run, trained);
 }
 
-static mix_status write_page(struct comparison *c)
-{
-    char *path = job_path(c->job.options->run, "report.html");
-    const mix_status status =
-        path ? mix_report_write(c->job.ctx, names_of(c), c->n, path) : MIX_ENOMEM;
-    free(path);
-    return status;
-}
-
 static int check_targets(const struct options *o, char *const *targets, int n)
 {
     enum { MOST = (MIX_REPORT_RUNS - 1) / 2 };
@@ -106,7 +97,7 @@ static int run(const struct options *options)
     for (int i = 0; i < 2 * n && status == MIX_OK; i++)
         status = train(&c, targets[i / 2], i % 2 == 0);
     if (status == MIX_OK)
-        status = write_page(&c);
+        status = job_write_page(&c.job, options->run, names_of(&c), c.n);
     code = job_close(&c.job, status);
     if (!code)
         code = results_print(options, names_of(&c), c.n);

@@ -296,12 +296,12 @@ static int print_result_file(const struct options *options)
     return result ? job_print_json(options, result) : code;
 }
 
-static mix_status write_page(struct job *job, const char *run)
+mix_status job_write_page(struct job *job, const char *folder, const char *const *runs, int n)
 {
-    char *path = job_path(run, "report.html");
+    char *path = job_path(folder, "report.html");
     if (!path)
         return MIX_ENOMEM;
-    const mix_status status = mix_report_write(job->ctx, &run, 1, path);
+    const mix_status status = mix_report_write(job->ctx, runs, n, path);
     free(path);
     return status;
 }
@@ -310,9 +310,9 @@ mix_status job_page(struct job *job, const char *run, mix_status status)
 {
     progress_clear(&job->progress);
     if (status == MIX_OK)
-        status = write_page(job, run);
+        status = job_write_page(job, run, &run, 1);
     else if (status == MIX_ESTOPPED)
-        job_tell(job, write_page(job, run));
+        job_tell(job, job_write_page(job, run, &run, 1));
     return status;
 }
 

@@ -28,6 +28,9 @@ int job_run(const struct options *options, job_work *work);
 /* Of such a job alone: its run's page is written when it is done or was stopped. Gives the status. */
 mix_status job_page(struct job *job, const char *run, mix_status status);
 
+/* The page of these runs, report.html in the folder. */
+mix_status job_write_page(struct job *job, const char *folder, const char *const *runs, int n);
+
 /* A file of a folder, for free(); NULL: out of memory. */
 char *job_path(const char *folder, const char *name);
 
