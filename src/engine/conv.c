@@ -6,7 +6,8 @@
  * reorders between layers, and our own loops read the same memory.
  *
  * Three kinds of layers:
- *   depthwise   our loops, float32 (oneDNN's backward-weights takes most of a small image's step)
+ *   depthwise   3x3 and 5x5 of stride 1 and 2: our loops, float32 (oneDNN's backward-weights takes
+ *               most of a small image's step)
  *   pointwise   1x1 with stride 1, and linear: matrix products over pixels
  *   dense       anything else: convolution primitives over whole images
  * The last two in bfloat16, or in float32 where oneDNN would run its reference code; forward also
@@ -18,6 +19,8 @@
 
 #include "base/ctx.h"
 #include "engine/primitives.h"
+
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
 
 struct mix__backend {
     mix_ctx *ctx;
@@ -105,6 +108,11 @@ size_t mix__conv_packed(const struct mix__conv *c)
     return mix__primitives_packed(c->p);
 }
 
+bool mix__conv_is_depthwise(const struct mix__conv *c)
+{
+    return c->kind == MIX__CONV_DEPTHWISE;
+}
+
 struct mix__conv_types mix__conv_types(const struct mix__conv *c)
 {
     return c->types;
@@ -149,7 +157,9 @@ static mix_status plan_depthwise(struct mix__conv *c)
 
 enum mix__conv_kind mix__conv_kind(const struct mix__conv_dims *d)
 {
-    if (d->groups > 1 && d->groups == d->c && d->c == d->k && !d->bias)
+    if (d->groups > 1 && d->groups == d->c && d->c == d->k && !d->bias && !d->image &&
+        (d->kernel == 3 || d->kernel == 5) && d->stride <= 2 && d->pad < d->kernel &&
+        d->pad_end < d->kernel)
         return MIX__CONV_DEPTHWISE;
     return d->groups == 1 && d->kernel == 1 && d->stride == 1 && d->pad == 0 && d->pad_end == 0
                ? MIX__CONV_POINTWISE
@@ -264,39 +274,17 @@ mix_status mix__conv_pack_back(struct mix__conv *c, const float *weights)
     return mix__primitives_pack(c->p, MIX__BACKWARD_DATA, weights);
 }
 
-static struct mix__dw_shape dw_shape(const struct mix__conv_dims *d, int x_row, int y_row)
+mix_status mix__conv_forward(struct mix__conv *c, int thread, void *y, struct mix__values x,
+                             const float *bias)
 {
-    return (struct mix__dw_shape){ d->h,      d->w,      d->c,   d->oh, d->ow,
-                                   d->kernel, d->stride, d->pad, x_row, y_row };
+    return mix__primitives_run(c->p,
+                               x.dtype == c->types.operand ? MIX__FORWARD : MIX__FORWARD_CODES,
+                               thread, x.at, y, bias);
 }
 
-mix_status mix__conv_forward(struct mix__conv *c, int thread, const struct mix__tile *t, void *y,
-                             struct mix__values x, const float *bias)
+mix_status mix__conv_backward_data(struct mix__conv *c, int thread, void *dx, const void *dy)
 {
-    if (c->kind != MIX__CONV_DEPTHWISE)
-        return mix__primitives_run(c->p,
-                                   x.dtype == c->types.operand ? MIX__FORWARD : MIX__FORWARD_CODES,
-                                   thread, x.at, y, bias);
-    const struct mix__dw_shape s = dw_shape(&c->d, t->x0, t->y0);
-    const struct mix__values to = { y, c->types.y };
-    const size_t image = (size_t)s.h * s.w * s.c, output = (size_t)s.oh * s.ow * s.c;
-    for (int n = 0; n < t->images; n++)
-        c->loops->dw_forward(mix__values_from(to, n * output), (const float *)x.at + n * image,
-                             c->dw_packed, &s, t->y0, t->y1);
-    return MIX_OK;
-}
-
-mix_status mix__conv_backward_data(struct mix__conv *c, int thread, const struct mix__tile *t,
-                                   void *dx, const void *dy)
-{
-    if (c->kind != MIX__CONV_DEPTHWISE)
-        return mix__primitives_run(c->p, MIX__BACKWARD_DATA, thread, dx, dy, NULL);
-    const struct mix__dw_shape s = dw_shape(&c->d, t->dx0, t->dy0);
-    const size_t image = (size_t)s.h * s.w * s.c, output = (size_t)s.oh * s.ow * s.c;
-    for (int n = 0; n < t->images; n++)
-        c->loops->dw_backward_data((float *)dx + n * image, (const float *)dy + n * output,
-                                   c->dw_packed, &s, t->dx0, t->dx1);
-    return MIX_OK;
+    return mix__primitives_run(c->p, MIX__BACKWARD_DATA, thread, dx, dy, NULL);
 }
 
 /* Bytes of a thread's sum. */
@@ -311,6 +299,14 @@ void mix__conv_weights_begin(struct mix__conv *c)
         *summed(c, t) = false;
 }
 
+/* Whether the thread's sum has nothing in it; it will have. */
+static bool begin_sum(struct mix__conv *c, int thread)
+{
+    const bool first = !*summed(c, thread);
+    *summed(c, thread) = true;
+    return first;
+}
+
 /* A convolution primitive overwrites its result: the first tile's is the sum, others are added. */
 static mix_status add_dense(struct mix__conv *c, int thread, const void *x, const void *dy,
                             bool first)
@@ -323,24 +319,16 @@ static mix_status add_dense(struct mix__conv *c, int thread, const void *x, cons
     return MIX_OK;
 }
 
-mix_status mix__conv_backward_weights(struct mix__conv *c, int thread, const struct mix__tile *t,
-                                      const void *x, const void *dy)
+mix_status mix__conv_backward_weights(struct mix__conv *c, int thread, const void *x,
+                                      const void *dy)
 {
     float *sum = sums_of(c->backend, thread, sum_place(c));
-    const bool first = !*summed(c, thread);
-    *summed(c, thread) = true;
+    const bool first = begin_sum(c, thread);
     if (c->kind == MIX__CONV_DENSE)
         return add_dense(c, thread, x, dy, first);
     if (first)
         memset(sum, 0, sums_used(c));
-    if (c->kind == MIX__CONV_POINTWISE)
-        return mix__primitives_run(c->p, MIX__BACKWARD_WEIGHTS, thread, x, dy, sum);
-    const struct mix__dw_shape s = dw_shape(&c->d, t->x0, t->dy0);
-    const size_t image = (size_t)s.h * s.w * s.c, output = (size_t)s.oh * s.ow * s.c;
-    for (int n = 0; n < t->images; n++)
-        c->loops->dw_backward_weights(sum, (const float *)x + n * image,
-                                      (const float *)dy + n * output, &s, t->y0, t->y1);
-    return MIX_OK;
+    return mix__primitives_run(c->p, MIX__BACKWARD_WEIGHTS, thread, x, dy, sum);
 }
 
 mix_status mix__conv_add_weights(struct mix__conv *c, int thread, float *sum, const void *x,
@@ -383,4 +371,69 @@ mix_status mix__conv_weights_end(struct mix__conv *c, float *dw)
         return MIX_OK;
     }
     return mix__primitives_unpack(c->p, sum, dw);
+}
+
+/* ---- depthwise ------------------------------------------------------------------------------ */
+
+static struct mix__dw_shape dw_shape(const struct mix__conv_dims *d, int x_row, int y_row)
+{
+    return (struct mix__dw_shape){ d->h,      d->w,      d->c,   d->oh, d->ow,
+                                   d->kernel, d->stride, d->pad, x_row, y_row };
+}
+
+/* So many values on. */
+static struct mix__dw_input input_at(const struct mix__dw_input *x, size_t values)
+{
+    return (struct mix__dw_input){ mix__values_from(x->z, values), x->affine, x->fake };
+}
+
+static struct mix__dw_gradient gradient_at(const struct mix__dw_gradient *dz, size_t values)
+{
+    struct mix__dw_gradient at = *dz;
+    at.du = mix__values_from(dz->du, values);
+    if (dz->k1)
+        at.z = mix__values_from(dz->z, values);
+    return at;
+}
+
+static size_t x_values(const struct mix__conv *c)
+{
+    return (size_t)c->d.h * c->d.w * c->d.c;
+}
+
+static size_t y_values(const struct mix__conv *c)
+{
+    return (size_t)c->d.oh * c->d.ow * c->d.c;
+}
+
+void mix__depthwise_forward(const struct mix__conv *c, const struct mix__tile *t, void *y,
+                            const struct mix__dw_input *x)
+{
+    const struct mix__dw_shape s = dw_shape(&c->d, t->x0, t->y0);
+    const struct mix__values to = { y, c->types.y };
+    for (int n = 0; n < t->images; n++) {
+        const struct mix__dw_input in = input_at(x, n * x_values(c));
+        c->loops->dw_forward(mix__values_from(to, n * y_values(c)), &in, c->dw_packed, &s, t->y0,
+                             t->y1);
+    }
+}
+
+void mix__depthwise_backward(struct mix__conv *c, int thread, const struct mix__tile *t,
+                             struct mix__values du, const struct mix__norm_back *back,
+                             const struct mix__dw_input *x, const struct mix__dw_gradient *dz,
+                             bool weights)
+{
+    const struct mix__dw_shape s = dw_shape(&c->d, MIN(t->x0, t->dx0), t->dy0);
+    struct mix__dw_back to = { NULL, du, back, t->y0, t->y1, t->dx0, t->dx1 };
+    if (weights) {
+        to.dw = sums_of(c->backend, thread, sum_place(c));
+        if (begin_sum(c, thread))
+            memset(to.dw, 0, sums_used(c));
+    }
+    for (int n = 0; n < t->images; n++) {
+        const struct mix__dw_input in = input_at(x, n * x_values(c));
+        const struct mix__dw_gradient out = gradient_at(dz, n * y_values(c));
+        to.du = mix__values_from(du, n * x_values(c));
+        c->loops->dw_backward(&to, &in, &out, c->dw_packed, &s);
+    }
 }

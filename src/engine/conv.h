@@ -26,7 +26,7 @@ struct mix__conv_dims {
 
 enum mix__conv_kind { MIX__CONV_DENSE, MIX__CONV_POINTWISE, MIX__CONV_DEPTHWISE };
 
-/* Follows from c, k, kernel, stride, pads, groups and bias. */
+/* Follows from c, k, kernel, stride, pads, groups and bias. DEPTHWISE: those that dw_ loops take. */
 enum mix__conv_kind mix__conv_kind(const struct mix__conv_dims *dims);
 
 /* What x and dy, y, and dx are; codes: what x may be in the forward pass instead, F32 if nothing.
@@ -51,6 +51,7 @@ void mix__conv_free(struct mix__conv *conv);
 /* After the last mix__conv_new(): allocates the scratch that all plans need at most. */
 mix_status mix__backend_ready(struct mix__backend *backend) MIX_CHECKED;
 
+bool mix__conv_is_depthwise(const struct mix__conv *conv);
 size_t mix__backend_scratch(const struct mix__backend *backend); /* bytes */
 size_t mix__conv_packed(const struct mix__conv *conv);           /* bytes of packed weights */
 struct mix__conv_types mix__conv_types(const struct mix__conv *conv);
@@ -65,18 +66,26 @@ size_t mix__conv_y_pixels(const struct mix__conv *conv, int image, int row);
 mix_status mix__conv_pack(struct mix__conv *conv, const float *weights, bool codes) MIX_CHECKED;
 /* Other weights for backward_data than for forward; not of a depthwise layer. */
 mix_status mix__conv_pack_back(struct mix__conv *conv, const float *weights) MIX_CHECKED;
-/* y = x * w + bias; bias (k) iff dims.bias. */
-mix_status mix__conv_forward(struct mix__conv *conv, int thread, const struct mix__tile *tile,
-                             void *y, struct mix__values x, const float *bias) MIX_CHECKED;
-mix_status mix__conv_backward_data(struct mix__conv *conv, int thread, const struct mix__tile *tile,
-                                   void *dx, const void *dy) MIX_CHECKED;
+/* Of a layer that is not depthwise: y = x * w + bias; bias (k) iff dims.bias. */
+mix_status mix__conv_forward(struct mix__conv *conv, int thread, void *y, struct mix__values x,
+                             const float *bias) MIX_CHECKED;
+mix_status mix__conv_backward_data(struct mix__conv *conv, int thread, void *dx,
+                                   const void *dy) MIX_CHECKED;
 /* Between begin and end a layer's tiles add to their threads' sums; end puts the total into dw. A
  * layer with rows of its caller may do that while a depthwise one does. */
 void mix__conv_weights_begin(struct mix__conv *conv);
-mix_status mix__conv_backward_weights(struct mix__conv *conv, int thread,
-                                      const struct mix__tile *tile, const void *x,
+mix_status mix__conv_backward_weights(struct mix__conv *conv, int thread, const void *x,
                                       const void *dy) MIX_CHECKED;
 mix_status mix__conv_weights_end(struct mix__conv *conv, float *dw) MIX_CHECKED;
+/* Of a depthwise layer: x from row x0 of the tile's first image on; on the way back from the lesser
+ * of x0 and dx0, dz from row dy0 and du from row dx0 on. du: the gradient at x, float32, or what that
+ * is behind `back`; weights: theirs is wanted too. */
+void mix__depthwise_forward(const struct mix__conv *conv, const struct mix__tile *tile, void *y,
+                            const struct mix__dw_input *x);
+void mix__depthwise_backward(struct mix__conv *conv, int thread, const struct mix__tile *tile,
+                             struct mix__values du, const struct mix__norm_back *back,
+                             const struct mix__dw_input *x, const struct mix__dw_gradient *dz,
+                             bool weights);
 /* Of a 1x1 layer, apart from that: a tile's weight gradient is added to sum (k, c). */
 mix_status mix__conv_add_weights(struct mix__conv *conv, int thread, float *sum, const void *x,
                                  const void *dy) MIX_CHECKED;

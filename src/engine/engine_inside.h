@@ -258,7 +258,7 @@ void mix__back_to_input(struct mix__engine *e, const struct mix__step *s, int pa
 /* After that, for all parts: gradients of the quantizer and of the batch norm before the layer. */
 void mix__back_settle(struct mix__engine *e, const struct mix__step *s, int parts, unsigned what);
 
-/* expand.c; s is an unstored layer's step, but for gradient */
+/* expand.c; s is an unstored layer's step */
 mix_status mix__expand_make(struct mix__engine *e, const struct mix__step *s) MIX_CHECKED;
 void mix__expand_free(struct mix__engine *e);
 /* The layer's weights (k, c), which have changed. */
@@ -269,11 +269,11 @@ mix_status mix__expand_remake(struct mix__engine *e, const struct mix__step *s, 
                               struct mix__span p, struct mix__values *z) MIX_CHECKED;
 /* Before the tiles of the depthwise layer's backward pass. */
 mix_status mix__expand_back_begin(struct mix__engine *e, const struct mix__step *s) MIX_CHECKED;
-/* In each of them, s being the depthwise layer's step: from dz, through both layers, what du alone
- * says of the gradients at the unstored layer's weights and input. z was made for the span. */
-mix_status mix__expand_gradient(struct mix__engine *e, const struct mix__step *s, int part,
-                                const struct mix__tile *t, const void *dz, struct mix__span made,
-                                struct mix__values z, unsigned what) MIX_CHECKED;
+/* In each of them, s being the unstored layer's step: what du, of pixels p, alone says of the
+ * gradients at its weights and input. There is room for more behind du: rows of the layer's. */
+mix_status mix__expand_gradient(struct mix__engine *e, const struct mix__step *s, int thread,
+                                struct mix__span p, struct mix__values du,
+                                unsigned what) MIX_CHECKED;
 /* The layer's own passes. */
 mix_status mix__expand_forward(struct mix__engine *e, const struct mix__step *s) MIX_CHECKED;
 mix_status mix__expand_backward(struct mix__engine *e, const struct mix__step *s,
@@ -296,6 +296,10 @@ void mix__norm_back_add(struct mix__engine *e, const struct mix__step *s,
                         const struct mix__fake *fake, int part, const struct mix__norm_piece *p);
 void mix__norm_back_settle(struct mix__engine *e, const struct mix__step *s, int parts,
                            unsigned what);
+/* The way back for loops, with sums that are cleared and then added to the part's. */
+struct mix__norm_back mix__norm_back_open(struct mix__engine *e, const struct mix__step *s,
+                                          const struct mix__fake *fake, int part);
+void mix__norm_back_close(struct mix__engine *e, int part, size_t c);
 
 /* fake.c */
 void mix__fakes_prepare(struct mix__engine *e); /* from modes, steps and alphas */

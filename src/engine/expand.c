@@ -124,8 +124,8 @@ mix_status mix__expand_remake(struct mix__engine *e, const struct mix__step *s, 
         const size_t n = all - at < rows ? all - at : rows;
         const struct mix__values piece = mix__values_from(x, made->count * c);
         mix__make_input(e, s, piece, mix__buffer_at(e, s->x[0], at, s->in.c), n);
-        MIX_TRY(mix__conv_forward(conv, thread, NULL, mix__values_from(z, made->count * k).at,
-                                  piece, NULL));
+        MIX_TRY(
+            mix__conv_forward(conv, thread, mix__values_from(z, made->count * k).at, piece, NULL));
         made->count += n;
     }
     *out = z;
@@ -139,38 +139,27 @@ static void clear(struct mix__values v, size_t from, size_t to)
         memset(mix__values_from(v, from).at, 0, (to - from) * mix__dtype_size(v.dtype));
 }
 
-mix_status mix__expand_gradient(struct mix__engine *e, const struct mix__step *s, int part,
-                                const struct mix__tile *t, const void *dz, struct mix__span made,
-                                struct mix__values z, unsigned what)
+mix_status mix__expand_gradient(struct mix__engine *e, const struct mix__step *s, int thread,
+                                struct mix__span p, struct mix__values du, unsigned what)
 {
-    const struct mix__step *from = &e->plan.steps[s->expand];
-    struct mix__conv *conv = e->convs[s->layer], *expand = e->convs[from->layer];
-    const struct mix__conv_types types = mix__conv_types(expand);
-    const int thread = omp_get_thread_num();
-    const size_t c = (size_t)from->in.c, k = (size_t)s->in.c;
-    const size_t rows = (size_t)e->expands[from->layer].rows;
-    const struct mix__span own = mix__x_span(conv, t, t->dx0, t->dx1);
-    const size_t skip = own.first - made.first;
-    const struct mix__values dx = { mix__work_at(e, thread, MIX__WORK_RESULT),
-                                    mix__conv_types(conv).dx };
-    const struct mix__values du = { mix__work_at(e, thread, MIX__WORK_GRADIENT), types.operand };
+    struct mix__conv *conv = e->convs[s->layer];
+    const struct mix__conv_types types = mix__conv_types(conv);
+    const size_t c = (size_t)s->in.c, k = (size_t)s->out.c;
+    const size_t rows = (size_t)e->expands[s->layer].rows;
+    const struct mix__span made = e->made[thread];
+    const size_t skip = p.first - made.first;
     const struct mix__values x = { mix__work_at(e, thread, MIX__WORK_NARROW), types.operand };
-    const struct mix__values to = mix__buffer_at(e, from->dy, own.first, from->in.c);
-    MIX_TRY(mix__conv_backward_data(conv, thread, t, dx.at, dz));
-    mix__norm_back_add(
-        e, &e->plan.steps[s->before], &e->fakes[s->layer], part,
-        &(struct mix__norm_piece){ du, dx, mix__values_from(z, skip * k), own.count, false });
+    const struct mix__values work = { mix__work_at(e, thread, MIX__WORK_RESULT), types.dx };
+    const struct mix__values to = mix__buffer_at(e, s->dy, p.first, s->in.c);
+    const struct mix__values dx = p.count == rows && types.dx == to.dtype ? to : work;
     if (what & MIX__GRAD_PARAMS) {
-        clear(du, own.count * k, rows * k);
-        clear(x, e->made[thread].count * c, (skip + rows) * c);
-        MIX_TRY(mix__conv_backward_weights(expand, thread, NULL, mix__values_from(x, skip * c).at,
-                                           du.at));
+        clear(du, p.count * k, rows * k);
+        clear(x, made.count * c, (skip + rows) * c);
+        MIX_TRY(mix__conv_backward_weights(conv, thread, mix__values_from(x, skip * c).at, du.at));
     }
-    const struct mix__values dx0 =
-        own.count == rows && types.dx == to.dtype ? to : (struct mix__values){ dx.at, types.dx };
-    MIX_TRY(mix__conv_backward_data(expand, thread, NULL, dx0.at, du.at));
-    if (dx0.at != to.at)
-        e->loops.act_forward(to, dx0, own.count * c, MIX__ACT_NONE);
+    MIX_TRY(mix__conv_backward_data(conv, thread, dx.at, du.at));
+    if (dx.at != to.at)
+        e->loops.act_forward(to, dx, p.count * c, MIX__ACT_NONE);
     return MIX_OK;
 }
 
@@ -293,7 +282,7 @@ static mix_status rest_tile(struct mix__engine *e, const struct mix__step *s, in
         mix__back_to_input(e, s, part, p, du);
         return MIX_OK;
     }
-    MIX_TRY(mix__conv_forward(x->gram, thread, t, dx.at, read_x(e, s, p), x->bias));
+    MIX_TRY(mix__conv_forward(x->gram, thread, dx.at, read_x(e, s, p), x->bias));
     e->loops.add(dx, dx, du, p.count * (size_t)s->in.c);
     mix__back_to_input(e, s, part, p, dx);
     return MIX_OK;

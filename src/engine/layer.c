@@ -152,6 +152,36 @@ static const float *bias_of(const struct mix__engine *e, const struct mix__step 
                                   : e->state->value + e->graph->params[s->node->bias].offset;
 }
 
+/* What a depthwise layer reads from these pixels, z: loops make it from that, unless it is no batch
+ * norm that is in front. */
+static struct mix__dw_input depthwise_input(const struct mix__engine *e, const struct mix__step *s,
+                                            struct mix__values z, size_t pixels, void *work)
+{
+    const struct mix__fake *fake = &e->fakes[s->layer];
+    if (s->before >= 0)
+        return (struct mix__dw_input){ z, mix__norm_affine(e, &e->plan.steps[s->before]), fake };
+    return (struct mix__dw_input){ .z = mix__read_input(e, s, z, pixels, MIX__DTYPE_F32, work) };
+}
+
+static mix_status multiply(struct mix__engine *e, const struct mix__step *s, int thread,
+                           const struct mix__tile *t, void *z)
+{
+    struct mix__conv *conv = e->convs[s->layer];
+    const struct mix__conv_types types = mix__conv_types(conv);
+    const struct mix__span in = mix__x_span(conv, t, t->x0, t->x1);
+    void *work = mix__work_at(e, thread, MIX__WORK_READ);
+    struct mix__values stored;
+    MIX_TRY(stored_input(e, s, thread, in, &stored));
+    if (mix__conv_is_depthwise(conv)) {
+        const struct mix__dw_input x = depthwise_input(e, s, stored, in.count, work);
+        mix__depthwise_forward(conv, t, z, &x);
+        return MIX_OK;
+    }
+    const struct mix__values x = mix__read_input(
+        e, s, stored, in.count, e->units[s->layer].bytes ? types.codes : types.operand, work);
+    return mix__conv_forward(conv, thread, z, x, bias_of(e, s));
+}
+
 static mix_status forward_tile(struct mix__engine *e, const struct mix__step *s, int part,
                                const struct mix__tile *t, unsigned what)
 {
@@ -159,20 +189,14 @@ static mix_status forward_tile(struct mix__engine *e, const struct mix__step *s,
     struct mix__conv *conv = e->convs[s->layer];
     const int thread = omp_get_thread_num();
     const struct mix__conv_types types = mix__conv_types(conv);
-    const struct mix__span in = mix__x_span(conv, t, t->x0, t->x1);
     const struct mix__span own = mix__y_span(conv, t, t->y0, t->y1);
-    struct mix__values stored;
-    MIX_TRY(stored_input(e, s, thread, in, &stored));
-    const struct mix__values x = mix__read_input(
-        e, s, stored, in.count, e->units[s->layer].bytes ? types.codes : types.operand,
-        mix__work_at(e, thread, MIX__WORK_READ));
     const struct mix__values y = mix__buffer_at(e, s->y, own.first, s->out.c);
     const bool statistics = s->after >= 0 && mix__wants_statistics(e), same = types.y == y.dtype;
     const bool stream =
         statistics && same && !e->exacts[s->layer].on && streams(e, &s->out, y.dtype);
     const struct mix__values work = { mix__work_at(e, thread, MIX__WORK_RESULT), types.y };
     const struct mix__values z = same && !stream ? y : work;
-    MIX_TRY(mix__conv_forward(conv, thread, t, z.at, x, bias_of(e, s)));
+    MIX_TRY(multiply(e, s, thread, t, z.at));
     if (!same)
         e->loops.act_forward(y, z, own.count * (size_t)s->out.c, MIX__ACT_NONE);
     if (e->exacts[s->layer].on)
@@ -267,7 +291,7 @@ static mix_status input_gradient(struct mix__engine *e, const struct mix__step *
     const struct mix__values to = mix__buffer_at(e, s->dx[0], own.first, s->in.c);
     const bool stream = s->before >= 0 && streams(e, &s->in, to.dtype);
     const struct mix__values dx = to.dtype == dtype && !s->accumulate[0] && !stream ? to : work;
-    MIX_TRY(mix__conv_backward_data(conv, thread, t, dx.at, dz));
+    MIX_TRY(mix__conv_backward_data(conv, thread, dx.at, dz));
     mix__back_to_input(e, s, part, own, dx);
     return MIX_OK;
 }
@@ -277,27 +301,64 @@ static mix_status backward_tile(struct mix__engine *e, const struct mix__step *s
 {
     struct mix__conv *conv = e->convs[s->layer];
     const int thread = omp_get_thread_num();
-    const size_t c = (size_t)s->in.c, k = (size_t)s->out.c;
-    const struct mix__span in = mix__x_span(conv, t, t->x0, t->x1), made = mix__made_span(conv, t);
-    const struct mix__span out = mix__y_span(conv, t, t->dy0, t->dy1);
-    const struct mix__span own = mix__y_span(conv, t, t->y0, t->y1);
+    const struct mix__span in = mix__x_span(conv, t, t->x0, t->x1);
+    const struct mix__span out = mix__y_span(conv, t, t->y0, t->y1);
     const struct mix__values dz =
         read_gradient(e, s, out, mix__work_at(e, thread, MIX__WORK_GRADIENT));
-    struct mix__values z;
-    MIX_TRY(stored_input(e, s, thread, made, &z));
     if (what & MIX__GRAD_PARAMS) {
         const struct mix__values x =
-            mix__read_input(e, s, mix__values_from(z, (in.first - made.first) * c), in.count,
+            mix__read_input(e, s, mix__buffer_at(e, s->x[0], in.first, s->in.c), in.count,
                             mix__conv_types(conv).operand, mix__work_at(e, thread, MIX__WORK_READ));
-        MIX_TRY(mix__conv_backward_weights(conv, thread, t, x.at, dz.at));
+        MIX_TRY(mix__conv_backward_weights(conv, thread, x.at, dz.at));
         if (s->node->bias >= 0)
-            e->loops.row_sums(e->bias_sums + (size_t)part * e->widest,
-                              mix__values_from(dz, (own.first - out.first) * k), own.count, k);
+            e->loops.row_sums(e->bias_sums + (size_t)part * e->widest, dz, out.count,
+                              (size_t)s->out.c);
     }
-    if (mix__reads_image(s))
+    return mix__reads_image(s) ? MIX_OK : input_gradient(e, s, part, t, dz.at);
+}
+
+/* dz as loops make it from what is stored, unless no batch norm is behind. */
+static struct mix__dw_gradient depthwise_gradient(const struct mix__engine *e,
+                                                  const struct mix__step *s, struct mix__span p,
+                                                  void *work)
+{
+    if (s->after < 0)
+        return (struct mix__dw_gradient){ .du = read_gradient(e, s, p, work) };
+    const struct mix__norm *norm = &e->norms[e->plan.steps[s->after].norm];
+    return (struct mix__dw_gradient){ mix__buffer_at(e, s->dy, p.first, s->out.c),
+                                      mix__buffer_at(e, s->y, p.first, s->out.c), norm->k1,
+                                      norm->k2, norm->k3 };
+}
+
+static mix_status depthwise_tile(struct mix__engine *e, const struct mix__step *s, int part,
+                                 const struct mix__tile *t, unsigned what)
+{
+    struct mix__conv *conv = e->convs[s->layer];
+    const int thread = omp_get_thread_num();
+    const struct mix__span made = mix__made_span(conv, t),
+                           own = mix__x_span(conv, t, t->dx0, t->dx1);
+    const bool weights = what & MIX__GRAD_PARAMS;
+    void *read = mix__work_at(e, thread, MIX__WORK_READ);
+    const struct mix__dw_gradient dz = depthwise_gradient(
+        e, s, mix__y_span(conv, t, t->dy0, t->dy1), mix__work_at(e, thread, MIX__WORK_GRADIENT));
+    struct mix__values z;
+    MIX_TRY(stored_input(e, s, thread, made, &z));
+    const struct mix__dw_input x = depthwise_input(e, s, z, made.count, read);
+    if (s->before < 0) {
+        const struct mix__values dx = mix__f32(mix__work_at(e, thread, MIX__WORK_RESULT));
+        mix__depthwise_backward(conv, thread, t, dx, NULL, &x, &dz, weights);
+        mix__back_to_input(e, s, part, own, dx);
         return MIX_OK;
-    return s->expand >= 0 ? mix__expand_gradient(e, s, part, t, dz.at, made, z, what)
-                          : input_gradient(e, s, part, t, dz.at);
+    }
+    const struct mix__step *norm = &e->plan.steps[s->before];
+    const struct mix__norm_back back = mix__norm_back_open(e, norm, &e->fakes[s->layer], part);
+    const struct mix__values du = s->expand >= 0 ? (struct mix__values){ read, z.dtype }
+                                                 : mix__buffer_at(e, s->dx[0], own.first, s->in.c);
+    mix__depthwise_backward(conv, thread, t, du, &back, &x, &dz, weights);
+    mix__norm_back_close(e, part, (size_t)s->in.c);
+    return s->expand < 0
+               ? MIX_OK
+               : mix__expand_gradient(e, &e->plan.steps[s->expand], thread, own, du, what);
 }
 
 static void add_bias_gradient(const struct mix__engine *e, const struct mix__step *s, int parts)
@@ -322,7 +383,7 @@ static mix_status slope_tile(struct mix__engine *e, const struct mix__step *s, i
     (void)what;
     e->loops.fake_slope(slope, mix__buffer_at(e, s->x[0], p.first, s->in.c),
                         p.count * (size_t)s->in.c, &e->fakes[s->layer]);
-    return mix__conv_backward_weights(conv, thread, t, slope.at, dz.at);
+    return mix__conv_backward_weights(conv, thread, slope.at, dz.at);
 }
 
 /*
@@ -364,7 +425,8 @@ mix_status mix__layer_backward(struct mix__engine *e, const struct mix__step *s,
         mix__conv_weights_begin(conv);
     if (weights && s->node->bias >= 0)
         memset(e->bias_sums, 0, MIX__PARTS * e->widest * sizeof *e->bias_sums);
-    MIX_TRY(mix__each_tile(e, s, conv, mix__norm_back_begin, backward_tile, what));
+    MIX_TRY(mix__each_tile(e, s, conv, mix__norm_back_begin,
+                           mix__conv_is_depthwise(conv) ? depthwise_tile : backward_tile, what));
     if (from && weights)
         MIX_TRY(mix__conv_weights_end(e->convs[from->layer], e->expands[from->layer].du_x));
     if (weights) {

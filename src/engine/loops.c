@@ -1,10 +1,9 @@
 /*
  * Loops of the quantizer and of batch norm with its activation and quantizer; loops_strip.h has
- * what they walk over, loops_vec.h what they compute with. Additions, activations of their own,
+ * what they walk over, loops_vec.h what they compute with, loops_fake.h the quantizer. Additions, activations of their own,
  * gates and pools are in loops_basic.c, depthwise convolution is in loops_depthwise.c.
  */
-#include "engine/loops_strip.h"
-#include "engine/loops_vec.h"
+#include "engine/loops_fake.h"
 
 /*
  * Sums per channel stay in registers over CHUNK strips: a block of BLOCK vectors, which is one line
@@ -12,92 +11,26 @@
  */
 enum { BLOCK = LANES == 16 ? 2 : 1, CHUNK = 16 };
 
-/* One branch of a quantizer. */
-struct branch {
-    float n, p, shift, step, inverse;
-    float unit, minus; /* a result is unit * code - minus */
-};
-
-MIX__TEMPLATE struct branch branch_at(const struct mix__fake *fake, int k)
-{
-    const struct mix__bounds *b = &fake->bounds[k];
-    const float step = fake->step[k];
-    return (struct branch){ .n = b->n,
-                            .p = b->p,
-                            .shift = b->shift,
-                            .step = step,
-                            .inverse = 1.0f / step,
-                            .unit = fake->codes ? 1.0f : step,
-                            .minus = fake->codes ? 0.0f : b->shift };
-}
-
-/* In steps; half: times the reciprocal. */
-MIX__TEMPLATE vec scaled(vec x, const struct branch *b, bool half)
-{
-    return half ? (x + b->shift) * b->inverse : (x + b->shift) / b->step;
-}
-
-MIX__TEMPLATE vec code_of(vec v, const struct branch *b)
-{
-    return vec_round(vec_clip(v, b->n, b->p));
-}
-
-/*
- * With one branch on bfloat16, and an activation that only clips, the steps from z to the code
- * become one affine map and a clip: v = clip(scale / step * z + offset / step, low, high), code =
- * round(clip(v, n, p)).
- */
-struct folded {
-    float low, high; /* of the activation, in steps */
-};
-
-MIX__TEMPLATE bool folds(enum mix__act act, int branches, struct mix__values z,
-                         const struct mix__fake *fake)
-{
-    return branches == 1 && z.dtype == MIX__DTYPE_BF16 && fake->bounds[0].shift == 0.0f &&
-           (act == MIX__ACT_NONE || act == MIX__ACT_RELU || act == MIX__ACT_RELU6);
-}
-
 /* The affine map at each place of a strip. */
 struct affine_places {
     ALIGNED float scale[WIDE], offset[WIDE];
 };
 
 /* The channels' map to the strip's places; folding: with the step in it. */
-MIX__TEMPLATE struct folded affine_spread(struct affine_places *p, const struct mix__affine *affine,
-                                          const struct strip *s, bool folding, enum mix__act act,
-                                          float step)
+MIX__TEMPLATE void affine_spread(struct affine_places *p, const struct mix__affine *affine,
+                                 const struct strip *s, bool folding, float inverse)
 {
-    const float inverse = 1.0f / step;
     spread(p->scale, affine->scale + s->first, s);
     spread(p->offset, affine->offset + s->first, s);
-    if (!folding)
-        return (struct folded){ 0 };
-    SIMD for (size_t i = 0; i < WIDE; i++)
-    {
-        p->scale[i] *= inverse;
-        p->offset[i] *= inverse;
-    }
-    return (struct folded){ act == MIX__ACT_NONE ? -INFINITY : 0.0f,
-                            act == MIX__ACT_RELU6 ? 6.0f * inverse : INFINITY };
+    if (folding)
+        SIMD for (size_t i = 0; i < WIDE; i++)
+        {
+            p->scale[i] *= inverse;
+            p->offset[i] *= inverse;
+        }
 }
 
 /* ---- forward --------------------------------------------------------------------------------- */
-
-MIX__TEMPLATE vec fake_vec(int branches, bool half, vec x, const struct branch *one,
-                           const struct mix__fake *fake)
-{
-    vec y = { 0 };
-    if (branches == 0)
-        return x;
-    if (branches == 1)
-        return one->unit * code_of(scaled(x, one, half), one) - one->minus;
-    for (int k = 0; k < fake->n_branch; k++) {
-        const struct branch b = branch_at(fake, k);
-        y += fake->weight[k] * (b.step * code_of(scaled(x, &b, false), &b) - b.shift);
-    }
-    return y;
-}
 
 MIX__TEMPLATE void forward_vec(size_t i, int lanes, int branches, struct mix__values y,
                                struct mix__values x, const struct branch *one,
@@ -130,20 +63,14 @@ MIX__TEMPLATE vec affine_vec(struct mix__values z, size_t i, int lanes,
     return vec_get(p->scale + i, LANES) * vec_load(z, i, lanes) + vec_get(p->offset + i, LANES);
 }
 
-MIX__TEMPLATE void norm_vec(size_t i, int lanes, enum mix__act act, int branches,
+MIX__TEMPLATE void norm_vec(size_t i, int lanes, enum mix__act act, int branches, bool folding,
                             struct mix__values y, struct mix__values z,
-                            const struct affine_places *p, const struct branch *one,
-                            const struct mix__fake *fake)
+                            const struct affine_places *p, const struct folded *f,
+                            const struct branch *one, const struct mix__fake *fake)
 {
     const bool half = z.dtype == MIX__DTYPE_BF16;
-    const vec x = vec_activate(affine_vec(z, i, lanes, p), act);
-    vec_store(y, i, fake_vec(branches, half, x, one, fake), lanes);
-}
-
-MIX__TEMPLATE void folded_vec(size_t i, int lanes, struct mix__values y, struct mix__values z,
-                              const struct affine_places *p, float low, float high, float unit)
-{
-    vec_store(y, i, unit * vec_round(vec_clip(affine_vec(z, i, lanes, p), low, high)), lanes);
+    const vec v = affine_vec(z, i, lanes, p);
+    vec_store(y, i, forward_of(act, branches, folding, half, v, f, one, fake), lanes);
 }
 
 MIX__TEMPLATE void norm_forward_as(enum mix__act act, int branches, struct mix__values y,
@@ -153,17 +80,17 @@ MIX__TEMPLATE void norm_forward_as(enum mix__act act, int branches, struct mix__
     struct affine_places p = { 0 };
     const bool folding = folds(act, branches, z, fake);
     const struct branch one = branch_at(fake, 0);
+    const struct folded f = folded_at(act, &one);
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
-        const struct folded f = affine_spread(&p, affine, &s, folding, act, fake->step[0]);
-        const float low = f.low > one.n ? f.low : one.n, high = f.high < one.p ? f.high : one.p;
+        affine_spread(&p, affine, &s, folding, one.inverse);
         for (size_t r = 0; r < rows; r += s.rows) {
             const size_t n = MIN(s.rows, rows - r) * s.width, at = r * c + s.first;
             const struct mix__values to = mix__values_from(y, at), from = mix__values_from(z, at);
             ahead(z, at, n, false);
             if (folding)
-                EACH_VEC(n, folded_vec, to, from, &p, low, high, one.unit);
+                EACH_VEC(n, norm_vec, act, branches, true, to, from, &p, &f, &one, fake);
             else
-                EACH_VEC(n, norm_vec, act, branches, to, from, &p, &one, fake);
+                EACH_VEC(n, norm_vec, act, branches, false, to, from, &p, &f, &one, fake);
         }
     }
 }
@@ -188,65 +115,6 @@ static void norm_forward(struct mix__values y, struct mix__values z, size_t rows
 }
 
 /* ---- backward -------------------------------------------------------------------------------- */
-
-/* The sums of a fake quantizer at each place of a strip. */
-struct fake_places {
-    ALIGNED float step[MIX__BRANCH_MAX][WIDE], weight[MIX__BRANCH_MAX][WIDE];
-};
-
-static void fake_clear(struct fake_places *at, int branches)
-{
-    for (int k = 0; k < branches; k++) {
-        memset(at->step[k], 0, sizeof at->step[k]);
-        memset(at->weight[k], 0, sizeof at->weight[k]);
-    }
-}
-
-static void fake_fold(struct fake_places *at, const struct mix__fake *fake,
-                      struct mix__fake_sums *sums)
-{
-    for (int k = 0; k < fake->n_branch; k++) {
-        const bool mixed = fake->n_branch > 1;
-        sums->step[k] += total(at->step[k]) * (mixed ? (double)fake->weight[k] : 1.0);
-        if (mixed)
-            sums->weight[k] += total(at->weight[k]);
-    }
-    fake_clear(at, fake->n_branch);
-}
-
-/* Of v steps through one branch, the result's derivative by the step: q - v inside the bounds, the
- * bound outside. */
-MIX__TEMPLATE vec step_slope(vec v, const struct branch *b, vec *code, vec_mask *inside)
-{
-    const vec clipped = vec_clip(v, b->n, b->p);
-    *code = vec_round(clipped);
-    *inside = vec_equal(v, clipped);
-    return *code - vec_keep(*inside, v);
-}
-
-/* dy through the quantizer of x; adds to the sums at place i, for one branch to *step. */
-MIX__TEMPLATE vec fake_back(int branches, bool half, vec dy, vec x, const struct branch *one,
-                            vec *step, size_t i, const struct mix__fake *fake,
-                            struct fake_places *at)
-{
-    vec code, keep = { 0 };
-    vec_mask inside;
-    if (branches == 0)
-        return dy;
-    if (branches == 1) {
-        *step += dy * step_slope(scaled(x, one, half), one, &code, &inside);
-        return vec_keep(inside, dy);
-    }
-    for (int k = 0; k < fake->n_branch; k++) {
-        const struct branch b = branch_at(fake, k);
-        float *step_at = at->step[k] + i, *weight_at = at->weight[k] + i;
-        const vec slope = step_slope(scaled(x, &b, false), &b, &code, &inside);
-        vec_put(step_at, vec_get(step_at, LANES) + dy * slope, LANES);
-        vec_put(weight_at, vec_get(weight_at, LANES) + dy * (b.step * code - b.shift), LANES);
-        keep += vec_keep(inside, vec_all(fake->weight[k]));
-    }
-    return keep * dy;
-}
 
 MIX__TEMPLATE void backward_vec(size_t i, int lanes, int branches, int accumulate,
                                 struct mix__values dx, struct mix__values dy, struct mix__values x,
@@ -344,13 +212,12 @@ static size_t walk_from(struct walk *w, const struct strip *s, size_t c, size_t 
 /* `wide` vectors from place i on, down the strips; lanes < LANES: with one vector that is less. */
 MIX__TEMPLATE void backward_block(size_t i, int wide, int lanes, enum mix__act act, int branches,
                                   bool folding, const struct walk *w, struct norm_places *p,
-                                  const struct folded *f, const struct mix__fake *fake)
+                                  const struct folded_back *f, const struct mix__fake *fake)
 {
     vec scale[BLOCK], offset[BLOCK], mean[BLOCK], beta[BLOCK], gamma[BLOCK], step[BLOCK];
     vec du[BLOCK];
     const struct branch one = branch_at(fake, 0);
     const bool half = w->z.dtype == MIX__DTYPE_BF16;
-    const float low = f->low, high = f->high;
     UNROLL for (int k = 0; k < wide; k++)
     {
         const size_t at = i + (size_t)k * LANES;
@@ -371,19 +238,8 @@ MIX__TEMPLATE void backward_block(size_t i, int wide, int lanes, enum mix__act a
             const size_t here = at + (size_t)k * LANES;
             const vec z = vec_load(w->z, here, lanes), v = scale[k] * z + offset[k];
             vec g = vec_load(w->dy, here, lanes);
-            if (folding) {
-                vec code;
-                vec_mask inside;
-                const vec x = vec_clip(v, low, high);
-                step[k] += g * step_slope(x, &one, &code, &inside);
-                if (act != MIX__ACT_NONE)
-                    inside &= vec_less(vec_all(low), v) & vec_less(v, vec_all(high));
-                g = vec_keep(inside, g);
-            } else {
-                g = fake_back(branches, half, g, vec_activate(v, act), &one, &step[k],
-                              i + (size_t)k * LANES, fake, &p->fake);
-                g = vec_activate_back(g, v, act);
-            }
+            g = back_of(act, branches, folding, half, g, v, f, &one, &step[k],
+                        i + (size_t)k * LANES, fake, &p->fake);
             du[k] = g;
             beta[k] += g;
             gamma[k] += g * (z - mean[k]);
@@ -400,14 +256,14 @@ MIX__TEMPLATE void backward_block(size_t i, int wide, int lanes, enum mix__act a
     }
 }
 
-static void norm_fold(struct norm_places *p, const struct strip *s, const float *rstd, float *dbeta,
-                      float *dgamma)
+static void norm_fold(struct norm_places *p, const struct strip *s,
+                      const struct mix__norm_back *back)
 {
     for (size_t k = 0; k < s->rows; k++)
         SIMD for (size_t i = 0; i < s->width; i++)
         {
-            dbeta[s->first + i] += p->beta[k * s->width + i];
-            dgamma[s->first + i] += p->gamma[k * s->width + i] * rstd[s->first + i];
+            back->dbeta[s->first + i] += p->beta[k * s->width + i];
+            back->dgamma[s->first + i] += p->gamma[k * s->width + i] * back->rstd[s->first + i];
         }
     memset(p->beta, 0, sizeof p->beta);
     memset(p->gamma, 0, sizeof p->gamma);
@@ -415,18 +271,19 @@ static void norm_fold(struct norm_places *p, const struct strip *s, const float 
 
 MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, struct mix__values du,
                                     struct mix__values dy, struct mix__values z, size_t rows,
-                                    size_t c, const struct mix__affine *affine, const float *mean,
-                                    const float *rstd, const struct mix__fake *fake, bool stream,
-                                    float *dbeta, float *dgamma, struct mix__fake_sums *sums)
+                                    size_t c, const struct mix__norm_back *back, bool stream)
 {
+    const struct mix__fake *fake = back->fake;
     struct norm_places p;
     struct walk w = { .to = du, .dy = dy, .z = z, .stream = stream };
     const bool folding = folds(act, branches, z, fake);
+    const struct branch one = branch_at(fake, 0);
+    const struct folded_back f = folded_back_at(act, &one);
     fake_clear(&p.fake, fake->n_branch);
     memset(&p, 0, offsetof(struct norm_places, fake));
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
-        const struct folded f = affine_spread(&p.affine, affine, &s, folding, act, fake->step[0]);
-        spread(p.mean, mean + s.first, &s);
+        affine_spread(&p.affine, &back->affine, &s, folding, one.inverse);
+        spread(p.mean, back->mean + s.first, &s);
         for (size_t r = 0; r < rows; r += w.strips * s.rows) {
             const size_t n = walk_from(&w, &s, c, r, rows, CHUNK);
             if (folding)
@@ -435,33 +292,32 @@ MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, struct mix_
                 EACH_BLOCK(n, backward_block, act, branches, false, &w, &p, &f, fake);
             if ((r / s.rows + w.strips) % FOLD)
                 continue;
-            norm_fold(&p, &s, rstd, dbeta, dgamma);
-            fake_fold(&p.fake, fake, sums);
+            norm_fold(&p, &s, back);
+            fake_fold(&p.fake, fake, back->sums);
         }
-        norm_fold(&p, &s, rstd, dbeta, dgamma);
-        fake_fold(&p.fake, fake, sums);
+        norm_fold(&p, &s, back);
+        fake_fold(&p.fake, fake, back->sums);
     }
     if (stream)
         vec_stream_end();
 }
 
 static void norm_backward_sums(struct mix__values du, struct mix__values dy, struct mix__values z,
-                               size_t rows, size_t c, const struct mix__affine *affine,
-                               const float *mean, const float *rstd, const struct mix__fake *fake,
-                               bool stream, float *dbeta, float *dgamma,
-                               struct mix__fake_sums *sums)
+                               size_t rows, size_t c, const struct mix__norm_back *back,
+                               bool stream)
 {
+    const enum mix__act act = back->affine.act;
+    const int branches = back->fake->n_branch;
     assert(du.dtype == z.dtype);
     if (z.dtype == MIX__DTYPE_F32) {
         assert(dy.dtype == MIX__DTYPE_F32);
-        SPECIALISE(norm_backward_as, affine->act, fake->n_branch, F32(du), F32(dy), F32(z), rows, c,
-                   affine, mean, rstd, fake, stream, dbeta, dgamma, sums)
+        SPECIALISE(norm_backward_as, act, branches, F32(du), F32(dy), F32(z), rows, c, back, stream)
     } else if (dy.dtype == MIX__DTYPE_F32) {
-        SPECIALISE(norm_backward_as, affine->act, fake->n_branch, BF16(du), F32(dy), BF16(z), rows,
-                   c, affine, mean, rstd, fake, stream, dbeta, dgamma, sums)
+        SPECIALISE(norm_backward_as, act, branches, BF16(du), F32(dy), BF16(z), rows, c, back,
+                   stream)
     } else {
-        SPECIALISE(norm_backward_as, affine->act, fake->n_branch, BF16(du), BF16(dy), BF16(z), rows,
-                   c, affine, mean, rstd, fake, stream, dbeta, dgamma, sums)
+        SPECIALISE(norm_backward_as, act, branches, BF16(du), BF16(dy), BF16(z), rows, c, back,
+                   stream)
     }
 }
 

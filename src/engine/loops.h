@@ -3,8 +3,8 @@
  *
  * All are single-threaded, work on rows of c channels, (rows, c) without gaps, and add to
  * their sums, which the caller clears. Values are float32 or bfloat16 in memory and float32 in
- * every formula; codes may be written as bytes, from bfloat16; depthwise convolutions read, and
- * per-channel vectors are, float32 alone. The engine cuts a tensor into pieces, gives each piece to
+ * every formula; codes may be written as bytes, from bfloat16; per-channel vectors are float32
+ * alone. The engine cuts a tensor into pieces, gives each piece to
  * one thread and adds the pieces' sums up in a fixed order, so results do not depend on which
  * thread took which piece. loops.c, loops_basic.c and loops_depthwise.c are compiled once for each
  * instruction set.
@@ -52,12 +52,45 @@ struct mix__affine {
     enum mix__act act;
 };
 
-/* A depthwise convolution of one image, (h, w, c) to (oh, ow, c), weights (r, s, c). Pointers to x
- * and y, or to their gradients, are to rows x_row and y_row of the image: what lies before need not
- * be in memory. */
+/* The way back through quantizer, activation and affine map, and what is added up on it:
+ * dbeta[c] += sum du, dgamma[c] += sum du * (z - mean[c]) * rstd[c]. */
+struct mix__norm_back {
+    struct mix__affine affine;
+    const float *mean, *rstd; /* (c) */
+    const struct mix__fake *fake;
+    float *dbeta, *dgamma;       /* (c)                        */
+    struct mix__fake_sums *sums; /* may be NULL if fake is off */
+};
+
+/* A depthwise convolution of one image, (h, w, c) to (oh, ow, c), weights (r, s, c). Pointers to
+ * what is at its input and at its output are to rows x_row and y_row of the image: what lies before
+ * need not be in memory. kernel: 3 or 5, stride: 1 or 2. */
 struct mix__dw_shape {
     int h, w, c, oh, ow, kernel, stride, pad;
     int x_row, y_row;
+};
+
+/* Its input x = fake(act(affine(z))); x = z, float32, if affine.scale is NULL. */
+struct mix__dw_input {
+    struct mix__values z;
+    struct mix__affine affine;
+    const struct mix__fake *fake;
+};
+
+/* The gradient at its output, dz = k1[c] * du + k2[c] * z + k3[c]; dz = du, float32, if k1 is NULL. */
+struct mix__dw_gradient {
+    struct mix__values du, z;
+    const float *k1, *k2, *k3; /* (c) */
+};
+
+/* Where its gradients go, of output rows [y0, y1) and input rows [h0, h1): h0 is y0 * stride, or h
+ * where that is less. dw (r, s, c) += unless it is NULL; du, from row h0 on, is the gradient at x,
+ * float32, or what that is behind `back`, of x->z's type. */
+struct mix__dw_back {
+    float *dw;
+    struct mix__values du;
+    const struct mix__norm_back *back; /* or NULL */
+    int y0, y1, h0, h1;
 };
 
 /* Pixels of one image that a pool looks at: the first value's number, and the way to the next pixel
@@ -91,14 +124,11 @@ struct mix__loops {
     /* y = fake(act(affine(z))); y may be z. */
     void (*norm_forward)(struct mix__values y, struct mix__values z, size_t rows, size_t c,
                          const struct mix__affine *affine, const struct mix__fake *fake);
-    /* du (rows, c) = the gradient at the affine map's output, from dy, which it may be, and
-     * dbeta[c] += sum du, dgamma[c] += sum du * (z - mean[c]) * rstd[c]. stream: du is
-     * not dy and is written by streaming stores. sums may be NULL when fake is off. */
+    /* du (rows, c) = the gradient at the affine map's output, from dy, which it may be. stream: du
+     * is not dy and is written by streaming stores. */
     void (*norm_backward_sums)(struct mix__values du, struct mix__values dy, struct mix__values z,
-                               size_t rows, size_t c, const struct mix__affine *affine,
-                               const float *mean, const float *rstd, const struct mix__fake *fake,
-                               bool stream, float *dbeta, float *dgamma,
-                               struct mix__fake_sums *sums);
+                               size_t rows, size_t c, const struct mix__norm_back *back,
+                               bool stream);
     /* dz = k1[c] * du + k2[c] * z + k3[c]; dz may be du. */
     void (*norm_backward_input)(struct mix__values dz, struct mix__values du, struct mix__values z,
                                 size_t rows, size_t c, const float *k1, const float *k2,
@@ -129,14 +159,12 @@ struct mix__loops {
                              const struct mix__pool_window *w, size_t c);
 
     /* Output rows [oh0, oh1) of one image: y = x (*) w. */
-    void (*dw_forward)(struct mix__values y, const float *x, const float *w,
+    void (*dw_forward)(struct mix__values y, const struct mix__dw_input *x, const float *w,
                        const struct mix__dw_shape *s, int oh0, int oh1);
-    /* Input rows [h0, h1) of one image: dx = dy (*)^T w, overwritten. */
-    void (*dw_backward_data)(float *dx, const float *dy, const float *w,
-                             const struct mix__dw_shape *s, int h0, int h1);
-    /* dw (r, s, c) += of one image, output rows [oh0, oh1). */
-    void (*dw_backward_weights)(float *dw, const float *x, const float *dy,
-                                const struct mix__dw_shape *s, int oh0, int oh1);
+    /* The way back of one image, of these rows. */
+    void (*dw_backward)(const struct mix__dw_back *to, const struct mix__dw_input *x,
+                        const struct mix__dw_gradient *dz, const float *w,
+                        const struct mix__dw_shape *s);
 };
 
 /* The table for these MIX_CPU_ flags: C, then AVX2 with FMA, then AVX-512. */

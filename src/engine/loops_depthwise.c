@@ -1,195 +1,614 @@
 /*
- * Depthwise convolution. Kernels 3 and 5 with strides 1 and 2 are tiled; anything else takes the
- * plain loops at the end.
+ * Depthwise convolution, kernels 3 and 5 with strides 1 and 2, with the batch norms, activations
+ * and quantizers on both sides.
  *
- * A tile of the output is worked on one vector of channels at a time, from a copy of the input
- * under it: padded with zeros, without the gap of the other channels.
+ * Some columns of the output are worked on a block of channels at a time, from the top down, each
+ * vector of channels from a copy of the last few rows of the input: padded with zeros, without the
+ * gap of the other channels.
  *
- *    (h,w,c)                            copy, one vector each, for a tile at the upper left
+ *    (h,w,c)                            copy, one vector each, at the upper left
  *    +---------+---------+-----         +---+---+---+---
  *    |..cccc...|..cccc...|              | 0 | 0 | 0 |
  *    +---------+---------+-----   ->    +---+---+---+---
  *    |..cccc...|..cccc...|              | 0 | c | c |
  *
  * So arithmetic knows no borders, costs one load from L1 for a tap, and strides of a power of two
- * do not fight for the same cache sets. The gradient of the input is the same convolution: over dy
- * with stride - 1 zeros between its values, with the weights turned by half a turn; taps that meet
- * nothing but those zeros are left out.
+ * do not fight for the same cache sets. What is copied is made on the way from what is in memory
+ * (fill), and what comes out is some rows in L1, handed on by what they are for (store, hand_back):
+ * neither the input as it is read nor a gradient at it is ever in memory. The gradient of the input
+ * is the same convolution: over dz with stride - 1 gaps between its values, with the weights turned
+ * by half a turn; taps that meet gaps are left out.
  *
- * Taps may be contracted to FMA: no code of a quantizer is made here.
+ * Taps are FMA where there is one; nothing else is, as codes of a quantizer are made here.
  */
-#include "engine/loops_vec.h"
+#include "engine/loops_fake.h"
 
 enum {
-    COPY_MAX = 512, /* vectors in the copy: half of L1                  */
-    COLS_MAX = 32,  /* columns under a tile, so that tiles are not flat */
-    LINE = 16,      /* floats in a cache line */
-    TAPS_MAX = 25,
-    FEW = 64 /* channels at a time in plain loops */
+    BLOCK = LANES > 4 ? 2 : 1, /* vectors at a time: a cache line where it is there */
+    COPY_MAX = 216,            /* places in a copy, which with results fills L1     */
+    RESULT_MAX = 64,           /* places that come out at a time                    */
+    COLS_MAX = 32,             /* of an input's, so that copies have rows enough    */
+    KERNEL_MAX = 5,
+    TAPS_MAX = KERNEL_MAX * KERNEL_MAX,
+    FEW = 4 /* places that are summed side by side */
 };
 
-/* Asks for the line after this one of the same pixel: the next channels' turn comes when the whole
- * tile has been walked, and a walk with gaps is none that the hardware would foresee. */
-MIX__TEMPLATE void ask_ahead(const float *p, int channels_left)
+/* Two rows of a stride of 2 come out of a copy at least. */
+_Static_assert(COPY_MAX / (COLS_MAX + KERNEL_MAX - 1) > KERNEL_MAX, "copies are too small");
+
+/* Vectors of channels, beginning with `first`: BLOCK whole ones, or one of so many lanes. */
+struct block {
+    int first, wide, lanes;
+};
+
+static struct block block_at(int first, int c)
 {
-    if (channels_left > LINE)
-        __builtin_prefetch(p + LINE, 0, 2);
+    return first + BLOCK * LANES <= c ? (struct block){ first, BLOCK, LANES }
+                                      : (struct block){ first, 1, MIN(LANES, c - first) };
 }
 
-/* An image (h, w, c) with `spacing` - 1 zeros between its values and endless zeros around them. */
+/* An image (h, w, c) with `spacing` - 1 gaps between its values and endless zeros around them, in
+ * memory from its row `row` on. */
 struct image {
-    const float *at; /* its row `row` */
     int h, w, c, spacing, row;
 };
 
-struct tile {
-    int row, col, rows, cols; /* of the output                 */
-    int top, left;            /* where its input starts        */
-    int height, width;        /* of its input                  */
+/* A copy's place in an image: columns [left, left + width), and of rows from `top` on the last
+ * `height`, row r at (r - top) % height. next: so many pixels on is where the next copy begins. */
+struct window {
+    int top, height, left, width;
+    ptrdiff_t next;
 };
-
-static struct tile tile_at(int row, int col, int row_end, int col_end, int kernel, int stride,
-                           int pad)
-{
-    struct tile t = {
-        .row = row, .col = col, .top = row * stride - pad, .left = col * stride - pad
-    };
-    /* As many rows in a narrow last tile as in those beside it. */
-    const int cols = MIN(COLS_MAX / stride, col_end);
-    const int rows = (COPY_MAX / ((cols - 1) * stride + kernel) - kernel) / stride + 1;
-    t.cols = MIN(cols, col_end - col);
-    t.rows = MIN(rows, row_end - row);
-    t.width = (t.cols - 1) * stride + kernel;
-    t.height = (t.rows - 1) * stride + kernel;
-    return t;
-}
 
 static int ceil_div(int a, int b)
 {
     return a > 0 ? (a + b - 1) / b : 0;
 }
 
-/* copy (height, width) = the tile's input, channels [first, first + lanes). What is zero in the
- * copy is zero for all channels: the caller clears it once. */
-MIX__TEMPLATE void copy_input(vec *copy, const struct image *x, const struct tile *t, int first,
-                              int lanes)
+/* Of `all` columns of input those that are worked on at a time, a multiple of the stride. */
+static int cols_of(int all, int stride)
+{
+    const int pieces = (all + COLS_MAX - 1) / COLS_MAX, cols = (all + pieces - 1) / pieces;
+    return (cols + stride - 1) / stride * stride;
+}
+
+/* From (top, left) on, which are the kernel's first taps; next: so many columns, or rows where
+ * those were the last ones, are between one window and the next. */
+static struct window window_at(const struct image *x, int top, int left, int width, int next_rows,
+                               int next_cols)
 {
     const int d = x->spacing;
-    const int top = ceil_div(t->top, d), bottom = MIN(x->h, ceil_div(t->top + t->height, d));
-    const int left = ceil_div(t->left, d), right = MIN(x->w, ceil_div(t->left + t->width, d));
-    for (int i = top; i < bottom; i++) {
-        const float *p = x->at + ((size_t)(i - x->row) * x->w + left) * x->c + first;
-        const int at = (i * d - t->top) * t->width - t->left;
-        for (int j = left; j < right; j++, p += x->c) {
-            copy[at + j * d] = vec_get(p, lanes);
-            ask_ahead(p, x->c - first);
+    return (struct window){ .top = top,
+                            .height = COPY_MAX / width,
+                            .left = left,
+                            .width = width,
+                            .next = (ptrdiff_t)(next_rows / d) * x->w + next_cols / d };
+}
+
+/* Where a row is in a copy, and one that is fewer rows after it than the copy has. */
+static int place_of(const struct window *w, int row)
+{
+    return (row - w->top) % w->height;
+}
+
+MIX__TEMPLATE int place_after(const struct window *w, int place, int rows)
+{
+    return place + rows < w->height ? place + rows : place + rows - w->height;
+}
+
+/* ---- filling a copy -------------------------------------------------------------------------- */
+
+/* Where an image's values come from: one of these. */
+struct source {
+    const struct mix__dw_input *input;
+    const struct mix__dw_gradient *gradient;
+};
+enum making { AS_IT_IS, INPUT, FOLDED_INPUT, GRADIENT };
+
+/* What a block is made with: scale and offset, or k1, k2, k3. */
+struct maker {
+    vec k1[BLOCK], k2[BLOCK], k3[BLOCK];
+    struct folded folded;
+    struct branch branch;
+};
+
+MIX__TEMPLATE vec make_vec(enum making making, enum mix__act act, int branches,
+                           struct mix__values a, struct mix__values b, size_t at, int lanes,
+                           const struct maker *m, int k, const struct mix__fake *fake)
+{
+    const vec v = vec_load(a, at, lanes);
+    if (making == AS_IT_IS)
+        return v;
+    if (making == GRADIENT)
+        return vec_fma(m->k1[k], v, vec_fma(m->k2[k], vec_load(b, at, lanes), m->k3[k]));
+    return forward_of(act, branches, making == FOLDED_INPUT, a.dtype == MIX__DTYPE_BF16,
+                      m->k1[k] * v + m->k3[k], &m->folded, &m->branch, fake);
+}
+
+/* How far behind a value is what is to be asked for when it is read: the next line of the same
+ * pixel, whose turn comes when all rows have been walked, or behind the last one the first line of
+ * the next window. A walk with gaps is none that the hardware would foresee. */
+MIX__TEMPLATE ptrdiff_t ahead_of(enum mix__dtype dtype, const struct image *x,
+                                 const struct window *w, int first)
+{
+    const int line = LINE_BYTES / (int)mix__dtype_size(dtype);
+    return first + line < x->c ? line : w->next * x->c - first;
+}
+
+static void clear_row(vec *to, int width, int wide)
+{
+    for (int k = 0; k < wide; k++)
+        memset(to + (ptrdiff_t)k * COPY_MAX, 0, (size_t)width * sizeof *to);
+}
+
+/* Rows [from, to) of the window come into copy (wide, COPY_MAX: height, width). */
+MIX__TEMPLATE void fill_block(enum making making, enum mix__act act, int branches,
+                              struct mix__values a, struct mix__values b, vec *copy,
+                              const struct image *x, const struct window *w, int from, int to,
+                              int first, int wide, int lanes, const struct maker *maker,
+                              const struct mix__fake *fake)
+{
+    struct maker m = { 0 };
+    if (making != AS_IT_IS)
+        m = *maker;
+    const int d = x->spacing;
+    const ptrdiff_t next = ahead_of(a.dtype, x, w, first);
+    const int left = ceil_div(w->left, d), right = MIN(x->w, ceil_div(w->left + w->width, d));
+    int place = place_of(w, from);
+    for (int row = from; row < to; row++, place = place_after(w, place, 1)) {
+        vec *out = copy + (ptrdiff_t)place * w->width;
+        if (row % d)
+            continue;
+        if (row < 0 || row / d >= x->h) {
+            clear_row(out, w->width, wide);
+            continue;
+        }
+        size_t at = ((size_t)(row / d - x->row) * x->w + left) * x->c + first;
+        out += left * d - w->left;
+        for (int j = left; j < right; j++, at += x->c, out += d) {
+            UNROLL for (int k = 0; k < wide; k++) out[k * COPY_MAX] =
+                make_vec(making, act, branches, a, b, at + (size_t)(k * LANES), lanes, &m, k, fake);
+            __builtin_prefetch(mix__values_from(a, at + (size_t)next).at, 0, 2);
+            if (making == GRADIENT)
+                __builtin_prefetch(mix__values_from(b, at + (size_t)next).at, 0, 2);
         }
     }
 }
+
+/* What is left and right of the image stays zero for all rows and channels. */
+static void clear_sides(vec *copy, const struct image *x, const struct window *w)
+{
+    const int right = x->w * x->spacing - w->left;
+    for (int i = 0; i < w->height; i++)
+        for (int j = 0; j < w->width; j++)
+            for (int k = 0; k < BLOCK && (w->left + j < 0 || j >= right); k++)
+                copy[k * COPY_MAX + i * w->width + j] = (vec){ 0 };
+}
+
+#define FILL(making, act, branches, a, b, fake)                                                    \
+    do {                                                                                           \
+        if (k->wide == BLOCK && k->lanes == LANES)                                                 \
+            fill_block(making, act, branches, a, b, copy, x, w, from, to, k->first, BLOCK, LANES,  \
+                       m, fake);                                                                   \
+        else                                                                                       \
+            fill_block(making, act, branches, a, b, copy, x, w, from, to, k->first, 1, k->lanes,   \
+                       m, fake);                                                                   \
+    } while (0)
+
+MIX__TEMPLATE void fill_input_as(enum mix__act act, int branches, struct mix__values z, vec *copy,
+                                 const struct image *x, const struct window *w, int from, int to,
+                                 const struct block *k, struct maker *m,
+                                 const struct mix__fake *fake)
+{
+    m->branch = branch_at(fake, 0);
+    if (!folds(act, branches, z, fake)) {
+        FILL(INPUT, act, branches, z, z, fake);
+        return;
+    }
+    for (int i = 0; i < k->wide; i++) {
+        m->k1[i] *= m->branch.inverse;
+        m->k3[i] *= m->branch.inverse;
+    }
+    m->folded = folded_at(act, &m->branch);
+    FILL(FOLDED_INPUT, act, branches, z, z, fake);
+}
+
+static void get_block(vec *to, const float *from, const struct block *b)
+{
+    for (int i = 0; i < b->wide; i++)
+        to[i] = vec_get(from + b->first + (ptrdiff_t)i * LANES, b->lanes);
+}
+
+static void fill_input(vec *copy, const struct mix__dw_input *in, const struct image *x,
+                       const struct window *w, int from, int to, const struct block *k)
+{
+    struct maker m;
+    get_block(m.k1, in->affine.scale, k);
+    get_block(m.k3, in->affine.offset, k);
+    if (in->z.dtype == MIX__DTYPE_F32) {
+        SPECIALISE(fill_input_as, in->affine.act, in->fake->n_branch, F32(in->z), copy, x, w, from,
+                   to, k, &m, in->fake)
+    } else {
+        SPECIALISE(fill_input_as, in->affine.act, in->fake->n_branch, BF16(in->z), copy, x, w, from,
+                   to, k, &m, in->fake)
+    }
+}
+
+static void fill_gradient(vec *copy, const struct mix__dw_gradient *g, const struct image *x,
+                          const struct window *w, int from, int to, const struct block *k)
+{
+    struct maker maker, *m = &maker;
+    get_block(m->k1, g->k1, k);
+    get_block(m->k2, g->k2, k);
+    get_block(m->k3, g->k3, k);
+    if (g->z.dtype == MIX__DTYPE_F32)
+        FILL(GRADIENT, MIX__ACT_NONE, 0, F32(g->du), F32(g->z), NULL);
+    else
+        FILL(GRADIENT, MIX__ACT_NONE, 0, BF16(g->du), BF16(g->z), NULL);
+}
+
+static void fill_as_it_is(vec *copy, struct mix__values v, const struct image *x,
+                          const struct window *w, int from, int to, const struct block *k)
+{
+    const struct maker *m = NULL;
+    FILL(AS_IT_IS, MIX__ACT_NONE, 0, F32(v), F32(v), NULL);
+}
+
+static void fill(vec *copy, const struct source *source, const struct image *x,
+                 const struct window *w, int from, int to, const struct block *k)
+{
+    if (source->input && source->input->affine.scale)
+        fill_input(copy, source->input, x, w, from, to, k);
+    else if (source->gradient && source->gradient->k1)
+        fill_gradient(copy, source->gradient, x, w, from, to, k);
+    else
+        fill_as_it_is(copy, source->input ? source->input->z : source->gradient->du, x, w, from, to,
+                      k);
+}
+
+/* ---- taps ------------------------------------------------------------------------------------ */
 
 /* The taps that meet values, not the zeros between them: every `apart`th from here on. */
 struct taps {
     int row, col, apart;
 };
 
-/* n outputs, the first one's at `at`, `apart` columns from each other. */
-MIX__TEMPLATE void convolve_few(struct mix__values y, size_t at, int c, int lanes, const vec *in,
-                                int pitch, const vec *w, int kernel, int stride, struct taps m,
-                                int n)
+/* n outputs, `apart` from each other, from kernel rows of the input at in[] + at. */
+MIX__TEMPLATE void convolve_few(vec *y, const vec *const *in, int at, const vec *tap, int kernel,
+                                int stride, struct taps m, int n)
 {
-    vec acc[4] = { { 0 } };
+    vec acc[FEW] = { { 0 } }, x[FEW * 2 + KERNEL_MAX];
+    const int step = stride * m.apart;
     UNROLL for (int r = m.row; r < kernel; r += m.apart)
-        UNROLL for (int s = m.col; s < kernel; s += m.apart)
     {
-        const vec weight = w[r * kernel + s];
-        UNROLL for (int k = 0; k < n; k++) acc[k] +=
-            weight * in[r * pitch + k * stride * m.apart + s];
+        UNROLL for (int s = m.col; s < (n - 1) * step + kernel; s += m.apart) x[s] = in[r][at + s];
+        UNROLL for (int s = m.col; s < kernel; s += m.apart) UNROLL for (int k = 0; k < n; k++)
+            acc[k] = vec_fma(tap[r * kernel + s], x[k * step + s], acc[k]);
     }
-    UNROLL for (int k = 0; k < n; k++) vec_store(y, at + (size_t)(k * m.apart) * c, acc[k], lanes);
+    UNROLL for (int k = 0; k < n; k++) y[k * m.apart] = acc[k];
 }
 
-MIX__TEMPLATE void convolve_row(struct mix__values y, size_t at, int c, int lanes, const vec *in,
-                                int pitch, const vec *w, int kernel, int stride, struct taps m,
-                                int n)
+MIX__TEMPLATE void convolve_row(vec *y, const vec *const *in, int at, const vec *tap, int kernel,
+                                int stride, struct taps m, int n)
 {
     const int step = stride * m.apart;
-    const size_t next = (size_t)m.apart * c;
-    for (; n >= 4; n -= 4, in += 4 * step, at += 4 * next)
-        convolve_few(y, at, c, lanes, in, pitch, w, kernel, stride, m, 4);
-    for (; n >= 2; n -= 2, in += 2 * step, at += 2 * next)
-        convolve_few(y, at, c, lanes, in, pitch, w, kernel, stride, m, 2);
+    for (; n >= FEW; n -= FEW, at += FEW * step, y += FEW * m.apart)
+        convolve_few(y, in, at, tap, kernel, stride, m, FEW);
+    for (; n >= 2; n -= 2, at += 2 * step, y += 2 * m.apart)
+        convolve_few(y, in, at, tap, kernel, stride, m, 2);
     if (n > 0)
-        convolve_few(y, at, c, lanes, in, pitch, w, kernel, stride, m, 1);
+        convolve_few(y, in, at, tap, kernel, stride, m, 1);
 }
 
-/* Channels from `first` on. */
-MIX__TEMPLATE void convolve_tile(struct mix__values y, int first, int y_row, int ow, int c,
-                                 int lanes, const vec *copy, const struct tile *t, const vec *w,
-                                 int kernel, int stride, int apart)
+/* y (n, cols) = the rows of output whose first tap is at `row`, and those after it. */
+MIX__TEMPLATE void convolve_rows(vec *y, const vec *copy, const struct window *w, int row, int n,
+                                 int cols, const vec *taps, int kernel, int stride, int apart)
 {
-    for (int i = 0; i < t->rows; i++)
-        for (int j = 0; j < apart; j++) {
-            const size_t at = ((size_t)(t->row + i - y_row) * ow + t->col + j) * c + first;
-            const vec *in = copy + (size_t)i * stride * t->width + j;
-            const int n = (t->cols - j + apart - 1) / apart;
+    vec tap[TAPS_MAX];
+    UNROLL for (int i = 0; i < kernel * kernel; i++) tap[i] = taps[i];
+    int place = place_of(w, row);
+    for (int i = 0; i < n; i++, row += stride, y += cols, place = place_after(w, place, stride)) {
+        const vec *in[KERNEL_MAX];
+        UNROLL for (int r = 0; r < kernel; r++) in[r] =
+            copy + (ptrdiff_t)place_after(w, place, r) * w->width;
+        for (int j = 0; j < apart && j < cols; j++) {
+            const int count = (cols - j + apart - 1) / apart;
             /* Values are where rows and columns are even. */
-            const bool odd_row = apart == 2 && (t->top + i) % 2;
-            const bool odd_col = apart == 2 && (t->left + j) % 2;
+            const bool odd_row = apart == 2 && row % 2, odd_col = apart == 2 && (w->left + j) % 2;
             if (odd_row && odd_col)
-                convolve_row(y, at, c, lanes, in, t->width, w, kernel, stride,
-                             (struct taps){ 1, 1, apart }, n);
+                convolve_row(y + j, in, j, tap, kernel, stride, (struct taps){ 1, 1, apart },
+                             count);
             else if (odd_row)
-                convolve_row(y, at, c, lanes, in, t->width, w, kernel, stride,
-                             (struct taps){ 1, 0, apart }, n);
+                convolve_row(y + j, in, j, tap, kernel, stride, (struct taps){ 1, 0, apart },
+                             count);
             else if (odd_col)
-                convolve_row(y, at, c, lanes, in, t->width, w, kernel, stride,
-                             (struct taps){ 0, 1, apart }, n);
+                convolve_row(y + j, in, j, tap, kernel, stride, (struct taps){ 0, 1, apart },
+                             count);
             else
-                convolve_row(y, at, c, lanes, in, t->width, w, kernel, stride,
-                             (struct taps){ 0, 0, apart }, n);
+                convolve_row(y + j, in, j, tap, kernel, stride, (struct taps){ 0, 0, apart },
+                             count);
         }
+    }
 }
 
-/* Output rows [begin, end) of ow columns, y being row y_row; apart: as the image is spaced,
- * 1 or 2; turned: the weights by half a turn. */
-MIX__TEMPLATE void convolve(struct mix__values y, int y_row, int ow, int begin, int end,
-                            const struct image *x, const float *w, int kernel, int stride, int pad,
-                            int apart, bool turned)
+typedef void rows_fn(vec *y, const vec *copy, const struct window *w, int row, int n, int cols,
+                     const vec *taps);
+#define ROWS(name, kernel, stride, apart)                                                          \
+    static void name(vec *y, const vec *copy, const struct window *w, int row, int n, int cols,    \
+                     const vec *taps)                                                              \
+    {                                                                                              \
+        convolve_rows(y, copy, w, row, n, cols, taps, kernel, stride, apart);                      \
+    }
+ROWS(rows_3, 3, 1, 1)
+ROWS(rows_3_strided, 3, 2, 1)
+ROWS(rows_3_spaced, 3, 1, 2)
+ROWS(rows_5, 5, 1, 1)
+ROWS(rows_5_strided, 5, 2, 1)
+ROWS(rows_5_spaced, 5, 1, 2)
+
+/* ---- what comes out --------------------------------------------------------------------------- */
+
+/* Where rows of ow columns go, y (or du) being row `row`; back, z: through what du is to be got
+ * from them, or NULL. */
+struct sink {
+    struct mix__values y, z;
+    const struct mix__norm_back *back;
+    int row, ow, c;
+};
+
+/* Sums of one block over a tile. */
+struct back_sums {
+    vec beta[BLOCK], gamma[BLOCK], step[BLOCK];
+    struct fake_places fake;
+};
+
+/* A sink's rows of a tile: the first value, and the values of a row. */
+struct place {
+    size_t at, pitch;
+    int rows, cols;
+};
+
+MIX__TEMPLATE void store_block(struct mix__values y, const vec *in, const struct place *p, int c,
+                               int wide, int lanes)
 {
-    vec copy[COPY_MAX], tap[TAPS_MAX];
-    const int taps = kernel * kernel, c = x->c;
-    struct tile t;
-    for (int row = begin; row < end; row += t.rows)
-        for (int col = 0; col < ow; col += t.cols) {
-            t = tile_at(row, col, end, ow, kernel, stride, pad);
-            memset(copy, 0, (size_t)t.height * t.width * sizeof *copy);
-            for (int first = 0; first < c; first += LANES) {
-                const int lanes = MIN(LANES, c - first);
-                for (int i = 0; i < taps; i++)
-                    tap[i] = vec_get(w + (size_t)(turned ? taps - 1 - i : i) * c + first, lanes);
-                copy_input(copy, x, &t, first, lanes);
-                convolve_tile(y, first, y_row, ow, c, lanes, copy, &t, tap, kernel, stride, apart);
+    for (int i = 0; i < p->rows; i++) {
+        size_t at = p->at + (size_t)i * p->pitch;
+        for (int j = 0; j < p->cols; j++, at += c, in++)
+            UNROLL for (int k = 0; k < wide; k++)
+                vec_store(y, at + (size_t)(k * LANES), in[k * RESULT_MAX], lanes);
+    }
+}
+
+MIX__TEMPLATE void store_as(struct mix__values y, const vec *in, const struct place *p, int c,
+                            const struct block *k)
+{
+    if (k->wide == BLOCK && k->lanes == LANES)
+        store_block(y, in, p, c, BLOCK, LANES);
+    else
+        store_block(y, in, p, c, 1, k->lanes);
+}
+
+static void store(const struct sink *s, const vec *in, const struct place *p, const struct block *k)
+{
+    if (s->y.dtype == MIX__DTYPE_F32)
+        store_as(F32(s->y), in, p, s->c, k);
+    else
+        store_as(BF16(s->y), in, p, s->c, k);
+}
+
+/* What a block goes back through. */
+struct back_map {
+    vec scale[BLOCK], offset[BLOCK], mean[BLOCK];
+    struct folded_back folded;
+    const struct mix__fake *fake;
+};
+
+MIX__TEMPLATE void back_block(enum mix__act act, int branches, bool folding, struct mix__values du,
+                              struct mix__values z, const vec *in, const struct place *p, int c,
+                              int wide, int lanes, const struct back_map *map,
+                              struct back_sums *sums)
+{
+    const struct branch one = branch_at(map->fake, 0);
+    const struct back_map m = *map;
+    vec beta[BLOCK], gamma[BLOCK], step[BLOCK];
+    memcpy(beta, sums->beta, sizeof beta);
+    memcpy(gamma, sums->gamma, sizeof gamma);
+    memcpy(step, sums->step, sizeof step);
+    for (int i = 0; i < p->rows; i++) {
+        size_t at = p->at + (size_t)i * p->pitch;
+        for (int j = 0; j < p->cols; j++, at += c, in++)
+            UNROLL for (int k = 0; k < wide; k++)
+            {
+                const size_t here = at + (size_t)(k * LANES);
+                const vec v = vec_load(z, here, lanes);
+                const vec g = back_of(act, branches, folding, z.dtype == MIX__DTYPE_BF16,
+                                      in[k * RESULT_MAX], m.scale[k] * v + m.offset[k], &m.folded,
+                                      &one, &step[k], (size_t)(k * LANES), m.fake, &sums->fake);
+                vec_store(du, here, g, lanes);
+                beta[k] += g;
+                gamma[k] += g * (v - m.mean[k]);
+            }
+    }
+    memcpy(sums->beta, beta, sizeof beta);
+    memcpy(sums->gamma, gamma, sizeof gamma);
+    memcpy(sums->step, step, sizeof step);
+}
+
+#define BACK(folding)                                                                              \
+    do {                                                                                           \
+        if (k->wide == BLOCK && k->lanes == LANES)                                                 \
+            back_block(act, branches, folding, du, z, in, p, c, BLOCK, LANES, m, sums);            \
+        else                                                                                       \
+            back_block(act, branches, folding, du, z, in, p, c, 1, k->lanes, m, sums);             \
+    } while (0)
+
+MIX__TEMPLATE void back_as(enum mix__act act, int branches, struct mix__values du,
+                           struct mix__values z, const vec *in, const struct place *p, int c,
+                           const struct block *k, struct back_map *m, struct back_sums *sums)
+{
+    if (!folds(act, branches, z, m->fake)) {
+        BACK(false);
+        return;
+    }
+    const struct branch one = branch_at(m->fake, 0);
+    for (int i = 0; i < k->wide; i++) {
+        m->scale[i] *= one.inverse;
+        m->offset[i] *= one.inverse;
+    }
+    m->folded = folded_back_at(act, &one);
+    BACK(true);
+}
+
+static void hand_back(const struct sink *s, const vec *in, const struct place *p,
+                      const struct block *k, struct back_sums *sums)
+{
+    const struct mix__norm_back *back = s->back;
+    struct back_map m = { .fake = back->fake };
+    get_block(m.scale, back->affine.scale, k);
+    get_block(m.offset, back->affine.offset, k);
+    get_block(m.mean, back->mean, k);
+    assert(s->y.dtype == s->z.dtype);
+    if (s->z.dtype == MIX__DTYPE_F32) {
+        SPECIALISE(back_as, back->affine.act, back->fake->n_branch, F32(s->y), F32(s->z), in, p,
+                   s->c, k, &m, sums)
+    } else {
+        SPECIALISE(back_as, back->affine.act, back->fake->n_branch, BF16(s->y), BF16(s->z), in, p,
+                   s->c, k, &m, sums)
+    }
+}
+
+static void clear_sums(struct back_sums *sums, const struct mix__norm_back *back)
+{
+    memset(sums, 0, offsetof(struct back_sums, fake));
+    if (back->fake->n_branch > 1)
+        fake_clear(&sums->fake, back->fake->n_branch);
+}
+
+static void fold_sums(struct back_sums *sums, const struct mix__norm_back *back,
+                      const struct block *b)
+{
+    vec rstd[BLOCK];
+    get_block(rstd, back->rstd, b);
+    for (int k = 0; k < b->wide; k++) {
+        float *dbeta = back->dbeta + b->first + (ptrdiff_t)k * LANES;
+        float *dgamma = back->dgamma + b->first + (ptrdiff_t)k * LANES;
+        vec_put(dbeta, vec_get(dbeta, b->lanes) + sums->beta[k], b->lanes);
+        vec_put(dgamma, vec_get(dgamma, b->lanes) + sums->gamma[k] * rstd[k], b->lanes);
+        for (int i = 0; back->fake->n_branch == 1 && i < LANES; i++)
+            back->sums->step[0] += (double)sums->step[k][i];
+    }
+    if (back->fake->n_branch > 1)
+        fake_fold(&sums->fake, back->fake, back->sums);
+}
+
+/* ---- convolution ------------------------------------------------------------------------------ */
+
+/* The weights' taps of a block; turned: by half a turn. */
+static void get_taps(vec *tap, const float *w, int taps, int c, bool turned, const struct block *b)
+{
+    for (int i = 0; i < taps; i++) {
+        const float *from = w + (ptrdiff_t)(turned ? taps - 1 - i : i) * c + b->first;
+        for (int v = 0; v < b->wide; v++)
+            tap[v * TAPS_MAX + i] = vec_get(from + (ptrdiff_t)v * LANES, b->lanes);
+    }
+}
+
+/* Some columns of output, and the rows of it that come from those copies of its input. */
+struct piece {
+    const struct window *w;
+    const struct sink *to;
+    int col, cols, first; /* first: the row of output that the first row of the window gives */
+    int stride;
+    rows_fn *rows;
+};
+
+/* Rows [from, to) of output. */
+static void come_out(const struct piece *p, int from, int to, const vec *copy, const vec *tap,
+                     const struct block *b, struct back_sums *sums)
+{
+    vec result[BLOCK * RESULT_MAX];
+    const struct sink *sink = p->to;
+    const int most = RESULT_MAX / p->cols;
+    for (int row = from, n; row < to; row += n) {
+        n = MIN(most, to - row);
+        const struct place place = {
+            ((size_t)(row - sink->row) * sink->ow + p->col) * sink->c + b->first,
+            (size_t)sink->ow * sink->c,
+            n,
+            p->cols,
+        };
+        for (int v = 0; v < b->wide; v++)
+            p->rows(result + (ptrdiff_t)v * RESULT_MAX, copy + (ptrdiff_t)v * COPY_MAX, p->w,
+                    p->w->top + (row - p->first) * p->stride, n, p->cols,
+                    tap + (ptrdiff_t)v * TAPS_MAX);
+        if (sink->back)
+            hand_back(sink, result, &place, b, sums);
+        else
+            store(sink, result, &place, b);
+    }
+}
+
+/* ---- forward ---------------------------------------------------------------------------------- */
+
+static void dw_forward(struct mix__values y, const struct mix__dw_input *x, const float *w,
+                       const struct mix__dw_shape *s, int oh0, int oh1)
+{
+    vec copy[BLOCK * COPY_MAX], tap[BLOCK * TAPS_MAX];
+    const int kernel = s->kernel, stride = s->stride;
+    const struct image in = { s->h, s->w, s->c, 1, s->x_row };
+    const struct sink to = { .y = y, .row = s->y_row, .ow = s->ow, .c = s->c };
+    const struct source source = { .input = x };
+    rows_fn *const threes = stride == 1 ? rows_3 : rows_3_strided;
+    rows_fn *const fives = stride == 1 ? rows_5 : rows_5_strided;
+    const int most = cols_of(s->ow * stride, stride) / stride;
+    for (int col = 0, cols; col < s->ow && oh0 < oh1; col += cols) {
+        cols = MIN(most, s->ow - col);
+        const bool last = col + cols == s->ow;
+        const struct window window = window_at(
+            &in, oh0 * stride - s->pad, col * stride - s->pad, (cols - 1) * stride + kernel,
+            last ? (oh1 - oh0) * stride : 0, (last ? -col : cols) * stride);
+        const int room = (window.height - kernel) / stride + 1;
+        const struct piece piece = {
+            &window, &to, col, cols, oh0, stride, kernel == 3 ? threes : fives
+        };
+        struct block b;
+        clear_sides(copy, &in, &window);
+        for (int first = 0; first < s->c; first += b.wide * LANES) {
+            int filled = window.top;
+            b = block_at(first, s->c);
+            get_taps(tap, w, kernel * kernel, s->c, false, &b);
+            for (int row = oh0, n; row < oh1; row += n) {
+                n = MIN(room, oh1 - row);
+                const int until = (row + n - 1) * stride - s->pad + kernel;
+                fill(copy, &source, &in, &window, filled, until, &b);
+                filled = until;
+                come_out(&piece, row, row + n, copy, tap, &b, NULL);
             }
         }
+    }
 }
 
-/* dw of kernel rows [row, row + n), summed over a tile in registers; left: channels from dy's on.
- */
-MIX__TEMPLATE void weight_rows(float *dw, int c, int lanes, const vec *copy, const float *dy,
-                               int y_row, int left, int ow, const struct tile *t, int kernel,
-                               int stride, int row, int n)
+/* ---- backward --------------------------------------------------------------------------------- */
+
+/* dz in a copy: output row 0's place is at `place`, rows and columns are `stride` apart. */
+
+/* dw of kernel rows [row, row + n), summed in registers over `rows` rows of dz from row `from` of
+ * the spaced image on, whose first taps are at row `first` of x. */
+MIX__TEMPLATE void weight_rows(float *dw, int c, int lanes, const vec *x, const struct window *wx,
+                               int first, const vec *dz, const struct window *wz, int from,
+                               int left, int rows, int cols, int kernel, int stride, int row, int n)
 {
     vec acc[10] = { { 0 } };
-    for (int i = 0; i < t->rows; i++) {
-        const float *g = dy + ((size_t)(t->row + i - y_row) * ow + t->col) * c;
-        const vec *in = copy + ((size_t)i * stride + row) * t->width;
-        for (int j = 0; j < t->cols; j++, g += c, in += stride) {
-            const vec d = vec_get(g, lanes);
-            if (row == 0)
-                ask_ahead(g, left);
+    int place = place_of(wx, first + row), z_place = place_of(wz, from);
+    for (int i = 0; i < rows; i++) {
+        const vec *in[KERNEL_MAX], *d = dz + (ptrdiff_t)z_place * wz->width + left - wz->left;
+        UNROLL for (int r = 0; r < n; r++) in[r] =
+            x + (ptrdiff_t)place_after(wx, place, r) * wx->width;
+        for (int j = 0; j < cols; j++, d += stride)
             UNROLL for (int r = 0; r < n; r++) UNROLL for (int s = 0; s < kernel; s++)
-                acc[r * kernel + s] += d * in[r * t->width + s];
-        }
+                acc[r * kernel + s] = vec_fma(*d, in[r][j * stride + s], acc[r * kernel + s]);
+        place = place_after(wx, place, stride);
+        z_place = place_after(wz, z_place, stride);
     }
     UNROLL for (int r = 0; r < n; r++) UNROLL for (int s = 0; s < kernel; s++)
     {
@@ -199,193 +618,103 @@ MIX__TEMPLATE void weight_rows(float *dw, int c, int lanes, const vec *copy, con
     }
 }
 
-MIX__TEMPLATE void weights(float *dw, const float *dy, int y_row, int ow, int begin, int end,
-                           const struct image *x, int kernel, int stride, int pad)
+MIX__TEMPLATE void add_as(float *dw, int c, int lanes, const vec *x, const struct window *wx,
+                          int first, const vec *dz, const struct window *wz, int from, int left,
+                          int rows, int cols, int kernel, int stride)
 {
-    vec copy[COPY_MAX];
-    const int c = x->c;
-    struct tile t;
-    for (int row = begin; row < end; row += t.rows)
-        for (int col = 0; col < ow; col += t.cols) {
-            t = tile_at(row, col, end, ow, kernel, stride, pad);
-            memset(copy, 0, (size_t)t.height * t.width * sizeof *copy);
-            for (int f = 0; f < c; f += LANES) {
-                const int lanes = MIN(LANES, c - f);
-                copy_input(copy, x, &t, f, lanes);
-                if (kernel == 3) {
-                    weight_rows(dw + f, c, lanes, copy, dy + f, y_row, c - f, ow, &t, 3, stride, 0,
-                                3);
-                } else {
-                    weight_rows(dw + f, c, lanes, copy, dy + f, y_row, c - f, ow, &t, 5, stride, 0,
-                                2);
-                    weight_rows(dw + f, c, lanes, copy, dy + f, y_row, c - f, ow, &t, 5, stride, 2,
-                                2);
-                    weight_rows(dw + f, c, lanes, copy, dy + f, y_row, c - f, ow, &t, 5, stride, 4,
-                                1);
-                }
-            }
-        }
-}
-
-/* Adds a * b to y, c channels. */
-static inline void multiply_add(float *y, const float *a, const float *b, int c)
-{
-    _Pragma("omp simd") for (int i = 0; i < c; i++) y[i] += a[i] * b[i];
-}
-
-/* The output place that tap r of this input place meets, or -1. */
-static int meets(int in, int r, int out_size, const struct mix__dw_shape *s)
-{
-    const int at = in + s->pad - r;
-    return at >= 0 && at % s->stride == 0 && at / s->stride < out_size ? at / s->stride : -1;
-}
-
-/* Where a place of the image lies behind the pointer. */
-static size_t x_at(const struct mix__dw_shape *s, int row, int col)
-{
-    return ((size_t)(row - s->x_row) * s->w + col) * s->c;
-}
-
-static size_t y_at(const struct mix__dw_shape *s, int row, int col)
-{
-    return ((size_t)(row - s->y_row) * s->ow + col) * s->c;
-}
-
-static void plain_forward(struct mix__values y, const float *x, const float *w,
-                          const struct mix__dw_shape *s, int oh0, int oh1)
-{
-    float sum[FEW];
-    for (int i = oh0; i < oh1; i++)
-        for (int j = 0; j < s->ow; j++)
-            for (int f = 0, n; f < s->c; f += n) {
-                n = MIN(FEW, s->c - f);
-                memset(sum, 0, sizeof sum);
-                for (int t = 0; t < s->kernel * s->kernel; t++) {
-                    const int row = i * s->stride - s->pad + t / s->kernel;
-                    const int col = j * s->stride - s->pad + t % s->kernel;
-                    if (row >= 0 && row < s->h && col >= 0 && col < s->w)
-                        multiply_add(sum, x + x_at(s, row, col) + f, w + (size_t)t * s->c + f, n);
-                }
-                for (int k = 0; k < n; k++)
-                    mix__values_put(y, y_at(s, i, j) + f + k, sum[k]);
-            }
-}
-
-static void plain_backward_data(float *dx, const float *dy, const float *w,
-                                const struct mix__dw_shape *s, int h0, int h1)
-{
-    memset(dx + (size_t)(h0 - s->x_row) * s->w * s->c, 0,
-           (size_t)(h1 - h0) * s->w * s->c * sizeof *dx);
-    for (int i = h0; i < h1; i++)
-        for (int j = 0; j < s->w; j++)
-            for (int t = 0; t < s->kernel * s->kernel; t++) {
-                const int row = meets(i, t / s->kernel, s->oh, s);
-                const int col = meets(j, t % s->kernel, s->ow, s);
-                if (row >= 0 && col >= 0)
-                    multiply_add(dx + x_at(s, i, j), dy + y_at(s, row, col), w + (size_t)t * s->c,
-                                 s->c);
-            }
-}
-
-static void plain_backward_weights(float *dw, const float *x, const float *dy,
-                                   const struct mix__dw_shape *s, int oh0, int oh1)
-{
-    for (int i = oh0; i < oh1; i++)
-        for (int j = 0; j < s->ow; j++)
-            for (int t = 0; t < s->kernel * s->kernel; t++) {
-                const int row = i * s->stride - s->pad + t / s->kernel;
-                const int col = j * s->stride - s->pad + t % s->kernel;
-                if (row >= 0 && row < s->h && col >= 0 && col < s->w)
-                    multiply_add(dw + (size_t)t * s->c, x + x_at(s, row, col), dy + y_at(s, i, j),
-                                 s->c);
-            }
-}
-
-/* Kernel and stride as one number, to choose the loops made for them. */
-static int kind(const struct mix__dw_shape *s)
-{
-    return s->stride < 10 ? s->kernel * 10 + s->stride : 0;
-}
-
-MIX__TEMPLATE void forward(struct mix__values y, const float *x, const float *w,
-                           const struct mix__dw_shape *s, int oh0, int oh1)
-{
-    const struct image in = { x, s->h, s->w, s->c, 1, s->x_row };
-    switch (kind(s)) {
-    case 31:
-        convolve(y, s->y_row, s->ow, oh0, oh1, &in, w, 3, 1, s->pad, 1, false);
-        break;
-    case 32:
-        convolve(y, s->y_row, s->ow, oh0, oh1, &in, w, 3, 2, s->pad, 1, false);
-        break;
-    case 51:
-        convolve(y, s->y_row, s->ow, oh0, oh1, &in, w, 5, 1, s->pad, 1, false);
-        break;
-    case 52:
-        convolve(y, s->y_row, s->ow, oh0, oh1, &in, w, 5, 2, s->pad, 1, false);
-        break;
-    default:
-        plain_forward(y, x, w, s, oh0, oh1);
+    if (kernel == 3) {
+        weight_rows(dw, c, lanes, x, wx, first, dz, wz, from, left, rows, cols, 3, stride, 0, 3);
+        return;
     }
+    weight_rows(dw, c, lanes, x, wx, first, dz, wz, from, left, rows, cols, 5, stride, 0, 2);
+    weight_rows(dw, c, lanes, x, wx, first, dz, wz, from, left, rows, cols, 5, stride, 2, 2);
+    weight_rows(dw, c, lanes, x, wx, first, dz, wz, from, left, rows, cols, 5, stride, 4, 1);
 }
 
-static void dw_forward(struct mix__values y, const float *x, const float *w,
-                       const struct mix__dw_shape *s, int oh0, int oh1)
+/* dw (r, s, c) += of one vector, from `rows` x `cols` values of dz, (from, left) on in its spaced
+ * image, and of x from row `first` on. */
+static void add_weights(float *dw, int c, int lanes, const vec *x, const struct window *wx,
+                        int first, const vec *dz, const struct window *wz, int from, int left,
+                        int rows, int cols, int kernel, int stride)
 {
-    if (y.dtype == MIX__DTYPE_F32)
-        forward(F32(y), x, w, s, oh0, oh1);
+    if (kernel == 3 && stride == 1)
+        add_as(dw, c, lanes, x, wx, first, dz, wz, from, left, rows, cols, 3, 1);
+    else if (kernel == 3)
+        add_as(dw, c, lanes, x, wx, first, dz, wz, from, left, rows, cols, 3, 2);
+    else if (stride == 1)
+        add_as(dw, c, lanes, x, wx, first, dz, wz, from, left, rows, cols, 5, 1);
     else
-        forward(BF16(y), x, w, s, oh0, oh1);
+        add_as(dw, c, lanes, x, wx, first, dz, wz, from, left, rows, cols, 5, 2);
 }
 
-static void dw_backward_data(float *dx, const float *dy, const float *w,
-                             const struct mix__dw_shape *s, int h0, int h1)
+static void dw_backward(const struct mix__dw_back *to, const struct mix__dw_input *x,
+                        const struct mix__dw_gradient *dz, const float *w,
+                        const struct mix__dw_shape *s)
 {
-    const struct image in = { dy, s->oh, s->ow, s->c, s->stride, s->y_row };
-    const int pad = s->kernel - 1 - s->pad;
-    switch (kind(s)) {
-    case 31:
-        convolve(mix__f32(dx), s->x_row, s->w, h0, h1, &in, w, 3, 1, pad, 1, true);
-        break;
-    case 32:
-        convolve(mix__f32(dx), s->x_row, s->w, h0, h1, &in, w, 3, 1, pad, 2, true);
-        break;
-    case 51:
-        convolve(mix__f32(dx), s->x_row, s->w, h0, h1, &in, w, 5, 1, pad, 1, true);
-        break;
-    case 52:
-        convolve(mix__f32(dx), s->x_row, s->w, h0, h1, &in, w, 5, 1, pad, 2, true);
-        break;
-    default:
-        plain_backward_data(dx, dy, w, s, h0, h1);
-    }
-}
-
-static void dw_backward_weights(float *dw, const float *x, const float *dy,
-                                const struct mix__dw_shape *s, int oh0, int oh1)
-{
-    const struct image in = { x, s->h, s->w, s->c, 1, s->x_row };
-    switch (kind(s)) {
-    case 31:
-        weights(dw, dy, s->y_row, s->ow, oh0, oh1, &in, 3, 1, s->pad);
-        break;
-    case 32:
-        weights(dw, dy, s->y_row, s->ow, oh0, oh1, &in, 3, 2, s->pad);
-        break;
-    case 51:
-        weights(dw, dy, s->y_row, s->ow, oh0, oh1, &in, 5, 1, s->pad);
-        break;
-    case 52:
-        weights(dw, dy, s->y_row, s->ow, oh0, oh1, &in, 5, 2, s->pad);
-        break;
-    default:
-        plain_backward_weights(dw, x, dy, s, oh0, oh1);
+    vec x_copy[BLOCK * COPY_MAX], z_copy[BLOCK * COPY_MAX], tap[BLOCK * TAPS_MAX];
+    struct back_sums sums;
+    const int kernel = s->kernel, stride = s->stride, before = kernel - 1 - s->pad;
+    const struct image in = { s->h, s->w, s->c, 1, s->x_row };
+    const struct image out = { s->oh, s->ow, s->c, stride, s->y_row };
+    const struct source x_source = { .input = x }, z_source = { .gradient = dz };
+    const struct sink sink = {
+        to->du,   mix__values_from(x->z, (size_t)(to->h0 - s->x_row) * s->w * s->c),
+        to->back, to->h0,
+        s->w,     s->c
+    };
+    rows_fn *const threes = stride == 1 ? rows_3 : rows_3_spaced;
+    rows_fn *const fives = stride == 1 ? rows_5 : rows_5_spaced;
+    const int top = to->y0 * stride, bottom = MAX(to->h1, to->y1 * stride);
+    const int right = MAX(s->w, s->ow * stride), most = cols_of(right, stride);
+    for (int col = 0, cols; col < right && top < bottom; col += cols) {
+        cols = MIN(most, right - col);
+        const bool last = col + cols == right;
+        const int down = last ? bottom - top : 0, across = last ? -col : cols;
+        const int outputs = MIN((cols + stride - 1) / stride, s->ow - col / stride);
+        const struct window wx = window_at(&in, top - s->pad, col - s->pad,
+                                           (cols - 1) / stride * stride + kernel, down, across);
+        const struct window wz =
+            window_at(&out, top - before, col - before, cols + kernel - 1, down, across);
+        const int room_x = wx.height - kernel + stride, room_z = wz.height - kernel + 1;
+        const int room = MIN(room_x, room_z) / stride * stride;
+        const struct piece piece = {
+            &wz, &sink, col, MIN(cols, s->w - col), top, 1, kernel == 3 ? threes : fives
+        };
+        struct block b;
+        clear_sides(x_copy, &in, &wx);
+        clear_sides(z_copy, &out, &wz);
+        for (int first = 0; first < s->c; first += b.wide * LANES) {
+            int x_filled = wx.top, z_filled = wz.top;
+            b = block_at(first, s->c);
+            get_taps(tap, w, kernel * kernel, s->c, true, &b);
+            if (to->back)
+                clear_sums(&sums, to->back);
+            for (int row = top, n; row < bottom; row += n) {
+                n = MIN(room, bottom - row);
+                const int from = row / stride, rows = MIN((n + stride - 1) / stride, to->y1 - from);
+                fill(z_copy, &z_source, &out, &wz, z_filled, row + n + s->pad, &b);
+                z_filled = row + n + s->pad;
+                if (to->dw && rows > 0 && outputs > 0) {
+                    const int until = (from + rows - 1) * stride - s->pad + kernel;
+                    fill(x_copy, &x_source, &in, &wx, x_filled, until, &b);
+                    x_filled = until;
+                    for (int v = 0; v < b.wide; v++)
+                        add_weights(to->dw + first + (ptrdiff_t)v * LANES, s->c, b.lanes,
+                                    x_copy + (ptrdiff_t)v * COPY_MAX, &wx, row - s->pad,
+                                    z_copy + (ptrdiff_t)v * COPY_MAX, &wz, row, col, rows, outputs,
+                                    kernel, stride);
+                }
+                if (piece.cols > 0)
+                    come_out(&piece, row, MIN(row + n, to->h1), z_copy, tap, &b, &sums);
+            }
+            if (to->back)
+                fold_sums(&sums, to->back, &b);
+        }
     }
 }
 
 void MIX__LOOPS_NAME(mix__loops_fill_depthwise)(struct mix__loops *loops)
 {
     loops->dw_forward = dw_forward;
-    loops->dw_backward_data = dw_backward_data;
-    loops->dw_backward_weights = dw_backward_weights;
+    loops->dw_backward = dw_backward;
 }

@@ -28,6 +28,7 @@ MIX__LOOPS_DECLARE(avx512_bf16)
 #define BYTE(v) ((struct mix__values){ (v).at, MIX__DTYPE_U8 }) /* S8 has the same bits */
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
 
 /* Copies of such a function are made for constant arguments. */
 #define MIX__TEMPLATE static inline __attribute__((always_inline))

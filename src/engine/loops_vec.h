@@ -29,7 +29,7 @@ enum { LINE_BYTES = 64 }; /* of the cache */
 #if defined(MIX_NO_UNROLL) /* with a sanitizer's checks it takes compilers many minutes */
 #define UNROLL
 #else
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL _Pragma("GCC unroll 32")
 #endif
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
@@ -303,6 +303,18 @@ MIX__TEMPLATE vec vec_keep(vec_mask m, vec v)
 MIX__TEMPLATE vec vec_clip(vec v, float n, float p)
 {
     return vec_min(vec_all(p), vec_max(vec_all(n), v));
+}
+
+/* a * b + c, rounded once where the CPU has that. */
+MIX__TEMPLATE vec vec_fma(vec a, vec b, vec c)
+{
+#if defined(__AVX512F__)
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
 }
 
 MIX__TEMPLATE vec vec_round(vec v)

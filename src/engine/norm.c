@@ -182,22 +182,35 @@ void mix__norm_back_begin(struct mix__engine *e, int part)
     e->fake_sums[part] = (struct mix__fake_sums){ 0 };
 }
 
-void mix__norm_back_add(struct mix__engine *e, const struct mix__step *s,
-                        const struct mix__fake *fake, int part, const struct mix__norm_piece *p)
+struct mix__norm_back mix__norm_back_open(struct mix__engine *e, const struct mix__step *s,
+                                          const struct mix__fake *fake, int part)
 {
     const struct mix__norm *norm = &e->norms[s->norm];
-    const struct mix__affine affine = mix__norm_affine(e, s);
-    const size_t c = (size_t)s->in.c;
+    float *dbeta = e->piece_sums + (size_t)part * 2 * e->widest, *dgamma = dbeta + e->widest;
+    memset(dbeta, 0, (size_t)s->in.c * sizeof *dbeta);
+    memset(dgamma, 0, (size_t)s->in.c * sizeof *dgamma);
+    return (struct mix__norm_back){
+        mix__norm_affine(e, s), norm->mean, norm->rstd, fake, dbeta, dgamma, &e->fake_sums[part]
+    };
+}
+
+void mix__norm_back_close(struct mix__engine *e, int part, size_t c)
+{
     double *sums = mix__norm_sums(e, part);
-    float *piece = e->piece_sums + (size_t)part * 2 * e->widest;
-    memset(piece, 0, c * sizeof *piece);
-    memset(piece + e->widest, 0, c * sizeof *piece);
-    e->loops.norm_backward_sums(p->du, p->dy, p->z, p->rows, c, &affine, norm->mean, norm->rstd,
-                                fake, p->stream, piece, piece + e->widest, &e->fake_sums[part]);
+    const float *piece = e->piece_sums + (size_t)part * 2 * e->widest;
     for (size_t i = 0; i < c; i++) {
         sums[i] += piece[i];
         sums[e->widest + i] += piece[e->widest + i];
     }
+}
+
+void mix__norm_back_add(struct mix__engine *e, const struct mix__step *s,
+                        const struct mix__fake *fake, int part, const struct mix__norm_piece *p)
+{
+    const size_t c = (size_t)s->in.c;
+    const struct mix__norm_back back = mix__norm_back_open(e, s, fake, part);
+    e->loops.norm_backward_sums(p->du, p->dy, p->z, p->rows, c, &back, p->stream);
+    mix__norm_back_close(e, part, c);
 }
 
 /* The batch norm that the stem ends with, done by the first searched layer in every branch. */

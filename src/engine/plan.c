@@ -384,7 +384,7 @@ static bool is_expand(const struct mix__plan *p, const mix_graph *g, const struc
 
 static void find_unstored(struct mix__plan *p, const mix_graph *g)
 {
-    if (!p->backward || p->dtype != MIX__DTYPE_F32) /* in bfloat16 it has not been measured */
+    if (!p->backward)
         return;
     for (size_t i = 0; i < p->n_steps; i++) {
         struct mix__step *s = &p->steps[i];

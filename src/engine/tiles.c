@@ -80,9 +80,9 @@ struct mix__tile mix__tile_at(const struct mix__tiling *t, const struct mix__til
         .images = t->images,
         .y0 = (int)((long)s->oh * band / t->bands),
         .y1 = (int)((long)s->oh * (band + 1) / t->bands),
-        .dx0 = (int)((long)s->h * band / t->bands),
-        .dx1 = (int)((long)s->h * (band + 1) / t->bands),
     };
+    tile.dx0 = MIN(s->h, tile.y0 * s->stride);
+    tile.dx1 = band == t->bands - 1 ? s->h : MIN(s->h, tile.y1 * s->stride);
     if (t->bands == 1) {
         tile.x1 = s->h;
         tile.dy1 = s->oh;

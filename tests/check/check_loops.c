@@ -291,14 +291,15 @@ static void check_half(size_t rows, size_t c, int branches)
         if (branches == 1)
             check_bytes(l, t, z, rows, c, &affine, &f);
 
-        l->norm_backward_sums(mix__f32(want), mix__f32(dy32), mix__f32(z32), rows, c, &affine, mean,
-                              rstd, &f, false, sums, sums + c, &want_sums);
+        const struct mix__norm_back back = { affine, mean, rstd, &f, sums, sums + c, &want_sums };
+        l->norm_backward_sums(mix__f32(want), mix__f32(dy32), mix__f32(z32), rows, c, &back, false);
         for (int k = 0; k < 2; k++) {
             float *found = filled(2 * c, 0, 0);
             struct mix__fake_sums found_sums = { 0 };
             const struct mix__values du = half_of(want, n);
-            l->norm_backward_sums(du, k ? dy : mix__f32(dy32), z, rows, c, &affine, mean, rstd, &f,
-                                  k, found, found + c, &found_sums);
+            const struct mix__norm_back half = { affine, mean,      rstd,       &f,
+                                                 found,  found + c, &found_sums };
+            l->norm_backward_sums(du, k ? dy : mix__f32(dy32), z, rows, c, &half, k);
             same_values("norm_backward_sums bf16 du", t, du, want, n);
             same("norm_backward_sums bf16", isa[t].name, found, sums, 2 * c);
             if (memcmp(&found_sums, &want_sums, sizeof found_sums))
@@ -511,8 +512,11 @@ static void check_norm(size_t rows, size_t c, enum mix__act act, int branches)
         memset(out[3], 0, c * sizeof(float));
         memset(out[4], 0, c * sizeof(float));
         l->norm_forward(mix__f32(out[0]), mix__f32(out[0]), rows, c, &affine, &f);
-        l->norm_backward_sums(mix__f32(out[1]), mix__f32(out[1]), mix__f32(z), rows, c, &affine,
-                              mean, rstd, &f, false, out[3], out[4], branches ? &got : NULL);
+        struct mix__norm_back back = {
+            affine, mean, rstd, &f, out[3], out[4], branches ? &got : NULL
+        };
+        l->norm_backward_sums(mix__f32(out[1]), mix__f32(out[1]), mix__f32(z), rows, c, &back,
+                              false);
         l->norm_backward_input(mix__f32(out[2]), mix__f32(out[2]), mix__f32(z), rows, c, scale, k2,
                                k3);
         if (t == 0) {
@@ -529,8 +533,9 @@ static void check_norm(size_t rows, size_t c, enum mix__act act, int branches)
         }
         check_fake_sums("norm_backward_sums sums", t, &f, &got, &first_sums, &sums);
         float *streamed = filled(n, 7, 8), *spare = filled(2 * c, 0, 0);
-        l->norm_backward_sums(mix__f32(streamed), mix__f32(dy), mix__f32(z), rows, c, &affine, mean,
-                              rstd, &f, true, spare, spare + c, branches ? &got : NULL);
+        back.dbeta = spare;
+        back.dgamma = spare + c;
+        l->norm_backward_sums(mix__f32(streamed), mix__f32(dy), mix__f32(z), rows, c, &back, true);
         same("norm_backward_sums du, streamed", isa[t].name, streamed, out[1], n);
     }
     free(y);
@@ -607,6 +612,11 @@ struct band {
     const float *y;
 };
 
+static struct mix__dw_input as_it_is(const float *x)
+{
+    return (struct mix__dw_input){ .z = mix__f32(x) };
+}
+
 /* Those rows again from nothing but the input rows that they read. */
 static void check_band(const struct mix__dw_shape *s, const struct mix__loops *l, const float *x,
                        const float *w, const struct band *b)
@@ -618,10 +628,11 @@ static void check_band(const struct mix__dw_shape *s, const struct mix__loops *l
     part.x_row = part.x_row < 0 ? 0 : part.x_row > s->h ? s->h : part.x_row;
     part.y_row = b->y0;
     const int rows = (x1 < s->h ? x1 : s->h) - part.x_row;
-    const float *in = copy_of(x + (size_t)part.x_row * x_row, rows > 0 ? (size_t)rows * x_row : 0);
+    const struct mix__dw_input in =
+        as_it_is(copy_of(x + (size_t)part.x_row * x_row, rows > 0 ? (size_t)rows * x_row : 0));
     const size_t n = (size_t)(b->y1 - b->y0) * y_row;
     float *y = filled(n, UNTOUCHED, UNTOUCHED);
-    l->dw_forward(mix__f32(y), in, w, &part, b->y0, b->y1);
+    l->dw_forward(mix__f32(y), &in, w, &part, b->y0, b->y1);
     same("dw_forward of a band", "", y, b->y + (size_t)b->y0 * y_row, n);
 }
 
@@ -632,8 +643,9 @@ static void check_narrowed(int t, const struct mix__dw_shape *s, const float *x,
     struct mix__dw_shape part = *s;
     const size_t n = (size_t)((b->y1 - b->y0) * s->ow * s->c);
     const struct mix__values y = half_of(filled(n, UNTOUCHED, UNTOUCHED), n);
+    const struct mix__dw_input in = as_it_is(x);
     part.y_row = b->y0;
-    isa[t].loops.dw_forward(y, x, w, &part, b->y0, b->y1);
+    isa[t].loops.dw_forward(y, &in, w, &part, b->y0, b->y1);
     same_values("dw_forward bf16", t, y, b->y + (size_t)(b->y0 * s->ow * s->c), n);
 }
 
@@ -642,9 +654,11 @@ static void check_depthwise(const struct mix__dw_shape *s, bool whole)
     const size_t c = (size_t)s->c, nx = (size_t)(s->h * s->w) * c;
     const size_t ny = (size_t)(s->oh * s->ow) * c, nw = (size_t)(s->kernel * s->kernel) * c;
     const int o0 = draw_int(0, s->oh), o1 = draw_int(o0, s->oh);
-    const int h0 = draw_int(0, s->h), h1 = draw_int(h0, s->h);
+    const int h0 = o0 * s->stride < s->h ? o0 * s->stride : s->h, h1 = draw_int(h0, s->h);
     const float *x = codes(nx, whole), *w = codes(nw, whole), *dy = codes(ny, whole);
     const float *dw0 = codes(nw, whole);
+    const struct mix__dw_input in = as_it_is(x);
+    const struct mix__dw_gradient dz = { .du = mix__f32(dy) };
     struct sum *y = calloc(ny + nx + nw, sizeof *y), *dx = y + ny, *dw = dx + nx;
     for (size_t i = 0; i < nw; i++)
         sum_add(&dw[i], dw0[i]);
@@ -656,48 +670,123 @@ static void check_depthwise(const struct mix__dw_shape *s, bool whole)
                 if (a < 0 || a >= s->h || b < 0 || b >= s->w)
                     continue;
                 for (size_t k = 0; k < c; k++) {
-                    const size_t in = (size_t)(a * s->w + b) * c + k;
-                    const size_t out = (size_t)(i * s->ow + j) * c + k, tap = (size_t)t * c + k;
-                    sum_add(&y[out], (double)x[in] * w[tap]);
-                    sum_add(&dx[in], (double)dy[out] * w[tap]);
+                    const size_t from = (size_t)(a * s->w + b) * c + k;
+                    const size_t to = (size_t)(i * s->ow + j) * c + k, tap = (size_t)t * c + k;
+                    sum_add(&y[to], (double)x[from] * w[tap]);
+                    sum_add(&dx[from], (double)dy[to] * w[tap]);
                     if (i >= o0 && i < o1)
-                        sum_add(&dw[tap], (double)dy[out] * x[in]);
+                        sum_add(&dw[tap], (double)dy[to] * x[from]);
                 }
             }
     const size_t y_row = (size_t)s->ow * c, x_row = (size_t)s->w * c;
     for (int t = 0; t < n_isa; t++) {
         const struct mix__loops *l = &isa[t].loops;
-        float *out = filled(ny, UNTOUCHED, UNTOUCHED), *in = filled(nx, UNTOUCHED, UNTOUCHED);
+        float *out = filled(ny, UNTOUCHED, UNTOUCHED), *back = filled(nx, UNTOUCHED, UNTOUCHED);
         float *taps = copy_of(dw0, nw);
-        l->dw_forward(mix__f32(out), x, w, s, o0, o1);
-        l->dw_backward_data(in, dy, w, s, h0, h1);
-        l->dw_backward_weights(taps, x, dy, s, o0, o1);
+        l->dw_forward(mix__f32(out), &in, w, s, o0, o1);
+        const struct mix__dw_back to = {
+            taps, mix__f32(back + (size_t)h0 * x_row), NULL, o0, o1, h0, h1
+        };
+        l->dw_backward(&to, &in, &dz, w, s);
         check_band(s, l, x, w, &(struct band){ o0, o1, out });
         check_narrowed(t, s, x, w, &(struct band){ o0, o1, out });
         near_rows("dw_forward", t, out, y, ny, (size_t)o0 * y_row, (size_t)o1 * y_row, whole);
-        near_rows("dw_backward_data", t, in, dx, nx, (size_t)h0 * x_row, (size_t)h1 * x_row, whole);
-        near_rows("dw_backward_weights", t, taps, dw, nw, 0, nw, whole);
+        near_rows("dw_backward dx", t, back, dx, nx, (size_t)h0 * x_row, (size_t)h1 * x_row, whole);
+        near_rows("dw_backward dw", t, taps, dw, nw, 0, nw, whole);
     }
     free(y);
     give_back("depthwise");
 }
 
+/* Off by no more than rounding of sums like those of `size`. */
+static void close_to(const char *what, int t, const float *got, const float *want, size_t n,
+                     double size, double most)
+{
+    for (size_t i = 0; i < n; i++) {
+        compared++;
+        if (!(fabs((double)got[i] - want[i]) <= most * (size + fabs(want[i]))))
+            fail(what, isa[t].name, i, got[i], want[i]);
+    }
+}
+
+/* With batch norm, activation and quantizer on both sides: what the loops for those give, one after
+ * the other. */
+static void check_fused(const struct mix__dw_shape *s, int branches, bool half)
+{
+    const size_t c = (size_t)s->c, rows = (size_t)(s->h * s->w), nx = rows * c;
+    const size_t out_rows = (size_t)(s->oh * s->ow), ny = out_rows * c;
+    const size_t nw = (size_t)(s->kernel * s->kernel) * c;
+    const struct mix__fake f = draw_fake(branches);
+    const float *w = filled(nw, -1, 1), *k = filled(5 * c, 0.2f, 2);
+    const struct mix__affine affine = { k, k + c, (enum mix__act)draw_int(0, MIX__ACTS - 1) };
+    const float *z32 = values(nx), *du32 = filled(ny, -1, 1), *after32 = filled(ny, -1, 1);
+    const struct mix__values z = half ? half_of(z32, nx) : mix__f32(z32);
+    const struct mix__values du = half ? half_of(du32, ny) : mix__f32(du32);
+    const struct mix__values after = half ? half_of(after32, ny) : mix__f32(after32);
+    const struct mix__dw_input in = { z, affine, &f };
+    const struct mix__dw_gradient dz = { du, after, k + 2 * c, k + 3 * c, k + 4 * c };
+    for (int t = 0; t < n_isa; t++) {
+        const struct mix__loops *l = &isa[t].loops;
+        float *x = filled(nx, 7, 8), *y = filled(ny, 7, 8), *want_y = filled(ny, 7, 8);
+        float *gradient = filled(ny, 7, 8), *want_dx = filled(nx, 7, 8);
+        float *sums = filled(2 * c + nw, 0, 0), *want = filled(2 * c + nw, 0, 0);
+        struct mix__fake_sums found = { 0 }, want_found = { 0 };
+        l->norm_forward(mix__f32(x), z, rows, c, &affine, &f);
+        const struct mix__dw_input made = as_it_is(x);
+        l->dw_forward(mix__f32(want_y), &made, w, s, 0, s->oh);
+        l->dw_forward(mix__f32(y), &in, w, s, 0, s->oh);
+        same("dw_forward, fused", isa[t].name, y, want_y, ny);
+
+        l->norm_backward_input(mix__f32(gradient), du, after, out_rows, c, k + 2 * c, k + 3 * c,
+                               k + 4 * c);
+        const struct mix__dw_gradient made_dz = { .du = mix__f32(gradient) };
+        const struct mix__dw_back plain = {
+            want + 2 * c, mix__f32(want_dx), NULL, 0, s->oh, 0, s->h
+        };
+        l->dw_backward(&plain, &made, &made_dz, w, s);
+        struct mix__values want_du = half ? half_of(want_dx, nx) : mix__f32(copy_of(want_dx, nx));
+        const struct mix__norm_back want_back = {
+            affine, k, k + c, &f, want, want + c, &want_found
+        };
+        l->norm_backward_sums(want_du, mix__f32(want_dx), z, rows, c, &want_back, false);
+
+        const struct mix__values to = half ? half_of(x, nx) : mix__f32(copy_of(x, nx));
+        const struct mix__norm_back back = { affine, k, k + c, &f, sums, sums + c, &found };
+        const struct mix__dw_back fused = { sums + 2 * c, to, &back, 0, s->oh, 0, s->h };
+        l->dw_backward(&fused, &in, &dz, w, s);
+        const double taps = s->kernel * s->kernel, places = (double)(rows + out_rows);
+        close_to("dw_backward du, fused", t, widened(to, nx), widened(want_du, nx), nx,
+                 half ? 1e-2 * taps : 10 * taps, half ? 8e-3 : 1e-6);
+        close_to("dw_backward dbeta, fused", t, sums, want, c, taps * places, 1e-6);
+        close_to("dw_backward dgamma, fused", t, sums + c, want + c, c, 1e4 * taps * places, 1e-6);
+        close_to("dw_backward dw, fused", t, sums + 2 * c, want + 2 * c, nw, 1e4 * places, 1e-6);
+        for (int b = 0; b < branches; b++) {
+            const float got[] = { (float)found.step[b], (float)found.weight[b] };
+            const float wanted[] = { (float)want_found.step[b], (float)want_found.weight[b] };
+            close_to("dw_backward step, fused", t, got, wanted, 2, 1e3 * taps * places, 1e-6);
+        }
+    }
+    give_back("fused depthwise");
+}
+
 static void check_depthwise_random(void)
 {
-    static const int kernels[] = { 3, 3, 5, 5, 1, 2, 7 }, strides[] = { 1, 1, 2, 2, 3 };
-    static const int sizes[] = { 1, 2, 3, 4, 5, 7, 8, 16, 17, 33, 67 };
+    static const int kernels[] = { 3, 5 }, strides[] = { 1, 2 };
+    static const int branches[] = { 0, 1, 3 };
+    static const int sizes[] = { 1, 2, 3, 4, 5, 7, 8, 16, 17, 28, 32, 33, 67 };
     static const int channels[] = { 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 33, 64 };
     struct mix__dw_shape s = { .kernel = kernels[draw() % MIX_COUNT(kernels)],
                                .stride = strides[draw() % MIX_COUNT(strides)],
                                .h = sizes[draw() % MIX_COUNT(sizes)],
                                .w = sizes[draw() % MIX_COUNT(sizes)],
                                .c = channels[draw() % MIX_COUNT(channels)] };
-    s.pad = draw() % 3 ? s.kernel / 2 : draw_int(0, s.kernel + 1);
+    s.pad = draw() % 3 ? s.kernel / 2 : draw_int(0, s.kernel - 1);
     if (s.h + 2 * s.pad < s.kernel || s.w + 2 * s.pad < s.kernel)
         return;
     s.oh = (s.h + 2 * s.pad - s.kernel) / s.stride + 1;
     s.ow = (s.w + 2 * s.pad - s.kernel) / s.stride + 1;
     check_depthwise(&s, draw() & 1);
+    check_fused(&s, branches[draw() % MIX_COUNT(branches)], draw() & 1);
 }
 
 /* ---- max pool --------------------------------------------------------------------------- */
@@ -811,15 +900,22 @@ static void bench_depthwise(const struct mix__dw_shape *s)
     for (int t = 0; t < n_isa; t++) {
         const struct mix__loops *l = &isa[t].loops;
         double seconds;
-        BEST(seconds, for (size_t i = 0; i < BATCH; i++)
-                          l->dw_forward(mix__f32(y + i * ny), x + i * nx, w, s, 0, s->oh));
+        struct mix__dw_back to = { w, mix__f32(x), NULL, 0, s->oh, 0, s->h };
+        struct mix__dw_input in = as_it_is(x);
+        struct mix__dw_gradient dz = { .du = mix__f32(y) };
+        BEST(
+            seconds, for (size_t i = 0; i < BATCH; i++) {
+                in.z = mix__f32(x + i * nx);
+                l->dw_forward(mix__f32(y + i * ny), &in, w, s, 0, s->oh);
+            });
         print_depthwise("dw_forward", isa[t].name, s, seconds);
-        BEST(seconds, for (size_t i = 0; i < BATCH; i++)
-                          l->dw_backward_data(x + i * nx, y + i * ny, w, s, 0, s->h));
-        print_depthwise("dw_backward_data", isa[t].name, s, seconds);
-        BEST(seconds, for (size_t i = 0; i < BATCH; i++)
-                          l->dw_backward_weights(w, x + i * nx, y + i * ny, s, 0, s->oh));
-        print_depthwise("dw_backward_weights", isa[t].name, s, seconds);
+        BEST(
+            seconds, for (size_t i = 0; i < BATCH; i++) {
+                to.du = in.z = mix__f32(x + i * nx);
+                dz.du = mix__f32(y + i * ny);
+                l->dw_backward(&to, &in, &dz, w, s);
+            });
+        print_depthwise("dw_backward", isa[t].name, s, seconds);
     }
     give_back("bench");
 }
@@ -861,9 +957,9 @@ static void bench_norm(size_t rows, size_t c)
                  PIECES(l->norm_forward(mix__f32(y + i), mix__f32(z + i), r, c, &affine, &f)));
             print_values(what, name, rows, c, 2, seconds);
             snprintf(what, sizeof what, "norm_backward_sums %d", branches[k]);
-            BEST(seconds,
-                 PIECES(l->norm_backward_sums(mix__f32(y + i), mix__f32(y + i), mix__f32(z + i), r,
-                                              c, &affine, b, a, &f, false, db, dg, &sums)));
+            const struct mix__norm_back back = { affine, b, a, &f, db, dg, &sums };
+            BEST(seconds, PIECES(l->norm_backward_sums(mix__f32(y + i), mix__f32(y + i),
+                                                       mix__f32(z + i), r, c, &back, false)));
             print_values(what, name, rows, c, 3, seconds);
             snprintf(what, sizeof what, "fake_forward %d", branches[k]);
             BEST(seconds, PIECES(l->fake_forward(mix__f32(y + i), mix__f32(z + i), r * c, &f)));
