@@ -189,8 +189,9 @@ static struct mix__fake draw_fake(int branches)
     static const float steps[] = { 0.25f, 0.5f, 0.0371f, 1.3f };
     struct mix__fake f = { .n_branch = branches };
     const mix_range range = (mix_range)draw_int(MIX_RANGE_SIGNED, MIX_RANGE_SHIFTED);
+    const int first = branches == 1 ? draw_int(MIX_BITS_MIN, MIX_BITS_MAX) : MIX_BITS_MIN;
     for (int k = 0; k < branches; k++) {
-        f.bounds[k] = mix__bounds_activation(MIX_BITS_MIN + k, range);
+        f.bounds[k] = mix__bounds_activation(first + k, range);
         f.step[k] = steps[draw() % MIX_COUNT(steps)];
         f.weight[k] = draw_float(0.01f, 1.0f);
     }
