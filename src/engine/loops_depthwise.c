@@ -47,6 +47,20 @@ static struct block block_at(int first, int c)
                                       : (struct block){ first, 1, MIN(LANES, c - first) };
 }
 
+static void get_block(vec *to, const float *from, const struct block *b)
+{
+    for (int k = 0; k < b->wide; k++)
+        to[k] = vec_get(from + b->first + (ptrdiff_t)k * LANES, b->lanes);
+}
+
+static void add_block(float *to, const vec *sum, const struct block *b)
+{
+    for (int k = 0; k < b->wide; k++) {
+        float *at = to + b->first + (ptrdiff_t)k * LANES;
+        vec_put(at, vec_get(at, b->lanes) + sum[k], b->lanes);
+    }
+}
+
 /* An image (h, w, c) with `spacing` - 1 gaps between its values and endless zeros around them, in
  * memory from its row `row` on. */
 struct image {
@@ -142,11 +156,10 @@ static void clear_row(vec *to, int width, int wide)
 }
 
 /* Rows [from, to) of the window come into copy (wide, COPY_MAX: height, width). */
-MIX__TEMPLATE void fill_block(enum making making, enum mix__act act, int branches,
-                              struct mix__values a, struct mix__values b, vec *copy,
+MIX__TEMPLATE void fill_block(int wide, int lanes, enum making making, enum mix__act act,
+                              int branches, struct mix__values a, struct mix__values b, vec *copy,
                               const struct image *x, const struct window *w, int from, int to,
-                              int first, int wide, int lanes, const struct maker *maker,
-                              const struct mix__fake *fake)
+                              int first, const struct maker *maker, const struct mix__fake *fake)
 {
     struct maker m = { 0 };
     if (making != AS_IT_IS)
@@ -185,15 +198,17 @@ static void clear_sides(vec *copy, const struct image *x, const struct window *w
                 copy[k * COPY_MAX + i * w->width + j] = (vec){ 0 };
 }
 
-#define FILL(making, act, branches, a, b, fake)                                                    \
+/* f for the block k, with what it is as constants. */
+#define AS_BLOCK(f, k, ...)                                                                        \
     do {                                                                                           \
-        if (k->wide == BLOCK && k->lanes == LANES)                                                 \
-            fill_block(making, act, branches, a, b, copy, x, w, from, to, k->first, BLOCK, LANES,  \
-                       m, fake);                                                                   \
+        if ((k)->wide == BLOCK && (k)->lanes == LANES)                                             \
+            f(BLOCK, LANES, __VA_ARGS__);                                                          \
         else                                                                                       \
-            fill_block(making, act, branches, a, b, copy, x, w, from, to, k->first, 1, k->lanes,   \
-                       m, fake);                                                                   \
+            f(1, (k)->lanes, __VA_ARGS__);                                                         \
     } while (0)
+
+#define FILL(making, act, branches, a, b, fake)                                                    \
+    AS_BLOCK(fill_block, k, making, act, branches, a, b, copy, x, w, from, to, k->first, m, fake)
 
 MIX__TEMPLATE void fill_input_as(enum mix__act act, int branches, struct mix__values z, vec *copy,
                                  const struct image *x, const struct window *w, int from, int to,
@@ -211,12 +226,6 @@ MIX__TEMPLATE void fill_input_as(enum mix__act act, int branches, struct mix__va
     }
     m->folded = folded_at(act, &m->branch);
     FILL(FOLDED_INPUT, act, branches, z, z, fake);
-}
-
-static void get_block(vec *to, const float *from, const struct block *b)
-{
-    for (int i = 0; i < b->wide; i++)
-        to[i] = vec_get(from + b->first + (ptrdiff_t)i * LANES, b->lanes);
 }
 
 static void fill_input(vec *copy, const struct mix__dw_input *in, const struct image *x,
@@ -368,8 +377,8 @@ struct place {
     int rows, cols;
 };
 
-MIX__TEMPLATE void store_block(struct mix__values y, const vec *in, const struct place *p, int c,
-                               int wide, int lanes)
+MIX__TEMPLATE void store_block(int wide, int lanes, struct mix__values y, const vec *in,
+                               const struct place *p, int c)
 {
     for (int i = 0; i < p->rows; i++) {
         size_t at = p->at + (size_t)i * p->pitch;
@@ -379,21 +388,12 @@ MIX__TEMPLATE void store_block(struct mix__values y, const vec *in, const struct
     }
 }
 
-MIX__TEMPLATE void store_as(struct mix__values y, const vec *in, const struct place *p, int c,
-                            const struct block *k)
-{
-    if (k->wide == BLOCK && k->lanes == LANES)
-        store_block(y, in, p, c, BLOCK, LANES);
-    else
-        store_block(y, in, p, c, 1, k->lanes);
-}
-
 static void store(const struct sink *s, const vec *in, const struct place *p, const struct block *k)
 {
     if (s->y.dtype == MIX__DTYPE_F32)
-        store_as(F32(s->y), in, p, s->c, k);
+        AS_BLOCK(store_block, k, F32(s->y), in, p, s->c);
     else
-        store_as(BF16(s->y), in, p, s->c, k);
+        AS_BLOCK(store_block, k, BF16(s->y), in, p, s->c);
 }
 
 /* What a block goes back through. */
@@ -403,9 +403,9 @@ struct back_map {
     const struct mix__fake *fake;
 };
 
-MIX__TEMPLATE void back_block(enum mix__act act, int branches, bool folding, struct mix__values du,
-                              struct mix__values z, const vec *in, const struct place *p, int c,
-                              int wide, int lanes, const struct back_map *map,
+MIX__TEMPLATE void back_block(int wide, int lanes, enum mix__act act, int branches, bool folding,
+                              struct mix__values du, struct mix__values z, const vec *in,
+                              const struct place *p, int c, const struct back_map *map,
                               struct back_sums *sums)
 {
     const struct branch one = branch_at(map->fake, 0);
@@ -434,13 +434,7 @@ MIX__TEMPLATE void back_block(enum mix__act act, int branches, bool folding, str
     memcpy(sums->step, step, sizeof step);
 }
 
-#define BACK(folding)                                                                              \
-    do {                                                                                           \
-        if (k->wide == BLOCK && k->lanes == LANES)                                                 \
-            back_block(act, branches, folding, du, z, in, p, c, BLOCK, LANES, m, sums);            \
-        else                                                                                       \
-            back_block(act, branches, folding, du, z, in, p, c, 1, k->lanes, m, sums);             \
-    } while (0)
+#define BACK(folding) AS_BLOCK(back_block, k, act, branches, folding, du, z, in, p, c, m, sums)
 
 MIX__TEMPLATE void back_as(enum mix__act act, int branches, struct mix__values du,
                            struct mix__values z, const vec *in, const struct place *p, int c,
@@ -490,26 +484,26 @@ static void fold_sums(struct back_sums *sums, const struct mix__norm_back *back,
     vec rstd[BLOCK];
     get_block(rstd, back->rstd, b);
     for (int k = 0; k < b->wide; k++) {
-        float *dbeta = back->dbeta + b->first + (ptrdiff_t)k * LANES;
-        float *dgamma = back->dgamma + b->first + (ptrdiff_t)k * LANES;
-        vec_put(dbeta, vec_get(dbeta, b->lanes) + sums->beta[k], b->lanes);
-        vec_put(dgamma, vec_get(dgamma, b->lanes) + sums->gamma[k] * rstd[k], b->lanes);
+        sums->gamma[k] *= rstd[k];
         for (int i = 0; back->fake->n_branch == 1 && i < LANES; i++)
             back->sums->step[0] += (double)sums->step[k][i];
     }
+    add_block(back->dbeta, sums->beta, b);
+    add_block(back->dgamma, sums->gamma, b);
     if (back->fake->n_branch > 1)
         fake_fold(&sums->fake, back->fake, back->sums);
 }
 
 /* ---- convolution ------------------------------------------------------------------------------ */
 
-/* The weights' taps of a block; turned: by half a turn. */
+/* The weights' taps (wide, TAPS_MAX) of a block; turned: by half a turn. */
 static void get_taps(vec *tap, const float *w, int taps, int c, bool turned, const struct block *b)
 {
     for (int i = 0; i < taps; i++) {
-        const float *from = w + (ptrdiff_t)(turned ? taps - 1 - i : i) * c + b->first;
-        for (int v = 0; v < b->wide; v++)
-            tap[v * TAPS_MAX + i] = vec_get(from + (ptrdiff_t)v * LANES, b->lanes);
+        vec all[BLOCK];
+        get_block(all, w + (ptrdiff_t)(turned ? taps - 1 - i : i) * c, b);
+        for (int k = 0; k < b->wide; k++)
+            tap[k * TAPS_MAX + i] = all[k];
     }
 }
 
@@ -590,68 +584,76 @@ static void dw_forward(struct mix__values y, const struct mix__dw_input *x, cons
 
 /* ---- backward --------------------------------------------------------------------------------- */
 
-/* dz in a copy: output row 0's place is at `place`, rows and columns are `stride` apart. */
+/* Values of a depthwise layer's two sides that meet: of x from row `row` on, of dz, which is spaced,
+ * from (z_row, z_col) on, rows x cols of it. */
+struct meeting {
+    const struct window *x, *z;
+    int row, z_row, z_col, rows, cols;
+};
 
-/* dw of kernel rows [row, row + n), summed in registers over `rows` rows of dz from row `from` of
- * the spaced image on, whose first taps are at row `first` of x. */
-MIX__TEMPLATE void weight_rows(float *dw, int c, int lanes, const vec *x, const struct window *wx,
-                               int first, const vec *dz, const struct window *wz, int from,
-                               int left, int rows, int cols, int kernel, int stride, int row, int n)
+/* sum (taps) += dw of kernel rows [first, first + n), in registers. */
+MIX__TEMPLATE void weight_rows(vec *sum, const vec *x, const vec *z, const struct meeting *m,
+                               int kernel, int stride, int first, int n)
 {
-    vec acc[10] = { { 0 } };
-    int place = place_of(wx, first + row), z_place = place_of(wz, from);
-    for (int i = 0; i < rows; i++) {
-        const vec *in[KERNEL_MAX], *d = dz + (ptrdiff_t)z_place * wz->width + left - wz->left;
+    vec acc[2 * KERNEL_MAX];
+    int place = place_of(m->x, m->row + first), z_place = place_of(m->z, m->z_row);
+    UNROLL for (int i = 0; i < n * kernel; i++) acc[i] = sum[first * kernel + i];
+    for (int i = 0; i < m->rows; i++) {
+        const vec *in[KERNEL_MAX];
+        const vec *d = z + (ptrdiff_t)z_place * m->z->width + m->z_col - m->z->left;
         UNROLL for (int r = 0; r < n; r++) in[r] =
-            x + (ptrdiff_t)place_after(wx, place, r) * wx->width;
-        for (int j = 0; j < cols; j++, d += stride)
+            x + (ptrdiff_t)place_after(m->x, place, r) * m->x->width;
+        for (int j = 0; j < m->cols; j++, d += stride)
             UNROLL for (int r = 0; r < n; r++) UNROLL for (int s = 0; s < kernel; s++)
                 acc[r * kernel + s] = vec_fma(*d, in[r][j * stride + s], acc[r * kernel + s]);
-        place = place_after(wx, place, stride);
-        z_place = place_after(wz, z_place, stride);
+        place = place_after(m->x, place, stride);
+        z_place = place_after(m->z, z_place, stride);
     }
-    UNROLL for (int r = 0; r < n; r++) UNROLL for (int s = 0; s < kernel; s++)
-    {
-        const int k = r * kernel + s;
-        float *p = dw + ((size_t)row * kernel + k) * c;
-        vec_put(p, vec_get(p, lanes) + acc[k], lanes);
-    }
+    UNROLL for (int i = 0; i < n * kernel; i++) sum[first * kernel + i] = acc[i];
 }
 
-MIX__TEMPLATE void add_as(float *dw, int c, int lanes, const vec *x, const struct window *wx,
-                          int first, const vec *dz, const struct window *wz, int from, int left,
-                          int rows, int cols, int kernel, int stride)
+MIX__TEMPLATE void weight_taps(vec *sum, const vec *x, const vec *z, const struct meeting *m,
+                               int kernel, int stride)
 {
     if (kernel == 3) {
-        weight_rows(dw, c, lanes, x, wx, first, dz, wz, from, left, rows, cols, 3, stride, 0, 3);
+        weight_rows(sum, x, z, m, 3, stride, 0, 3);
         return;
     }
-    weight_rows(dw, c, lanes, x, wx, first, dz, wz, from, left, rows, cols, 5, stride, 0, 2);
-    weight_rows(dw, c, lanes, x, wx, first, dz, wz, from, left, rows, cols, 5, stride, 2, 2);
-    weight_rows(dw, c, lanes, x, wx, first, dz, wz, from, left, rows, cols, 5, stride, 4, 1);
+    weight_rows(sum, x, z, m, 5, stride, 0, 2);
+    weight_rows(sum, x, z, m, 5, stride, 2, 2);
+    weight_rows(sum, x, z, m, 5, stride, 4, 1);
 }
 
-/* dw (r, s, c) += of one vector, from `rows` x `cols` values of dz, (from, left) on in its spaced
- * image, and of x from row `first` on. */
-static void add_weights(float *dw, int c, int lanes, const vec *x, const struct window *wx,
-                        int first, const vec *dz, const struct window *wz, int from, int left,
-                        int rows, int cols, int kernel, int stride)
+/* sum (taps) += dw of one vector of channels. */
+static void add_weights(vec *sum, const vec *x, const vec *z, const struct meeting *m, int kernel,
+                        int stride)
 {
     if (kernel == 3 && stride == 1)
-        add_as(dw, c, lanes, x, wx, first, dz, wz, from, left, rows, cols, 3, 1);
+        weight_taps(sum, x, z, m, 3, 1);
     else if (kernel == 3)
-        add_as(dw, c, lanes, x, wx, first, dz, wz, from, left, rows, cols, 3, 2);
+        weight_taps(sum, x, z, m, 3, 2);
     else if (stride == 1)
-        add_as(dw, c, lanes, x, wx, first, dz, wz, from, left, rows, cols, 5, 1);
+        weight_taps(sum, x, z, m, 5, 1);
     else
-        add_as(dw, c, lanes, x, wx, first, dz, wz, from, left, rows, cols, 5, 2);
+        weight_taps(sum, x, z, m, 5, 2);
+}
+
+static void put_weights(float *dw, const vec *sum, int taps, int c, const struct block *b)
+{
+    for (int i = 0; i < taps; i++) {
+        vec all[BLOCK];
+        for (int k = 0; k < b->wide; k++)
+            all[k] = sum[k * TAPS_MAX + i];
+        add_block(dw + (ptrdiff_t)i * c, all, b);
+    }
 }
 
 static void dw_backward(const struct mix__dw_back *to, const struct mix__dw_input *x,
                         const struct mix__dw_gradient *dz, const float *w,
                         const struct mix__dw_shape *s)
 {
-    vec x_copy[BLOCK * COPY_MAX], z_copy[BLOCK * COPY_MAX], tap[BLOCK * TAPS_MAX];
+    vec x_copy[BLOCK * COPY_MAX], z_copy[BLOCK * COPY_MAX];
+    vec tap[BLOCK * TAPS_MAX], dw[BLOCK * TAPS_MAX];
     struct back_sums sums;
     const int kernel = s->kernel, stride = s->stride, before = kernel - 1 - s->pad;
     const struct image in = { s->h, s->w, s->c, 1, s->x_row };
@@ -687,6 +689,7 @@ static void dw_backward(const struct mix__dw_back *to, const struct mix__dw_inpu
             int x_filled = wx.top, z_filled = wz.top;
             b = block_at(first, s->c);
             get_taps(tap, w, kernel * kernel, s->c, true, &b);
+            memset(dw, 0, sizeof dw);
             if (to->back)
                 clear_sums(&sums, to->back);
             for (int row = top, n; row < bottom; row += n) {
@@ -695,18 +698,21 @@ static void dw_backward(const struct mix__dw_back *to, const struct mix__dw_inpu
                 fill(z_copy, &z_source, &out, &wz, z_filled, row + n + s->pad, &b);
                 z_filled = row + n + s->pad;
                 if (to->dw && rows > 0 && outputs > 0) {
+                    const struct meeting meeting = {
+                        &wx, &wz, row - s->pad, row, col, rows, outputs
+                    };
                     const int until = (from + rows - 1) * stride - s->pad + kernel;
                     fill(x_copy, &x_source, &in, &wx, x_filled, until, &b);
                     x_filled = until;
                     for (int v = 0; v < b.wide; v++)
-                        add_weights(to->dw + first + (ptrdiff_t)v * LANES, s->c, b.lanes,
-                                    x_copy + (ptrdiff_t)v * COPY_MAX, &wx, row - s->pad,
-                                    z_copy + (ptrdiff_t)v * COPY_MAX, &wz, row, col, rows, outputs,
-                                    kernel, stride);
+                        add_weights(dw + (ptrdiff_t)v * TAPS_MAX, x_copy + (ptrdiff_t)v * COPY_MAX,
+                                    z_copy + (ptrdiff_t)v * COPY_MAX, &meeting, kernel, stride);
                 }
                 if (piece.cols > 0)
                     come_out(&piece, row, MIN(row + n, to->h1), z_copy, tap, &b, &sums);
             }
+            if (to->dw)
+                put_weights(to->dw, dw, kernel * kernel, s->c, &b);
             if (to->back)
                 fold_sums(&sums, to->back, &b);
         }
