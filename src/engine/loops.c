@@ -231,6 +231,7 @@ MIX__TEMPLATE void backward_block(size_t i, int wide, int lanes, enum mix__act a
     }
     size_t at = w->at + i;
     for (size_t r = 0; r < w->strips; r++, at += w->stride) {
+        ahead(w->z, at, 1, false);
         if (!w->stream)
             ahead(w->to, at, 1, true);
         UNROLL for (int k = 0; k < wide; k++)
@@ -413,6 +414,7 @@ MIX__TEMPLATE void stats_block(size_t i, int wide, int lanes, const struct walk 
     }
     size_t at = w->at + i;
     for (size_t r = 0; r < w->strips; r++, at += w->stride) {
+        ahead(w->z, at, 1, false);
         UNROLL for (int k = 0; k < wide; k++)
         {
             z[k] = vec_load(w->z, at + (size_t)k * LANES, lanes);

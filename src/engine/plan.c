@@ -361,9 +361,9 @@ static size_t find_stem(const struct mix__plan *p, const mix_graph *g)
 
 /* ---- expand layers that are not stored ------------------------------------------------------ */
 
-/* An unstored layer costs products of its own, some with matrices (k, c): it pays where it widens,
- * and for many pixels. */
-enum { WIDENS_LEAST = 2, PIXELS_LEAST = 4 };
+/* An unstored layer costs products of its own, c for each value that is not stored, and some with
+ * matrices (k, c): it pays where it widens from few channels, and for many pixels. */
+enum { WIDENS_LEAST = 2, NARROW_MOST = 64, PIXELS_LEAST = 4 };
 
 static bool is_of_kind(const struct mix__plan *p, const struct mix__step *s,
                        enum mix__conv_kind kind)
@@ -377,7 +377,7 @@ static bool is_of_kind(const struct mix__plan *p, const struct mix__step *s,
 static bool is_expand(const struct mix__plan *p, const mix_graph *g, const struct mix__step *s)
 {
     return is_of_kind(p, s, MIX__CONV_POINTWISE) && s->after >= 0 && s->node->bias < 0 &&
-           s->node->in[0] != 0 && s->out.c >= WIDENS_LEAST * s->in.c &&
+           s->node->in[0] != 0 && s->in.c <= NARROW_MOST && s->out.c >= WIDENS_LEAST * s->in.c &&
            (size_t)p->batch * s->in.h * s->in.w >= (size_t)PIXELS_LEAST * s->out.c &&
            g->layers[s->layer].info.searched;
 }
