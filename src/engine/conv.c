@@ -419,12 +419,12 @@ void mix__depthwise_forward(const struct mix__conv *c, const struct mix__tile *t
 }
 
 void mix__depthwise_backward(struct mix__conv *c, int thread, const struct mix__tile *t,
-                             struct mix__values du, const struct mix__norm_back *back,
+                             struct mix__values du, bool stream, const struct mix__norm_back *back,
                              const struct mix__dw_input *x, const struct mix__dw_gradient *dz,
                              bool weights)
 {
     const struct mix__dw_shape s = dw_shape(&c->d, MIN(t->x0, t->dx0), t->dy0);
-    struct mix__dw_back to = { NULL, du, back, t->y0, t->y1, t->dx0, t->dx1 };
+    struct mix__dw_back to = { NULL, du, back, stream, t->y0, t->y1, t->dx0, t->dx1 };
     if (weights) {
         to.dw = sums_of(c->backend, thread, sum_place(c));
         if (begin_sum(c, thread))

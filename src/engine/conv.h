@@ -79,11 +79,11 @@ mix_status mix__conv_backward_weights(struct mix__conv *conv, int thread, const 
 mix_status mix__conv_weights_end(struct mix__conv *conv, float *dw) MIX_CHECKED;
 /* Of a depthwise layer: x from row x0 of the tile's first image on; on the way back from the lesser
  * of x0 and dx0, dz from row dy0 and du from row dx0 on. du: the gradient at x, float32, or what that
- * is behind `back`; weights: theirs is wanted too. */
+ * is behind `back`, then by streaming stores if wanted; weights: theirs is wanted too. */
 void mix__depthwise_forward(const struct mix__conv *conv, const struct mix__tile *tile, void *y,
                             const struct mix__dw_input *x);
 void mix__depthwise_backward(struct mix__conv *conv, int thread, const struct mix__tile *tile,
-                             struct mix__values du, const struct mix__norm_back *back,
+                             struct mix__values du, bool stream, const struct mix__norm_back *back,
                              const struct mix__dw_input *x, const struct mix__dw_gradient *dz,
                              bool weights);
 /* Of a 1x1 layer, apart from that: a tile's weight gradient is added to sum (k, c). */

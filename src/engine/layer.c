@@ -346,7 +346,7 @@ static mix_status depthwise_tile(struct mix__engine *e, const struct mix__step *
     const struct mix__dw_input x = depthwise_input(e, s, z, made.count, read);
     if (s->before < 0) {
         const struct mix__values dx = mix__f32(mix__work_at(e, thread, MIX__WORK_RESULT));
-        mix__depthwise_backward(conv, thread, t, dx, NULL, &x, &dz, weights);
+        mix__depthwise_backward(conv, thread, t, dx, false, NULL, &x, &dz, weights);
         mix__back_to_input(e, s, part, own, dx);
         return MIX_OK;
     }
@@ -354,7 +354,8 @@ static mix_status depthwise_tile(struct mix__engine *e, const struct mix__step *
     const struct mix__norm_back back = mix__norm_back_open(e, norm, &e->fakes[s->layer], part);
     const struct mix__values du = s->expand >= 0 ? (struct mix__values){ read, z.dtype }
                                                  : mix__buffer_at(e, s->dx[0], own.first, s->in.c);
-    mix__depthwise_backward(conv, thread, t, du, &back, &x, &dz, weights);
+    const bool stream = s->expand < 0 && streams(e, &s->in, du.dtype);
+    mix__depthwise_backward(conv, thread, t, du, stream, &back, &x, &dz, weights);
     mix__norm_back_close(e, part, (size_t)s->in.c);
     return s->expand < 0
                ? MIX_OK

@@ -85,11 +85,12 @@ struct mix__dw_gradient {
 
 /* Where its gradients go, of output rows [y0, y1) and input rows [h0, h1): h0 is y0 * stride, or h
  * where that is less. dw (r, s, c) += unless it is NULL; du, from row h0 on, is the gradient at x,
- * float32, or what that is behind `back`, of x->z's type. */
+ * float32, or what that is behind `back`, of x->z's type; stream: written by streaming stores. */
 struct mix__dw_back {
     float *dw;
     struct mix__values du;
     const struct mix__norm_back *back; /* or NULL */
+    bool stream;
     int y0, y1, h0, h1;
 };
 

@@ -362,6 +362,7 @@ ROWS(rows_5_spaced, 5, 1, 2)
 struct sink {
     struct mix__values y, z;
     const struct mix__norm_back *back;
+    bool stream;
     int row, ow, c;
 };
 
@@ -401,6 +402,7 @@ struct back_map {
     vec scale[BLOCK], offset[BLOCK], mean[BLOCK];
     struct folded_back folded;
     const struct mix__fake *fake;
+    bool stream;
 };
 
 MIX__TEMPLATE void back_block(int wide, int lanes, enum mix__act act, int branches, bool folding,
@@ -416,18 +418,19 @@ MIX__TEMPLATE void back_block(int wide, int lanes, enum mix__act act, int branch
     memcpy(step, sums->step, sizeof step);
     for (int i = 0; i < p->rows; i++) {
         size_t at = p->at + (size_t)i * p->pitch;
-        for (int j = 0; j < p->cols; j++, at += c, in++)
+        for (int j = 0; j < p->cols; j++, at += c, in++) {
+            vec g[BLOCK];
             UNROLL for (int k = 0; k < wide; k++)
             {
-                const size_t here = at + (size_t)(k * LANES);
-                const vec v = vec_load(z, here, lanes);
-                const vec g = back_of(act, branches, folding, z.dtype == MIX__DTYPE_BF16,
-                                      in[k * RESULT_MAX], m.scale[k] * v + m.offset[k], &m.folded,
-                                      &one, &step[k], (size_t)(k * LANES), m.fake, &sums->fake);
-                vec_store(du, here, g, lanes);
-                beta[k] += g;
-                gamma[k] += g * (v - m.mean[k]);
+                const vec v = vec_load(z, at + (size_t)(k * LANES), lanes);
+                g[k] = back_of(act, branches, folding, z.dtype == MIX__DTYPE_BF16,
+                               in[k * RESULT_MAX], m.scale[k] * v + m.offset[k], &m.folded, &one,
+                               &step[k], (size_t)(k * LANES), m.fake, &sums->fake);
+                beta[k] += g[k];
+                gamma[k] += g[k] * (v - m.mean[k]);
             }
+            vec_store_wide(du, at, g, wide, lanes, m.stream);
+        }
     }
     memcpy(sums->beta, beta, sizeof beta);
     memcpy(sums->gamma, gamma, sizeof gamma);
@@ -457,7 +460,7 @@ static void hand_back(const struct sink *s, const vec *in, const struct place *p
                       const struct block *k, struct back_sums *sums)
 {
     const struct mix__norm_back *back = s->back;
-    struct back_map m = { .fake = back->fake };
+    struct back_map m = { .fake = back->fake, .stream = s->stream };
     get_block(m.scale, back->affine.scale, k);
     get_block(m.offset, back->affine.offset, k);
     get_block(m.mean, back->mean, k);
@@ -648,75 +651,114 @@ static void put_weights(float *dw, const vec *sum, int taps, int c, const struct
     }
 }
 
+/* Some columns on the way back: input rows [top, bottom) from column `col` on, `room` of them at a
+ * time, and `outputs` columns of output, which begin where those do. */
+struct way_back {
+    const struct mix__dw_back *to;
+    const struct mix__dw_shape *s;
+    const float *w;
+    const struct source *x_from, *z_from;
+    const struct image *x, *z;
+    struct window wx, wz;
+    struct piece piece;
+    int top, bottom, col, room, outputs;
+};
+
+/* dw (taps) of the output rows from `row` on that lie in n rows of input, whose dz is in its copy. */
+static void rows_weights(const struct way_back *k, const struct block *b, int row, int n, vec *x,
+                         int *filled, const vec *z, vec *dw)
+{
+    const int kernel = k->s->kernel, stride = k->s->stride, from = row / stride;
+    const struct meeting meeting = {
+        &k->wx,    &k->wz, row - k->s->pad,
+        row,       k->col, MIN((n + stride - 1) / stride, k->to->y1 - from),
+        k->outputs
+    };
+    if (meeting.rows <= 0 || meeting.cols <= 0)
+        return;
+    const int until = (from + meeting.rows - 1) * stride - k->s->pad + kernel;
+    fill(x, k->x_from, k->x, &k->wx, *filled, until, b);
+    *filled = until;
+    for (int v = 0; v < b->wide; v++)
+        add_weights(dw + (ptrdiff_t)v * TAPS_MAX, x + (ptrdiff_t)v * COPY_MAX,
+                    z + (ptrdiff_t)v * COPY_MAX, &meeting, kernel, stride);
+}
+
+static void block_back(const struct way_back *k, const struct block *b, vec *x, vec *z)
+{
+    vec tap[BLOCK * TAPS_MAX], dw[BLOCK * TAPS_MAX] = { { 0 } };
+    struct back_sums sums;
+    const struct mix__norm_back *back = k->to->back;
+    const int taps = k->s->kernel * k->s->kernel;
+    int x_filled = k->wx.top, z_filled = k->wz.top;
+    get_taps(tap, k->w, taps, k->s->c, true, b);
+    if (back)
+        clear_sums(&sums, back);
+    for (int row = k->top, n; row < k->bottom; row += n) {
+        n = MIN(k->room, k->bottom - row);
+        fill(z, k->z_from, k->z, &k->wz, z_filled, row + n + k->s->pad, b);
+        z_filled = row + n + k->s->pad;
+        if (k->to->dw)
+            rows_weights(k, b, row, n, x, &x_filled, z, dw);
+        if (k->piece.cols > 0)
+            come_out(&k->piece, row, MIN(row + n, k->to->h1), z, tap, b, &sums);
+    }
+    if (k->to->dw)
+        put_weights(k->to->dw, dw, taps, k->s->c, b);
+    if (back)
+        fold_sums(&sums, back, b);
+}
+
 static void dw_backward(const struct mix__dw_back *to, const struct mix__dw_input *x,
                         const struct mix__dw_gradient *dz, const float *w,
                         const struct mix__dw_shape *s)
 {
     vec x_copy[BLOCK * COPY_MAX], z_copy[BLOCK * COPY_MAX];
-    vec tap[BLOCK * TAPS_MAX], dw[BLOCK * TAPS_MAX];
-    struct back_sums sums;
     const int kernel = s->kernel, stride = s->stride, before = kernel - 1 - s->pad;
     const struct image in = { s->h, s->w, s->c, 1, s->x_row };
     const struct image out = { s->oh, s->ow, s->c, stride, s->y_row };
-    const struct source x_source = { .input = x }, z_source = { .gradient = dz };
-    const struct sink sink = {
-        to->du,   mix__values_from(x->z, (size_t)(to->h0 - s->x_row) * s->w * s->c),
-        to->back, to->h0,
-        s->w,     s->c
-    };
+    const struct sink sink = { .y = to->du,
+                               .z = mix__values_from(x->z,
+                                                     (size_t)(to->h0 - s->x_row) * s->w * s->c),
+                               .back = to->back,
+                               .stream = to->stream,
+                               .row = to->h0,
+                               .ow = s->w,
+                               .c = s->c };
     rows_fn *const threes = stride == 1 ? rows_3 : rows_3_spaced;
     rows_fn *const fives = stride == 1 ? rows_5 : rows_5_spaced;
-    const int top = to->y0 * stride, bottom = MAX(to->h1, to->y1 * stride);
+    struct way_back k = { .to = to,
+                          .s = s,
+                          .w = w,
+                          .x_from = &(struct source){ .input = x },
+                          .z_from = &(struct source){ .gradient = dz },
+                          .x = &in,
+                          .z = &out,
+                          .top = to->y0 * stride,
+                          .bottom = MAX(to->h1, to->y1 * stride) };
     const int right = MAX(s->w, s->ow * stride), most = cols_of(right, stride);
-    for (int col = 0, cols; col < right && top < bottom; col += cols) {
-        cols = MIN(most, right - col);
-        const bool last = col + cols == right;
-        const int down = last ? bottom - top : 0, across = last ? -col : cols;
-        const int outputs = MIN((cols + stride - 1) / stride, s->ow - col / stride);
-        const struct window wx = window_at(&in, top - s->pad, col - s->pad,
-                                           (cols - 1) / stride * stride + kernel, down, across);
-        const struct window wz =
-            window_at(&out, top - before, col - before, cols + kernel - 1, down, across);
-        const int room_x = wx.height - kernel + stride, room_z = wz.height - kernel + 1;
-        const int room = MIN(room_x, room_z) / stride * stride;
-        const struct piece piece = {
-            &wz, &sink, col, MIN(cols, s->w - col), top, 1, kernel == 3 ? threes : fives
+    for (int cols; k.col < right && k.top < k.bottom; k.col += cols) {
+        cols = MIN(most, right - k.col);
+        const bool last = k.col + cols == right;
+        const int down = last ? k.bottom - k.top : 0, across = last ? -k.col : cols;
+        k.wx = window_at(&in, k.top - s->pad, k.col - s->pad, (cols - 1) / stride * stride + kernel,
+                         down, across);
+        k.wz = window_at(&out, k.top - before, k.col - before, cols + kernel - 1, down, across);
+        k.room = MIN(k.wx.height - kernel + stride, k.wz.height - kernel + 1) / stride * stride;
+        k.outputs = MIN((cols + stride - 1) / stride, s->ow - k.col / stride);
+        k.piece = (struct piece){
+            &k.wz, &sink, k.col, MIN(cols, s->w - k.col), k.top, 1, kernel == 3 ? threes : fives
         };
+        clear_sides(x_copy, &in, &k.wx);
+        clear_sides(z_copy, &out, &k.wz);
         struct block b;
-        clear_sides(x_copy, &in, &wx);
-        clear_sides(z_copy, &out, &wz);
         for (int first = 0; first < s->c; first += b.wide * LANES) {
-            int x_filled = wx.top, z_filled = wz.top;
             b = block_at(first, s->c);
-            get_taps(tap, w, kernel * kernel, s->c, true, &b);
-            memset(dw, 0, sizeof dw);
-            if (to->back)
-                clear_sums(&sums, to->back);
-            for (int row = top, n; row < bottom; row += n) {
-                n = MIN(room, bottom - row);
-                const int from = row / stride, rows = MIN((n + stride - 1) / stride, to->y1 - from);
-                fill(z_copy, &z_source, &out, &wz, z_filled, row + n + s->pad, &b);
-                z_filled = row + n + s->pad;
-                if (to->dw && rows > 0 && outputs > 0) {
-                    const struct meeting meeting = {
-                        &wx, &wz, row - s->pad, row, col, rows, outputs
-                    };
-                    const int until = (from + rows - 1) * stride - s->pad + kernel;
-                    fill(x_copy, &x_source, &in, &wx, x_filled, until, &b);
-                    x_filled = until;
-                    for (int v = 0; v < b.wide; v++)
-                        add_weights(dw + (ptrdiff_t)v * TAPS_MAX, x_copy + (ptrdiff_t)v * COPY_MAX,
-                                    z_copy + (ptrdiff_t)v * COPY_MAX, &meeting, kernel, stride);
-                }
-                if (piece.cols > 0)
-                    come_out(&piece, row, MIN(row + n, to->h1), z_copy, tap, &b, &sums);
-            }
-            if (to->dw)
-                put_weights(to->dw, dw, kernel * kernel, s->c, &b);
-            if (to->back)
-                fold_sums(&sums, to->back, &b);
+            block_back(&k, &b, x_copy, z_copy);
         }
     }
+    if (to->stream)
+        vec_stream_end();
 }
 
 void MIX__LOOPS_NAME(mix__loops_fill_depthwise)(struct mix__loops *loops)

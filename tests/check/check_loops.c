@@ -686,7 +686,7 @@ static void check_depthwise(const struct mix__dw_shape *s, bool whole)
         float *taps = copy_of(dw0, nw);
         l->dw_forward(mix__f32(out), &in, w, s, o0, o1);
         const struct mix__dw_back to = {
-            taps, mix__f32(back + (size_t)h0 * x_row), NULL, o0, o1, h0, h1
+            taps, mix__f32(back + (size_t)h0 * x_row), NULL, false, o0, o1, h0, h1
         };
         l->dw_backward(&to, &in, &dz, w, s);
         check_band(s, l, x, w, &(struct band){ o0, o1, out });
@@ -712,7 +712,7 @@ static void close_to(const char *what, int t, const float *got, const float *wan
 
 /* With batch norm, activation and quantizer on both sides: what the loops for those give, one after
  * the other. */
-static void check_fused(const struct mix__dw_shape *s, int branches, bool half)
+static void check_fused(const struct mix__dw_shape *s, int branches, bool half, bool stream)
 {
     const size_t c = (size_t)s->c, rows = (size_t)(s->h * s->w), nx = rows * c;
     const size_t out_rows = (size_t)(s->oh * s->ow), ny = out_rows * c;
@@ -742,7 +742,7 @@ static void check_fused(const struct mix__dw_shape *s, int branches, bool half)
                                k + 4 * c);
         const struct mix__dw_gradient made_dz = { .du = mix__f32(gradient) };
         const struct mix__dw_back plain = {
-            want + 2 * c, mix__f32(want_dx), NULL, 0, s->oh, 0, s->h
+            want + 2 * c, mix__f32(want_dx), NULL, false, 0, s->oh, 0, s->h
         };
         l->dw_backward(&plain, &made, &made_dz, w, s);
         struct mix__values want_du = half ? half_of(want_dx, nx) : mix__f32(copy_of(want_dx, nx));
@@ -753,7 +753,7 @@ static void check_fused(const struct mix__dw_shape *s, int branches, bool half)
 
         const struct mix__values to = half ? half_of(x, nx) : mix__f32(copy_of(x, nx));
         const struct mix__norm_back back = { affine, k, k + c, &f, sums, sums + c, &found };
-        const struct mix__dw_back fused = { sums + 2 * c, to, &back, 0, s->oh, 0, s->h };
+        const struct mix__dw_back fused = { sums + 2 * c, to, &back, stream, 0, s->oh, 0, s->h };
         l->dw_backward(&fused, &in, &dz, w, s);
         const double taps = s->kernel * s->kernel, places = (double)(rows + out_rows);
         close_to("dw_backward du, fused", t, widened(to, nx), widened(want_du, nx), nx,
@@ -787,7 +787,7 @@ static void check_depthwise_random(void)
     s.oh = (s.h + 2 * s.pad - s.kernel) / s.stride + 1;
     s.ow = (s.w + 2 * s.pad - s.kernel) / s.stride + 1;
     check_depthwise(&s, draw() & 1);
-    check_fused(&s, branches[draw() % MIX_COUNT(branches)], draw() & 1);
+    check_fused(&s, branches[draw() % MIX_COUNT(branches)], draw() & 1, draw() & 1);
 }
 
 /* ---- max pool --------------------------------------------------------------------------- */
@@ -901,7 +901,7 @@ static void bench_depthwise(const struct mix__dw_shape *s)
     for (int t = 0; t < n_isa; t++) {
         const struct mix__loops *l = &isa[t].loops;
         double seconds;
-        struct mix__dw_back to = { w, mix__f32(x), NULL, 0, s->oh, 0, s->h };
+        struct mix__dw_back to = { w, mix__f32(x), NULL, false, 0, s->oh, 0, s->h };
         struct mix__dw_input in = as_it_is(x);
         struct mix__dw_gradient dz = { .du = mix__f32(y) };
         BEST(

@@ -218,7 +218,7 @@ static void check_depthwise(int kernel, int stride, int pad)
     fill(dy, (size_t)(out * out * C), 9, -1, 1);
     for (size_t i = 0; i < PIXELS + TAPS; i++)
         xd[i] = x[i];
-    const struct mix__dw_back to = { dw, mix__f32(dx), NULL, 0, out, 0, SIDE };
+    const struct mix__dw_back to = { dw, mix__f32(dx), NULL, false, 0, out, 0, SIDE };
     loops.dw_backward(&to, &(struct mix__dw_input){ .z = mix__f32(x) },
                       &(struct mix__dw_gradient){ .du = mix__f32(dy) }, x + PIXELS, &s);
     const struct dw_arg arg = { &s, dy };
