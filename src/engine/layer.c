@@ -11,7 +11,8 @@
  *              du0 = back through fake, act   goes to memory; its sums are the batch norm's
  *
  * x, dz and dx live in the cache. So a layer between two batch norms reads one tensor and writes
- * one forward, and reads three (du, z, z0) and writes one backward. A depthwise layer behind an
+ * one forward, and reads three (du, z, z0) and writes one backward. Loops for depthwise layers do
+ * all of that between two batch norms themselves, some rows at a time. A depthwise layer behind an
  * unstored expand layer (expand.c) makes z0 itself, and has that layer's products with du0 instead
  * of writing it.
  */
@@ -338,7 +339,7 @@ static mix_status depthwise_tile(struct mix__engine *e, const struct mix__step *
     const struct mix__span made = mix__made_span(conv, t),
                            own = mix__x_span(conv, t, t->dx0, t->dx1);
     const bool weights = what & MIX__GRAD_PARAMS;
-    void *read = mix__work_at(e, thread, MIX__WORK_READ);
+    void *read = mix__work_at(e, thread, MIX__WORK_READ); /* x, or where loops make that, du */
     const struct mix__dw_gradient dz = depthwise_gradient(
         e, s, mix__y_span(conv, t, t->dy0, t->dy1), mix__work_at(e, thread, MIX__WORK_GRADIENT));
     struct mix__values z;

@@ -19,7 +19,8 @@
  * is the same convolution: over dz with stride - 1 gaps between its values, with the weights turned
  * by half a turn; taps that meet gaps are left out.
  *
- * Taps are FMA where there is one; nothing else is, as codes of a quantizer are made here.
+ * Taps and gradients are FMA where there is one; nothing else is, as codes of a quantizer are made
+ * here.
  */
 #include "engine/loops_fake.h"
 
