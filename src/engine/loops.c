@@ -43,7 +43,12 @@ MIX__TEMPLATE void fake_forward_as(int branches, struct mix__values y, struct mi
                                    size_t n, const struct mix__fake *fake)
 {
     const struct branch one = branch_at(fake, 0);
-    EACH_VEC(n, forward_vec, branches, y, x, &one, fake);
+    for (size_t i = 0; i < n; i += WIDE) {
+        const size_t m = MIN(WIDE, n - i);
+        ahead(x, i, m, false);
+        EACH_VEC(m, forward_vec, branches, mix__values_from(y, i), mix__values_from(x, i), &one,
+                 fake);
+    }
 }
 
 static void fake_forward(struct mix__values y, struct mix__values x, size_t n,
@@ -137,6 +142,8 @@ MIX__TEMPLATE void fake_backward_as(int branches, int accumulate, struct mix__va
     struct fake_places at;
     fake_clear(&at, fake->n_branch);
     for (size_t i = 0, strips = 1; i < n; i += WIDE, strips++) {
+        ahead(x, i, MIN(WIDE, n - i), false);
+        ahead(dx, i, MIN(WIDE, n - i), true);
         EACH_VEC(MIN(WIDE, n - i), backward_vec, branches, accumulate, mix__values_from(dx, i),
                  mix__values_from(dy, i), mix__values_from(x, i), &one, fake, &at);
         if (strips % FOLD == 0)
