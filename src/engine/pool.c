@@ -82,17 +82,23 @@ void mix__avgpool_forward(const struct mix__engine *e, const struct mix__step *s
     }
 }
 
+/* dy becomes what each pixel gets of it. */
 void mix__avgpool_backward(const struct mix__engine *e, const struct mix__step *s)
 {
-    const float *dy = mix__engine_floats(e, s->dy);
+    float *dy = mix__engine_floats(e, s->dy);
     const struct mix__values dx = mix__engine_at(e, s->dx[0]);
     const size_t c = (size_t)s->in.c, pixels = (size_t)s->in.h * s->in.w;
 #pragma omp parallel for schedule(static)
-    for (int n = 0; n < e->plan.batch; n++)
-        for (size_t i = 0; i < pixels; i++)
-            for (size_t j = 0; j < c; j++) {
-                const size_t at = ((size_t)n * pixels + i) * c + j;
-                const float g = dy[(size_t)n * c + j] / (float)pixels;
-                mix__values_put(dx, at, s->accumulate[0] ? mix__values_get(dx, at) + g : g);
-            }
+    for (int n = 0; n < e->plan.batch; n++) {
+        float *share = dy + (size_t)n * c;
+        for (size_t j = 0; j < c; j++)
+            share[j] /= (float)pixels;
+        for (size_t i = 0; i < pixels; i++) {
+            const struct mix__values to = mix__values_from(dx, ((size_t)n * pixels + i) * c);
+            if (s->accumulate[0])
+                e->loops.add(to, to, mix__f32(share), c);
+            else
+                e->loops.act_forward(to, mix__f32(share), c, MIX__ACT_NONE);
+        }
+    }
 }
