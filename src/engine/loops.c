@@ -140,16 +140,16 @@ MIX__TEMPLATE void fake_backward_as(int branches, int accumulate, struct mix__va
 {
     const struct branch one = branch_at(fake, 0);
     struct fake_places at;
-    fake_clear(&at, fake->n_branch);
+    fake_clear(&at, fake->n_branch, WIDE);
     for (size_t i = 0, strips = 1; i < n; i += WIDE, strips++) {
         ahead(x, i, MIN(WIDE, n - i), false);
         ahead(dx, i, MIN(WIDE, n - i), true);
         EACH_VEC(MIN(WIDE, n - i), backward_vec, branches, accumulate, mix__values_from(dx, i),
                  mix__values_from(dy, i), mix__values_from(x, i), &one, fake, &at);
         if (strips % FOLD == 0)
-            fake_fold(&at, fake, sums);
+            fake_fold(&at, WIDE, fake, sums);
     }
-    fake_fold(&at, fake, sums);
+    fake_fold(&at, WIDE, fake, sums);
 }
 
 static void fake_backward(struct mix__values dx, struct mix__values dy, struct mix__values x,
@@ -287,7 +287,7 @@ MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, struct mix_
     const bool folding = folds(act, branches, z, fake);
     const struct branch one = branch_at(fake, 0);
     const struct folded_back f = folded_back_at(act, &one);
-    fake_clear(&p.fake, fake->n_branch);
+    fake_clear(&p.fake, fake->n_branch, WIDE);
     memset(&p, 0, offsetof(struct norm_places, fake));
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
         affine_spread(&p.affine, &back->affine, &s, folding, one.inverse);
@@ -301,10 +301,10 @@ MIX__TEMPLATE void norm_backward_as(enum mix__act act, int branches, struct mix_
             if ((r / s.rows + w.strips) % FOLD)
                 continue;
             norm_fold(&p, &s, back);
-            fake_fold(&p.fake, fake, back->sums);
+            fake_fold(&p.fake, WIDE, fake, back->sums);
         }
         norm_fold(&p, &s, back);
-        fake_fold(&p.fake, fake, back->sums);
+        fake_fold(&p.fake, WIDE, fake, back->sums);
     }
     if (stream)
         vec_stream_end();
@@ -391,11 +391,11 @@ static double abs_sum(struct mix__values x, size_t n, float shift)
     for (size_t i = 0, strips = 1; i < n; i += WIDE, strips++) {
         EACH_VEC(MIN(WIDE, n - i), abs_vec, at, mix__values_from(x, i), shift);
         if (strips % FOLD == 0) {
-            sum += total(at);
+            sum += total(at, WIDE);
             memset(at, 0, sizeof at);
         }
     }
-    return sum + total(at);
+    return sum + total(at, WIDE);
 }
 
 /* Adds a strip's sums to the channels' ones and clears them. */

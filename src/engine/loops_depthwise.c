@@ -31,7 +31,8 @@ enum {
     COLS_MAX = 32,             /* of an input's, so that copies have rows enough    */
     KERNEL_MAX = 5,
     TAPS_MAX = KERNEL_MAX * KERNEL_MAX,
-    FEW = 4 /* places that are summed side by side */
+    FEW = 4,                             /* places that are summed side by side */
+    PLACES = MAX(BLOCK * LANES, PARTIAL) /* of a block, with none left over for total() */
 };
 
 /* Two rows of a stride of 2 come out of a copy at least. */
@@ -479,7 +480,7 @@ static void clear_sums(struct back_sums *sums, const struct mix__norm_back *back
 {
     memset(sums, 0, offsetof(struct back_sums, fake));
     if (back->fake->n_branch > 1)
-        fake_clear(&sums->fake, back->fake->n_branch);
+        fake_clear(&sums->fake, back->fake->n_branch, PLACES);
 }
 
 static void fold_sums(struct back_sums *sums, const struct mix__norm_back *back,
@@ -495,7 +496,7 @@ static void fold_sums(struct back_sums *sums, const struct mix__norm_back *back,
     add_block(back->dbeta, sums->beta, b);
     add_block(back->dgamma, sums->gamma, b);
     if (back->fake->n_branch > 1)
-        fake_fold(&sums->fake, back->fake, back->sums);
+        fake_fold(&sums->fake, PLACES, back->fake, back->sums);
 }
 
 /* ---- convolution ------------------------------------------------------------------------------ */

@@ -94,24 +94,25 @@ struct fake_places {
     ALIGNED float step[MIX__BRANCH_MAX][WIDE], weight[MIX__BRANCH_MAX][WIDE];
 };
 
-MIX__TEMPLATE void fake_clear(struct fake_places *at, int branches)
+/* Of the first `places`. */
+MIX__TEMPLATE void fake_clear(struct fake_places *at, int branches, size_t places)
 {
     for (int k = 0; k < branches; k++) {
-        memset(at->step[k], 0, sizeof at->step[k]);
-        memset(at->weight[k], 0, sizeof at->weight[k]);
+        memset(at->step[k], 0, places * sizeof *at->step[k]);
+        memset(at->weight[k], 0, places * sizeof *at->weight[k]);
     }
 }
 
-MIX__TEMPLATE void fake_fold(struct fake_places *at, const struct mix__fake *fake,
+MIX__TEMPLATE void fake_fold(struct fake_places *at, size_t places, const struct mix__fake *fake,
                              struct mix__fake_sums *sums)
 {
     for (int k = 0; k < fake->n_branch; k++) {
         const bool mixed = fake->n_branch > 1;
-        sums->step[k] += total(at->step[k]) * (mixed ? (double)fake->weight[k] : 1.0);
+        sums->step[k] += total(at->step[k], places) * (mixed ? (double)fake->weight[k] : 1.0);
         if (mixed)
-            sums->weight[k] += total(at->weight[k]);
+            sums->weight[k] += total(at->weight[k], places);
     }
-    fake_clear(at, fake->n_branch);
+    fake_clear(at, fake->n_branch, places);
 }
 
 /* Of v steps through one branch, the result's derivative by the step: q - v inside the bounds, the

@@ -65,11 +65,12 @@ static inline void spread(float *out, const float *in, const struct strip *s)
         memcpy(out + r * s->width, in, s->width * sizeof *out);
 }
 
-/* The sum of WIDE floats, in an order that does not depend on the vector length. */
-static inline double total(const float *place)
+/* The sum of n floats, a multiple of PARTIAL, in an order that does not depend on the vector length.
+ */
+static inline double total(const float *place, size_t n)
 {
     double part[PARTIAL] = { 0 }, sum = 0;
-    for (size_t i = 0; i < WIDE; i += PARTIAL)
+    for (size_t i = 0; i < n; i += PARTIAL)
         for (size_t k = 0; k < PARTIAL; k++)
             part[k] += place[i + k];
     for (size_t k = 0; k < PARTIAL; k++)
