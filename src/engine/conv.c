@@ -20,8 +20,6 @@
 #include "base/ctx.h"
 #include "engine/primitives.h"
 
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-
 struct mix__backend {
     mix_ctx *ctx;
     int threads;
@@ -423,7 +421,7 @@ void mix__depthwise_backward(struct mix__conv *c, int thread, const struct mix__
                              const struct mix__dw_input *x, const struct mix__dw_gradient *dz,
                              bool weights)
 {
-    const struct mix__dw_shape s = dw_shape(&c->d, MIN(t->x0, t->dx0), t->dy0);
+    const struct mix__dw_shape s = dw_shape(&c->d, t->x0, t->dy0);
     struct mix__dw_back to = { NULL, du, back, stream, t->y0, t->y1, t->dx0, t->dx1 };
     if (weights) {
         to.dw = sums_of(c->backend, thread, sum_place(c));

@@ -77,8 +77,8 @@ void mix__conv_weights_begin(struct mix__conv *conv);
 mix_status mix__conv_backward_weights(struct mix__conv *conv, int thread, const void *x,
                                       const void *dy) MIX_CHECKED;
 mix_status mix__conv_weights_end(struct mix__conv *conv, float *dw) MIX_CHECKED;
-/* Of a depthwise layer: x from row x0 of the tile's first image on; on the way back from the lesser
- * of x0 and dx0, dz from row dy0 and du from row dx0 on. du: the gradient at x, float32, or what that
+/* Of a depthwise layer: x from row x0 of the tile's first image on, dz from row dy0 and du from row
+ * dx0 on. du: the gradient at x, float32, or what that
  * is behind `back`, then by streaming stores if wanted; weights: theirs is wanted too. */
 void mix__depthwise_forward(const struct mix__conv *conv, const struct mix__tile *tile, void *y,
                             const struct mix__dw_input *x);

@@ -200,7 +200,7 @@ static inline struct mix__span mix__x_span(const struct mix__conv *c, const stru
  * puts a gradient. */
 static inline struct mix__span mix__made_span(const struct mix__conv *c, const struct mix__tile *t)
 {
-    return mix__x_span(c, t, t->x0 < t->dx0 ? t->x0 : t->dx0, t->x1 > t->dx1 ? t->x1 : t->dx1);
+    return mix__x_span(c, t, t->x0, t->x1 > t->dx1 ? t->x1 : t->dx1);
 }
 
 static inline struct mix__values mix__buffer_at(const struct mix__engine *e, int buffer,

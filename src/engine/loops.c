@@ -1,7 +1,8 @@
 /*
  * Loops of the quantizer and of batch norm with its activation and quantizer; loops_strip.h has
- * what they walk over, loops_vec.h what they compute with, loops_fake.h the quantizer. Additions, activations of their own,
- * gates and pools are in loops_basic.c, depthwise convolution is in loops_depthwise.c.
+ * what they walk over, loops_vec.h what they compute with, loops_fake.h the quantizer. Additions,
+ * activations of their own, gates and pools are in loops_basic.c, depthwise convolution is in
+ * loops_depthwise.c.
  */
 #include "engine/loops_fake.h"
 

@@ -357,6 +357,16 @@ ROWS(rows_5, 5, 1, 1)
 ROWS(rows_5_strided, 5, 2, 1)
 ROWS(rows_5_spaced, 5, 1, 2)
 
+/* back: over a gradient, whose values are as far apart as the stride is wide. */
+static rows_fn *rows_for(int kernel, int stride, bool back)
+{
+    if (stride == 1)
+        return kernel == 3 ? rows_3 : rows_5;
+    if (back)
+        return kernel == 3 ? rows_3_spaced : rows_5_spaced;
+    return kernel == 3 ? rows_3_strided : rows_5_strided;
+}
+
 /* ---- what comes out --------------------------------------------------------------------------- */
 
 /* Where rows of ow columns go, y (or du) being row `row`; back, z: through what du is to be got
@@ -557,8 +567,7 @@ static void dw_forward(struct mix__values y, const struct mix__dw_input *x, cons
     const struct image in = { s->h, s->w, s->c, 1, s->x_row };
     const struct sink to = { .y = y, .row = s->y_row, .ow = s->ow, .c = s->c };
     const struct source source = { .input = x };
-    rows_fn *const threes = stride == 1 ? rows_3 : rows_3_strided;
-    rows_fn *const fives = stride == 1 ? rows_5 : rows_5_strided;
+    rows_fn *const rows = rows_for(kernel, stride, false);
     const int most = cols_of(s->ow * stride, stride) / stride;
     for (int col = 0, cols; col < s->ow && oh0 < oh1; col += cols) {
         cols = MIN(most, s->ow - col);
@@ -567,9 +576,7 @@ static void dw_forward(struct mix__values y, const struct mix__dw_input *x, cons
             &in, oh0 * stride - s->pad, col * stride - s->pad, (cols - 1) * stride + kernel,
             last ? (oh1 - oh0) * stride : 0, (last ? -col : cols) * stride);
         const int room = (window.height - kernel) / stride + 1;
-        const struct piece piece = {
-            &window, &to, col, cols, oh0, stride, kernel == 3 ? threes : fives
-        };
+        const struct piece piece = { &window, &to, col, cols, oh0, stride, rows };
         struct block b;
         clear_sides(copy, &in, &window);
         for (int first = 0; first < s->c; first += b.wide * LANES) {
@@ -727,8 +734,7 @@ static void dw_backward(const struct mix__dw_back *to, const struct mix__dw_inpu
                                .row = to->h0,
                                .ow = s->w,
                                .c = s->c };
-    rows_fn *const threes = stride == 1 ? rows_3 : rows_3_spaced;
-    rows_fn *const fives = stride == 1 ? rows_5 : rows_5_spaced;
+    rows_fn *const rows = rows_for(kernel, stride, true);
     struct way_back k = { .to = to,
                           .s = s,
                           .w = w,
@@ -748,9 +754,7 @@ static void dw_backward(const struct mix__dw_back *to, const struct mix__dw_inpu
         k.wz = window_at(&out, k.top - before, k.col - before, cols + kernel - 1, down, across);
         k.room = MIN(k.wx.height - kernel + stride, k.wz.height - kernel + 1) / stride * stride;
         k.outputs = MIN((cols + stride - 1) / stride, s->ow - k.col / stride);
-        k.piece = (struct piece){
-            &k.wz, &sink, k.col, MIN(cols, s->w - k.col), k.top, 1, kernel == 3 ? threes : fives
-        };
+        k.piece = (struct piece){ &k.wz, &sink, k.col, MIN(cols, s->w - k.col), k.top, 1, rows };
         clear_sides(x_copy, &in, &k.wx);
         clear_sides(z_copy, &out, &k.wz);
         struct block b;

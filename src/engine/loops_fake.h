@@ -8,6 +8,8 @@
 #include "engine/loops_strip.h"
 #include "engine/loops_vec.h"
 
+#include <math.h>
+
 /* One branch of a quantizer. */
 struct branch {
     float n, p, shift, step, inverse;
@@ -155,20 +157,10 @@ struct folded_back {
     float low, high, top, inside;
 };
 
-/* The next float above a positive one. */
-MIX__TEMPLATE float next_float(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    bits++;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
 MIX__TEMPLATE struct folded_back folded_back_at(enum mix__act act, const struct branch *b)
 {
     const struct folded f = folded_at(act, b);
-    const float top = next_float(b->p);
+    const float top = nextafterf(b->p, INFINITY);
     return b->p < top_of(act, b) ? (struct folded_back){ f.low, f.high, top, top }
                                  : (struct folded_back){ f.low, f.high, f.high, INFINITY };
 }

@@ -13,6 +13,8 @@
  *    |             |  x1   +---------+      and dy0 .. dy1 are those whose gradients
  *    +-------------+                        its input rows and its weights need
  *
+ * dx0 is the row that y0's kernel is put at without padding, y0 * stride, so never before x0.
+ *
  * Tiles are taken in `parts` runs, each by one thread; sums are kept for each part and added up in
  * order, so they do not depend on the number of threads.
  */

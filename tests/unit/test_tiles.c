@@ -34,6 +34,7 @@ static void check(const struct mix__tiling *t, const struct mix__tile_shape *s)
         }
         assert_true(0 <= a.x0 && a.x1 <= s->h && 0 <= a.dy0 && a.dy1 <= s->oh);
         assert_true(a.dy0 <= a.y0 && a.y1 <= a.dy1);
+        assert_true(a.x0 <= a.dx0 && a.dx0 == (a.y0 * s->stride < s->h ? a.y0 * s->stride : s->h));
         for (int in = 0; in < s->h; in++)
             for (int out = 0; out < s->oh; out++) {
                 if (!meet(s, in, out))
