@@ -6,10 +6,13 @@
  *
  * For one network of the zoo (MobileNet v2) at 32 x 32 (batch 128) and 224 x 224 (batch 32): images
  * per second of a float step, a weight training step (W4, mixed activation bits) and a bit-meta
- * step (the first N of the candidates 2, 3, 4, 8; N 4 unless --branches says), and the ratio of
- * each to the sum of the bare oneDNN convolutions (forward, backward data, backward weights) that
- * it needs, in float32 and, where the step is in bfloat16, in the faster of both; for the weight
- * training step, whose forward pass multiplies codes, also with bytes there (engine/floor.h).
+ * step (the first N of the candidates 2, 3, 4, 8; N 4 unless --branches says), and what each is of
+ * its floor (engine/floor.h): the bare oneDNN convolutions (forward, backward data, backward
+ * weights) that it needs, in float32 and, where the step is in bfloat16, in the faster of both, and
+ * the bytes that have to move at the speed of copies in memory. Quantized steps have a lower floor in
+ * bfloat16: their layers' inputs are codes of a byte, and where weights are codes too, forward
+ * convolutions multiply bytes. "x bare" is the same without what has to move: where the operands of
+ * a bare convolution do not fit into a cache, it moves them itself, and the floor has them twice.
  * A step is forward, loss, backward, clipping and optimizer. All in one process, steps alternate,
  * each figure is the best of its runs: a busy neighbour disturbs that least. With --floor 0 no
  * floor; with --layers also where the time goes, layer by layer (means). With --data the images
@@ -173,44 +176,52 @@ static void job_free(struct job *j)
 /* ---- the figures ------------------------------------------------------------------------------
  */
 
-/* Seconds of forward, backward data and backward weights over all layers. */
-struct sums {
-    double pass[3], all;
+/* Over all layers: seconds of bare forward, backward data and backward weights, and of the bytes. */
+struct floor {
+    double pass[3], bare, bytes, moving;
 };
 
-static void add_pass(struct sums *sums, int pass, double seconds)
+static void add_layer(struct floor *sum, double forward, const struct mix__floor *f, double bytes)
 {
-    sums->pass[pass] += seconds;
-    sums->all += seconds;
+    const double passes[] = { forward, f->backward_data, f->backward_weights };
+    for (int p = 0; p < 3; p++) {
+        sum->pass[p] += passes[p];
+        sum->bare += passes[p];
+    }
+    sum->bytes += bytes;
 }
 
-/* codes: the same with a forward pass on codes. */
-static mix_status sum_floor(const struct job *j, enum mix__dtype dtype, struct sums *sums,
-                            struct sums *codes)
+/* In the step's types, and with products and operands of codes. */
+enum { OWN, CODES, FLOORS };
+
+static mix_status sum_floors(const struct job *j, enum mix__dtype dtype, struct floor *sums,
+                             double *copies)
 {
     const size_t n = j->state->graph->n_layers;
     struct mix__floor *floors = calloc(n, sizeof *floors);
-    *sums = *codes = (struct sums){ { 0 }, 0 };
     if (!floors)
         return MIX_ENOMEM;
-    const mix_status status = mix__floor_measure(j->engine, dtype, floors);
-    for (size_t l = 0; l < n; l++) {
-        add_pass(sums, 0, floors[l].forward);
-        add_pass(codes, 0, floors[l].forward_codes);
-        for (int k = 0; k < 2; k++) {
-            add_pass(k ? codes : sums, 1, floors[l].backward_data);
-            add_pass(k ? codes : sums, 2, floors[l].backward_weights);
-        }
+    mix_status status = mix__floor_measure(j->engine, dtype, floors);
+    if (status == MIX_OK)
+        status = mix__floor_memory(j->engine, copies);
+    for (size_t l = 0; l < n && status == MIX_OK; l++) {
+        const struct mix__floor *f = &floors[l];
+        const double bytes = f->bytes_forward + f->bytes_backward;
+        add_layer(&sums[OWN], f->forward, f, bytes);
+        add_layer(&sums[CODES], f->forward_codes, f, bytes - f->bytes_spared);
     }
+    for (int k = 0; k < FLOORS && status == MIX_OK; k++)
+        sums[k].moving = sums[k].bytes / *copies;
     free(floors);
     return status;
 }
 
-static void print_floor(const char *type, const struct sums *f)
+static void print_floor(const char *type, const struct floor *f, double copies)
 {
     printf("  bare convolutions, %-5s forward %.1f, backward data %.1f, backward weights %.1f, sum "
-           "%.1f ms\n",
-           type, 1e3 * f->pass[0], 1e3 * f->pass[1], 1e3 * f->pass[2], 1e3 * f->all);
+           "%.1f ms; %.0f MB at %.1f GB/s %.1f ms\n",
+           type, 1e3 * f->pass[0], 1e3 * f->pass[1], 1e3 * f->pass[2], 1e3 * f->bare,
+           1e-6 * f->bytes, 1e-9 * copies, 1e3 * f->moving);
 }
 
 /* What the command line says. */
@@ -233,32 +244,28 @@ static void name_kind(char *name, size_t size, enum kind kind, int branches)
 
 static mix_status print_steps(struct job *j, const struct what *w, const double *least_seconds)
 {
-    enum { WHOLE, HALF, CODES, FLOORS };
-    static const char *const types[FLOORS] = { "f32", "bf16", "int8" };
-    struct sums floors[FLOORS];
+    const bool half = w->dtype == MIX__DTYPE_BF16;
+    struct floor floors[FLOORS] = { 0 };
+    double copies;
     char name[32];
-    const int batch = mix__engine_batch(j->engine);
-    const int n_floors = !w->floor ? 0 : w->dtype == MIX__DTYPE_BF16 ? FLOORS : 1;
-    if (n_floors > WHOLE)
-        MIX_TRY(sum_floor(j, MIX__DTYPE_F32, &floors[WHOLE], &floors[CODES]));
-    if (n_floors > HALF)
-        MIX_TRY(sum_floor(j, MIX__DTYPE_BF16, &floors[HALF], &floors[CODES]));
-    for (int f = 0; f < n_floors; f++)
-        print_floor(types[f], &floors[f]);
-    printf("  %-22s %10s %12s", "step", "ms", "images/s");
-    for (int f = 0; f < n_floors; f++)
-        printf("  time / %4s floor", types[f]);
-    putchar('\n');
+    if (w->floor) {
+        MIX_TRY(sum_floors(j, w->dtype, floors, &copies));
+        print_floor(half ? "bf16" : "f32", &floors[OWN], copies);
+        if (half)
+            print_floor("int8", &floors[CODES], copies);
+    }
+    printf("  %-22s %10s %12s%s\n", "step", "ms", "images/s",
+           w->floor ? "    floor   x floor   x bare" : "");
     for (int kind = 0; kind < KINDS; kind++) {
         const double t = least_seconds[kind];
-        const double branches = kind == META_STEP ? j->branches : 1;
         name_kind(name, sizeof name, (enum kind)kind, j->branches);
-        printf("  %-22s %10.1f %12.1f", name, 1e3 * t, batch / t);
-        for (int f = 0; f < n_floors; f++)
-            if (f == CODES && kind != WEIGHT_STEP)
-                printf(" %18s", "-");
-            else
-                printf(" %18.2f", t / (branches * floors[f].all));
+        printf("  %-22s %10.1f %12.1f", name, 1e3 * t, mix__engine_batch(j->engine) / t);
+        if (w->floor) {
+            const double branches = kind == META_STEP ? j->branches : 1;
+            const double bare = branches * floors[kind == WEIGHT_STEP ? CODES : OWN].bare;
+            const double both = bare + branches * floors[kind == FLOAT_STEP ? OWN : CODES].moving;
+            printf(" %8.1f %9.2f %8.2f", 1e3 * both, t / both, t / bare);
+        }
         putchar('\n');
     }
     for (int kind = 0; kind < KINDS && w->layers; kind++) {

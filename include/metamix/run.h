@@ -39,14 +39,14 @@ MIX_API mix_progress mix_progress_at(const char *phase, int64_t step, int64_t st
 
 /* Where the time of a phase's training steps went: seconds of a mean step. The floor of a layer is
  * the time of oneDNN's bare convolutions that its passes need (the fastest layout, in the types of
- * the training step), measured when the phase ends; bytes are activations and gradients that have
- * to move at the least, weights not counted. */
+ * the training step), measured when the phase ends, and of the bytes that have to move at the speed
+ * at which memory copies: activations and gradients read and written once, weights not counted. */
 typedef struct mix_layer_profile {
     const mix_layer_info *layer;
     double forward, backward; /* all of its passes, with the batch norm, activation and quantizer
                                  that run inside the layer */
-    double floor;             /* of both */
-    double bytes;
+    double bare;              /* of both: convolutions alone */
+    double bytes, floor;
 } mix_layer_profile;
 
 typedef struct mix_profile {
@@ -57,7 +57,8 @@ typedef struct mix_profile {
     double teacher;    /* in the teacher's forward pass                          */
     double weights;    /* quantizing and packing weights                         */
     double graph;      /* what is no layer: additions, pools, batch norms of their own */
-    double floor, bytes; /* sums over the layers */
+    double bare, bytes, floor; /* sums over the layers */
+    double copies;             /* bytes a second that memory copies, read and written */
     const mix_layer_profile *layers;
     int n_layers;
 } mix_profile;

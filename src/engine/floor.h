@@ -1,6 +1,6 @@
 /*
- * engine/floor.h - the time that an engine's convolutions need bare: what its passes are held
- * against.
+ * engine/floor.h - what an engine's passes are held against: the time that its convolutions need
+ * bare, the bytes that have to move and how fast memory moves them.
  */
 #ifndef METAMIX_ENGINE_FLOOR_H
 #define METAMIX_ENGINE_FLOOR_H
@@ -14,13 +14,18 @@ struct mix__floor {
     double forward, backward_data, backward_weights;
     double forward_codes; /* of products of codes: of bytes, where that is faster */
     double bytes_forward, bytes_backward;
+    double bytes_spared; /* of both, with BF16, when the layer's input is read as bytes of codes */
 };
 
 /* Measures floors (layer), each primitive alone with all threads, on zeros, and keeps the fastest
  * of oneDNN's own layout and plain nhwc; with BF16 also of bfloat16 and float32, and of bytes.
- * dtype: of activations and gradients in memory. Takes seconds. Errors: MIX_ENOMEM, MIX_EBACKEND.
+ * dtype: of activations and gradients in memory. An operand that fits into a cache is there, which
+ * in a step of many layers it is not. Takes seconds. Errors: MIX_ENOMEM, MIX_EBACKEND.
  */
 mix_status mix__floor_measure(const struct mix__engine *engine, enum mix__dtype dtype,
                               struct mix__floor *floors) MIX_CHECKED;
+
+/* Bytes a second that all threads together copy in memory, read and written. Errors: MIX_ENOMEM. */
+mix_status mix__floor_memory(const struct mix__engine *engine, double *speed) MIX_CHECKED;
 
 #endif

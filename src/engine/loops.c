@@ -140,17 +140,18 @@ MIX__TEMPLATE void fake_backward_as(int branches, int accumulate, struct mix__va
                                     const struct mix__fake *fake, struct mix__fake_sums *sums)
 {
     const struct branch one = branch_at(fake, 0);
+    const size_t places = MIN(WIDE, (n + GRAIN - 1) / GRAIN * GRAIN); /* of short rows: weights */
     struct fake_places at;
-    fake_clear(&at, fake->n_branch, WIDE);
+    fake_clear(&at, fake->n_branch, places);
     for (size_t i = 0, strips = 1; i < n; i += WIDE, strips++) {
         ahead(x, i, MIN(WIDE, n - i), false);
         ahead(dx, i, MIN(WIDE, n - i), true);
         EACH_VEC(MIN(WIDE, n - i), backward_vec, branches, accumulate, mix__values_from(dx, i),
                  mix__values_from(dy, i), mix__values_from(x, i), &one, fake, &at);
         if (strips % FOLD == 0)
-            fake_fold(&at, WIDE, fake, sums);
+            fake_fold(&at, places, fake, sums);
     }
-    fake_fold(&at, WIDE, fake, sums);
+    fake_fold(&at, places, fake, sums);
 }
 
 static void fake_backward(struct mix__values dx, struct mix__values dy, struct mix__values x,

@@ -157,21 +157,32 @@ static void clear_row(vec *to, int width, int wide)
         memset(to + (ptrdiff_t)k * COPY_MAX, 0, (size_t)width * sizeof *to);
 }
 
-/* Rows [from, to) of the window come into copy (wide, COPY_MAX: height, width). */
+/* Rows [from, to) of a window of an image come into copy (wide, COPY_MAX: height, width) of a block.
+ */
+struct filling {
+    vec *copy;
+    const struct image *x;
+    const struct window *w;
+    const struct block *block;
+    int from, to;
+};
+
 MIX__TEMPLATE void fill_block(int wide, int lanes, enum making making, enum mix__act act,
-                              int branches, struct mix__values a, struct mix__values b, vec *copy,
-                              const struct image *x, const struct window *w, int from, int to,
-                              int first, const struct maker *maker, const struct mix__fake *fake)
+                              int branches, struct mix__values a, struct mix__values b,
+                              const struct filling *f, const struct maker *maker,
+                              const struct mix__fake *fake)
 {
     struct maker m = { 0 };
     if (making != AS_IT_IS)
         m = *maker;
-    const int d = x->spacing;
+    const struct image *x = f->x;
+    const struct window *w = f->w;
+    const int d = x->spacing, first = f->block->first;
     const ptrdiff_t next = ahead_of(a.dtype, x, w, first);
     const int left = ceil_div(w->left, d), right = MIN(x->w, ceil_div(w->left + w->width, d));
-    int place = place_of(w, from);
-    for (int row = from; row < to; row++, place = place_after(w, place, 1)) {
-        vec *out = copy + (ptrdiff_t)place * w->width;
+    int place = place_of(w, f->from);
+    for (int row = f->from; row < f->to; row++, place = place_after(w, place, 1)) {
+        vec *out = f->copy + (ptrdiff_t)place * w->width;
         if (row % d)
             continue;
         if (row < 0 || row / d >= x->h) {
@@ -200,81 +211,69 @@ static void clear_sides(vec *copy, const struct image *x, const struct window *w
                 copy[k * COPY_MAX + i * w->width + j] = (vec){ 0 };
 }
 
-/* f for the block k, with what it is as constants. */
-#define AS_BLOCK(f, k, ...)                                                                        \
+/* f for a block, with what it is as constants. */
+#define AS_BLOCK(f, block, ...)                                                                    \
     do {                                                                                           \
-        if ((k)->wide == BLOCK && (k)->lanes == LANES)                                             \
+        if ((block)->wide == BLOCK && (block)->lanes == LANES)                                     \
             f(BLOCK, LANES, __VA_ARGS__);                                                          \
         else                                                                                       \
-            f(1, (k)->lanes, __VA_ARGS__);                                                         \
+            f(1, (block)->lanes, __VA_ARGS__);                                                     \
     } while (0)
 
-#define FILL(making, act, branches, a, b, fake)                                                    \
-    AS_BLOCK(fill_block, k, making, act, branches, a, b, copy, x, w, from, to, k->first, m, fake)
+#define FILL(f, making, act, branches, a, b, m, fake)                                              \
+    AS_BLOCK(fill_block, (f)->block, making, act, branches, a, b, f, m, fake)
 
-MIX__TEMPLATE void fill_input_as(enum mix__act act, int branches, struct mix__values z, vec *copy,
-                                 const struct image *x, const struct window *w, int from, int to,
-                                 const struct block *k, struct maker *m,
+MIX__TEMPLATE void fill_input_as(enum mix__act act, int branches, struct mix__values z,
+                                 const struct filling *f, struct maker *m,
                                  const struct mix__fake *fake)
 {
     m->branch = branch_at(fake, 0);
     if (!folds(act, branches, z, fake)) {
-        FILL(INPUT, act, branches, z, z, fake);
+        FILL(f, INPUT, act, branches, z, z, m, fake);
         return;
     }
-    for (int i = 0; i < k->wide; i++) {
+    for (int i = 0; i < f->block->wide; i++) {
         m->k1[i] *= m->branch.inverse;
         m->k3[i] *= m->branch.inverse;
     }
     m->folded = folded_at(act, &m->branch);
-    FILL(FOLDED_INPUT, act, branches, z, z, fake);
+    FILL(f, FOLDED_INPUT, act, branches, z, z, m, fake);
 }
 
-static void fill_input(vec *copy, const struct mix__dw_input *in, const struct image *x,
-                       const struct window *w, int from, int to, const struct block *k)
+static void fill_input(const struct filling *f, const struct mix__dw_input *in)
 {
     struct maker m;
-    get_block(m.k1, in->affine.scale, k);
-    get_block(m.k3, in->affine.offset, k);
+    get_block(m.k1, in->affine.scale, f->block);
+    get_block(m.k3, in->affine.offset, f->block);
     if (in->z.dtype == MIX__DTYPE_F32) {
-        SPECIALISE(fill_input_as, in->affine.act, in->fake->n_branch, F32(in->z), copy, x, w, from,
-                   to, k, &m, in->fake)
+        SPECIALISE(fill_input_as, in->affine.act, in->fake->n_branch, F32(in->z), f, &m, in->fake)
     } else {
-        SPECIALISE(fill_input_as, in->affine.act, in->fake->n_branch, BF16(in->z), copy, x, w, from,
-                   to, k, &m, in->fake)
+        SPECIALISE(fill_input_as, in->affine.act, in->fake->n_branch, BF16(in->z), f, &m, in->fake)
     }
 }
 
-static void fill_gradient(vec *copy, const struct mix__dw_gradient *g, const struct image *x,
-                          const struct window *w, int from, int to, const struct block *k)
+static void fill_gradient(const struct filling *f, const struct mix__dw_gradient *g)
 {
-    struct maker maker, *m = &maker;
-    get_block(m->k1, g->k1, k);
-    get_block(m->k2, g->k2, k);
-    get_block(m->k3, g->k3, k);
+    struct maker m;
+    get_block(m.k1, g->k1, f->block);
+    get_block(m.k2, g->k2, f->block);
+    get_block(m.k3, g->k3, f->block);
     if (g->z.dtype == MIX__DTYPE_F32)
-        FILL(GRADIENT, MIX__ACT_NONE, 0, F32(g->du), F32(g->z), NULL);
+        FILL(f, GRADIENT, MIX__ACT_NONE, 0, F32(g->du), F32(g->z), &m, NULL);
     else
-        FILL(GRADIENT, MIX__ACT_NONE, 0, BF16(g->du), BF16(g->z), NULL);
+        FILL(f, GRADIENT, MIX__ACT_NONE, 0, BF16(g->du), BF16(g->z), &m, NULL);
 }
 
-static void fill_as_it_is(vec *copy, struct mix__values v, const struct image *x,
-                          const struct window *w, int from, int to, const struct block *k)
+static void fill(const struct filling *f, const struct source *source)
 {
-    const struct maker *m = NULL;
-    FILL(AS_IT_IS, MIX__ACT_NONE, 0, F32(v), F32(v), NULL);
-}
-
-static void fill(vec *copy, const struct source *source, const struct image *x,
-                 const struct window *w, int from, int to, const struct block *k)
-{
-    if (source->input && source->input->affine.scale)
-        fill_input(copy, source->input, x, w, from, to, k);
-    else if (source->gradient && source->gradient->k1)
-        fill_gradient(copy, source->gradient, x, w, from, to, k);
-    else
-        fill_as_it_is(copy, source->input ? source->input->z : source->gradient->du, x, w, from, to,
-                      k);
+    if (source->input && source->input->affine.scale) {
+        fill_input(f, source->input);
+    } else if (source->gradient && source->gradient->k1) {
+        fill_gradient(f, source->gradient);
+    } else {
+        const struct mix__values v = source->input ? source->input->z : source->gradient->du;
+        FILL(f, AS_IT_IS, MIX__ACT_NONE, 0, F32(v), F32(v), NULL, NULL);
+    }
 }
 
 /* ---- taps ------------------------------------------------------------------------------------ */
@@ -586,7 +585,7 @@ static void dw_forward(struct mix__values y, const struct mix__dw_input *x, cons
             for (int row = oh0, n; row < oh1; row += n) {
                 n = MIN(room, oh1 - row);
                 const int until = (row + n - 1) * stride - s->pad + kernel;
-                fill(copy, &source, &in, &window, filled, until, &b);
+                fill(&(struct filling){ copy, &in, &window, &b, filled, until }, &source);
                 filled = until;
                 come_out(&piece, row, row + n, copy, tap, &b, NULL);
             }
@@ -686,7 +685,7 @@ static void rows_weights(const struct way_back *k, const struct block *b, int ro
     if (meeting.rows <= 0 || meeting.cols <= 0)
         return;
     const int until = (from + meeting.rows - 1) * stride - k->s->pad + kernel;
-    fill(x, k->x_from, k->x, &k->wx, *filled, until, b);
+    fill(&(struct filling){ x, k->x, &k->wx, b, *filled, until }, k->x_from);
     *filled = until;
     for (int v = 0; v < b->wide; v++)
         add_weights(dw + (ptrdiff_t)v * TAPS_MAX, x + (ptrdiff_t)v * COPY_MAX,
@@ -705,8 +704,9 @@ static void block_back(const struct way_back *k, const struct block *b, vec *x, 
         clear_sums(&sums, back);
     for (int row = k->top, n; row < k->bottom; row += n) {
         n = MIN(k->room, k->bottom - row);
-        fill(z, k->z_from, k->z, &k->wz, z_filled, row + n + k->s->pad, b);
-        z_filled = row + n + k->s->pad;
+        const int until = row + n + k->s->pad;
+        fill(&(struct filling){ z, k->z, &k->wz, b, z_filled, until }, k->z_from);
+        z_filled = until;
         if (k->to->dw)
             rows_weights(k, b, row, n, x, &x_filled, z, dw);
         if (k->piece.cols > 0)

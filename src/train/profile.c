@@ -55,7 +55,9 @@ static mix_status measure_floors(struct mix__profiler *p)
     struct mix__floor *floors = mix__zalloc(p->ctx, p->graph->n_layers, sizeof *floors);
     if (!floors)
         return MIX_ENOMEM;
-    const mix_status status = mix__floor_measure(p->engine, mix__engine_dtype(p->engine), floors);
+    mix_status status = mix__floor_measure(p->engine, mix__engine_dtype(p->engine), floors);
+    if (status == MIX_OK)
+        status = mix__floor_memory(p->engine, &p->copies);
     if (status == MIX_OK)
         p->floors = floors;
     else
@@ -88,25 +90,29 @@ mix_status mix__profiler_report(struct mix__profiler *p, const char *phase, mix_
                           .teacher = p->teacher / steps,
                           .weights = t->weights / steps,
                           .graph = t->rest / steps,
+                          .copies = p->copies,
                           .layers = p->layers,
                           .n_layers = (int)p->graph->n_layers };
     for (size_t l = 0; l < p->graph->n_layers; l++) {
         const struct mix__floor *f = &p->floors[l];
         const struct mix__layer_time *time = &t->layers[l];
-        p->layers[l] = (mix_layer_profile){
+        mix_layer_profile *layer = &p->layers[l];
+        *layer = (mix_layer_profile){
             .layer = &p->graph->layers[l].info,
             .forward = time->forward / steps,
             .backward = time->backward / steps,
-            .floor = ((double)time->forward_passes * f->forward +
-                      (double)time->data_passes * f->backward_data +
-                      (double)time->weights_passes * f->backward_weights) /
-                     steps,
+            .bare = ((double)time->forward_passes * f->forward +
+                     (double)time->data_passes * f->backward_data +
+                     (double)time->weights_passes * f->backward_weights) /
+                    steps,
             .bytes = ((double)time->forward_passes * f->bytes_forward +
                       (double)time->data_passes * f->bytes_backward) /
                      steps,
         };
-        out->floor += p->layers[l].floor;
-        out->bytes += p->layers[l].bytes;
+        layer->floor = layer->bare + layer->bytes / p->copies;
+        out->bare += layer->bare;
+        out->bytes += layer->bytes;
+        out->floor += layer->floor;
     }
     reset(p);
     return MIX_OK;

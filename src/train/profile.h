@@ -14,6 +14,7 @@ struct mix__profiler {
     struct mix__engine *engine; /* whose passes are timed */
     struct mix__times times;
     struct mix__floor *floors; /* (layer), once measured */
+    double copies;             /* with them: mix__floor_memory() */
     mix_layer_profile *layers; /* (layer)                */
     int64_t steps;
     double seconds, waited, teacher; /* of the steps; of that for images, in the teacher */

@@ -227,21 +227,25 @@ struct profiles {
 static void check_profile(void *user, const mix_profile *p)
 {
     struct profiles *all = user;
-    double named = p->waited + p->teacher + p->weights + p->graph, floor = 0.0, bytes = 0.0;
+    double named = p->waited + p->teacher + p->weights + p->graph, bare = 0.0, bytes = 0.0,
+           floor = 0.0;
     const size_t used = strlen(all->phases);
     snprintf(all->phases + used, sizeof all->phases - used, "%s%s", used ? ", " : "", p->phase);
     all->steps += p->steps;
     assert_true(p->steps > 0 && p->teacher > 0.0 && p->weights > 0.0 && p->graph > 0.0);
     for (int l = 0; l < p->n_layers; l++) {
         const mix_layer_profile *layer = &p->layers[l];
-        assert_true(layer->forward > 0.0 && layer->backward > 0.0 && layer->floor > 0.0);
+        assert_true(layer->forward > 0.0 && layer->backward > 0.0 && layer->bare > 0.0);
         assert_true(layer->bytes > 0.0 && layer->layer->name[0]);
         named += layer->forward + layer->backward;
-        floor += layer->floor;
+        bare += layer->bare;
         bytes += layer->bytes;
+        floor += layer->floor;
     }
     assert_true(p->n_layers > 0 && named <= p->seconds);
-    assert_true(fabs(floor - p->floor) < 1e-9 * floor && fabs(bytes - p->bytes) < 1e-9 * bytes);
+    assert_true(fabs(bare - p->bare) < 1e-9 * bare && fabs(bytes - p->bytes) < 1e-9 * bytes);
+    assert_true(fabs(floor - p->floor) < 1e-9 * floor);
+    assert_true(fabs(bare + bytes / p->copies - floor) < 1e-9 * floor);
 }
 
 /* Every phase that trained is told once, with all of its steps; nothing else changes. */
