@@ -1,5 +1,6 @@
 /*
- * engine/basic.c - add, channel gate, dropout and a lone activation.
+ * engine/basic.c - add with the batch norm before it and the clip behind it, channel gate, dropout
+ * and a lone activation.
  */
 #include <assert.h>
 #include <string.h>
@@ -27,31 +28,71 @@ static void dropout(const struct mix__engine *e, const struct mix__step *s, int 
     }
 }
 
-/* to = a + b, or to = a when two is false; in parallel. */
-static void add(const struct mix__engine *e, struct mix__values to, struct mix__values a,
-                struct mix__values b, bool two, size_t n)
+static const struct mix__fake not_quantized;
+
+/* y = act(a + b) at some pixels, a behind its batch norm: what one loop wrote is in the cache for the
+ * next. */
+static void add_forward_piece(const struct mix__engine *e, const struct mix__step *s, size_t first,
+                              size_t rows)
 {
-#pragma omp parallel for schedule(static)
-    for (int group = 0; group < MIX__PARTS; group++) {
-        const size_t from = mix__group_row(n, group), count = mix__group_row(n, group + 1) - from;
-        const struct mix__values part = mix__values_from(to, from), one = mix__values_from(a, from);
-        if (two)
-            e->loops.add(part, one, mix__values_from(b, from), count);
-        else
-            e->loops.act_forward(part, one, count, MIX__ACT_NONE);
+    const int c = s->out.c;
+    const size_t n = rows * (size_t)c;
+    const struct mix__values y = mix__buffer_at(e, s->y, first, c);
+    struct mix__values a = mix__buffer_at(e, s->x[0], first, c);
+    if (s->before >= 0) {
+        const struct mix__affine affine = mix__norm_affine(e, &e->plan.steps[s->before]);
+        e->loops.norm_forward(y, a, rows, (size_t)c, &affine, &not_quantized);
+        a = y;
     }
+    e->loops.add(y, a, mix__buffer_at(e, s->x[1], first, c), n);
+    if (s->act != MIX__ACT_NONE)
+        e->loops.act_forward(y, y, n, s->act);
 }
 
-static void add_backward(const struct mix__engine *e, const struct mix__step *s)
+/* dy becomes the gradient at the sum and goes to the inputs that have another place for it, with the
+ * sums of the batch norm. */
+static void add_backward_piece(struct mix__engine *e, const struct mix__step *s, int part,
+                               size_t first, size_t rows)
 {
-    const size_t n = mix__rows(e, &s->out) * (size_t)s->out.c;
-    const struct mix__values dy = mix__engine_at(e, s->dy);
+    const int c = s->out.c;
+    const size_t n = rows * (size_t)c;
+    const struct mix__values dy = mix__buffer_at(e, s->dy, first, c);
+    if (s->act != MIX__ACT_NONE)
+        e->loops.act_backward(dy, dy, mix__buffer_at(e, s->y, first, c), n, false, s->act);
     for (int k = 0; k < 2; k++) {
         if (s->dx[k] == s->dy)
-            continue; /* shares the gradient's place */
-        const struct mix__values dx = mix__engine_at(e, s->dx[k]);
-        add(e, dx, dy, dx, s->accumulate[k], n);
+            continue;
+        const struct mix__values dx = mix__buffer_at(e, s->dx[k], first, c);
+        if (s->accumulate[k])
+            e->loops.add(dx, dy, dx, n);
+        else
+            e->loops.act_forward(dx, dy, n, MIX__ACT_NONE);
     }
+    if (s->before >= 0)
+        mix__norm_back_add(
+            e, &e->plan.steps[s->before], &not_quantized, part,
+            &(struct mix__norm_piece){ dy, dy, mix__buffer_at(e, s->x[0], first, c), rows, false });
+}
+
+/* back: `what` of the way back is wanted. */
+static void add(struct mix__engine *e, const struct mix__step *s, bool back, unsigned what)
+{
+    const size_t rows = mix__rows(e, &s->out), step = mix__piece_rows((size_t)s->out.c);
+#pragma omp parallel for schedule(static)
+    for (int part = 0; part < MIX__PARTS; part++) {
+        const size_t to = mix__group_row(rows, part + 1);
+        if (back && s->before >= 0)
+            mix__norm_back_begin(e, part);
+        for (size_t r = mix__group_row(rows, part), n; r < to; r += n) {
+            n = to - r < step ? to - r : step;
+            if (back)
+                add_backward_piece(e, s, part, r, n);
+            else
+                add_forward_piece(e, s, r, n);
+        }
+    }
+    if (back && s->before >= 0)
+        mix__norm_back_settle(e, &e->plan.steps[s->before], MIX__PARTS, what);
 }
 
 static void gate_forward(const struct mix__engine *e, const struct mix__step *s)
@@ -114,8 +155,7 @@ void mix__basic_forward(struct mix__engine *e, const struct mix__step *s)
 {
     switch (s->kind) {
     case MIX__STEP_ADD:
-        add(e, mix__engine_at(e, s->y), mix__engine_at(e, s->x[0]), mix__engine_at(e, s->x[1]),
-            true, mix__rows(e, &s->out) * (size_t)s->out.c);
+        add(e, s, false, 0);
         break;
     case MIX__STEP_GATE:
         gate_forward(e, s);
@@ -135,11 +175,11 @@ void mix__basic_forward(struct mix__engine *e, const struct mix__step *s)
     }
 }
 
-void mix__basic_backward(struct mix__engine *e, const struct mix__step *s)
+void mix__basic_backward(struct mix__engine *e, const struct mix__step *s, unsigned what)
 {
     switch (s->kind) {
     case MIX__STEP_ADD:
-        add_backward(e, s);
+        add(e, s, true, what);
         break;
     case MIX__STEP_GATE:
         gate_backward(e, s);

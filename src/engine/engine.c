@@ -306,7 +306,7 @@ static mix_status step_backward(struct mix__engine *e, const struct mix__step *s
         mix__norm_backward(e, s, what);
         return MIX_OK;
     default:
-        mix__basic_backward(e, s);
+        mix__basic_backward(e, s, what);
         return MIX_OK;
     }
 }

@@ -280,6 +280,7 @@ mix_status mix__expand_backward(struct mix__engine *e, const struct mix__step *s
                                 unsigned what) MIX_CHECKED;
 
 /* norm.c; s is a NORM step */
+size_t mix__piece_rows(size_t c); /* so many are walked at a time that a cache keeps them */
 void mix__norm_forward(struct mix__engine *e, const struct mix__step *s);
 void mix__norm_backward(struct mix__engine *e, const struct mix__step *s, unsigned what);
 struct mix__affine mix__norm_affine(const struct mix__engine *e, const struct mix__step *s);
@@ -331,6 +332,6 @@ void mix__avgpool_backward(const struct mix__engine *e, const struct mix__step *
 
 /* basic.c */
 void mix__basic_forward(struct mix__engine *e, const struct mix__step *s);
-void mix__basic_backward(struct mix__engine *e, const struct mix__step *s);
+void mix__basic_backward(struct mix__engine *e, const struct mix__step *s, unsigned what);
 
 #endif

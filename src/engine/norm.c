@@ -28,7 +28,7 @@ static float *running(const struct mix__engine *e, int param)
     return e->state->stats + (e->graph->params[param].offset - e->graph->n_trained);
 }
 
-static size_t piece_rows(size_t c)
+size_t mix__piece_rows(size_t c)
 {
     const size_t rows = MIX__PIECE_BYTES / (c * sizeof(float));
     return rows ? rows : 1;
@@ -262,7 +262,7 @@ void mix__norm_backward(struct mix__engine *e, const struct mix__step *s, unsign
     if (s->fused)
         return;
     const struct mix__values z = mix__engine_at(e, s->x[0]), dy = mix__engine_at(e, s->dy);
-    const size_t rows = mix__rows(e, &s->in), c = (size_t)s->in.c, step = piece_rows(c);
+    const size_t rows = mix__rows(e, &s->in), c = (size_t)s->in.c, step = mix__piece_rows(c);
 #pragma omp parallel for schedule(static)
     for (int group = 0; group < MIX__PARTS; group++) {
         const size_t to = mix__group_row(rows, group + 1);

@@ -82,6 +82,16 @@ static int tell_conv(struct maker *m, const struct mix__node *bn)
     return -1;
 }
 
+/* Whether the step that alone reads a batch norm can do it: a layer, or an addition to what is there
+ * as it is. */
+static bool can_fuse(const struct maker *m, const struct mix__node *reader, int tensor,
+                     enum mix__act act)
+{
+    if (!reader || reader->op != MIX__OP_ADD)
+        return reader && reader->layer >= 0;
+    return act == MIX__ACT_NONE && m->fused[reader->in[reader->in[0] == tensor]] < 0;
+}
+
 static void plan_norm(struct maker *m, const struct mix__node *node)
 {
     int out = node->out;
@@ -107,7 +117,7 @@ static void plan_norm(struct maker *m, const struct mix__node *node)
                               "%s: a batch norm that is not right behind a convolution or linear "
                               "layer",
                               node->name);
-    s->fused = next && next->layer >= 0;
+    s->fused = can_fuse(m, next, out, act);
     if (s->fused)
         m->fused[out] = (int)m->plan->n_steps - 1;
     s->y = !s->fused && m->plan->backward ? new_buffer(m, &m->graph->tensors[out]) : s->x[0];
@@ -122,12 +132,30 @@ static void plan_conv(struct maker *m, const struct mix__node *node)
     s->y = m->value[node->out] = new_buffer(m, &m->graph->tensors[node->out]);
 }
 
+/* Of an addition and the clip behind it, whose slope can be told from what comes out. */
+static void plan_add(struct maker *m, const struct mix__node *node)
+{
+    int out = node->out;
+    const struct mix__node *next = single_reader(m, out);
+    const enum mix__act act = next ? mix__op_act(next->op) : MIX__ACT_NONE;
+    const bool clips = act == MIX__ACT_RELU || act == MIX__ACT_RELU6;
+    const bool turned = m->fused[node->in[1]] >= 0;
+    if (clips) {
+        m->skip[next - m->graph->nodes] = true;
+        out = next->out;
+    }
+    struct mix__step *s = new_step(m, MIX__STEP_ADD, node, node->in[turned], out);
+    s->turned = turned;
+    s->before = m->fused[node->in[turned]];
+    s->act = clips ? act : MIX__ACT_NONE;
+    s->x[1] = m->value[node->in[!turned]];
+    s->y = m->value[out] = new_buffer(m, &m->graph->tensors[out]);
+}
+
 /* Of nodes that are a step each. */
 static enum mix__step_kind kind_of(enum mix__op op)
 {
     switch (op) {
-    case MIX__OP_ADD:
-        return MIX__STEP_ADD;
     case MIX__OP_MUL:
         return MIX__STEP_GATE;
     case MIX__OP_MAXPOOL:
@@ -152,6 +180,9 @@ static void plan_node(struct maker *m, const struct mix__node *node)
         return;
     case MIX__OP_BATCHNORM:
         plan_norm(m, node);
+        return;
+    case MIX__OP_ADD:
+        plan_add(m, node);
         return;
     case MIX__OP_FLATTEN:
         if (x->h != 1 || x->w != 1)
@@ -183,9 +214,45 @@ static int grad_of(struct maker *m, int tensor)
 
 static int output_tensor(const struct maker *m, const struct mix__step *s)
 {
-    if (s->kind != MIX__STEP_NORM || s->act == MIX__ACT_NONE)
+    if ((s->kind != MIX__STEP_NORM && s->kind != MIX__STEP_ADD) || s->act == MIX__ACT_NONE)
         return s->node->out;
     return m->graph->nodes[m->reader[s->node->out]].out;
+}
+
+/* Whether the addition's gradient stays as it is at its input x[1] until the convolution in front of
+ * its batch norm has read it at x[0]: what else makes or reads x[1] is planned before that layer. */
+static bool stays(const struct maker *m, const struct mix__step *add, int tensor)
+{
+    const struct mix__plan *p = m->plan;
+    const struct mix__node *nodes = m->graph->nodes;
+    if (add->before < 0)
+        return false;
+    const int z = p->steps[add->before].node->in[0];
+    size_t conv = 0;
+    while (nodes[conv].out != z)
+        conv++;
+    for (size_t i = conv; i < m->graph->n_nodes; i++) {
+        bool touches = nodes[i].out == tensor;
+        for (int k = 0; k < nodes[i].n_in; k++)
+            touches |= nodes[i].in[k] == tensor;
+        if (touches && &nodes[i] != add->node)
+            return false;
+    }
+    return true;
+}
+
+/* The gradient's place of an addition is that of x[0] if a batch norm is in front of it, or else of
+ * an input that nothing else reads; of the other one too where it stays as it is. */
+static void plan_add_gradients(struct maker *m, struct mix__step *s)
+{
+    const int first = s->node->in[s->turned], second = s->node->in[!s->turned];
+    const bool free = m->grad[second] < 0;
+    if (s->before >= 0)
+        m->grad[first] = s->dy;
+    if (free && (s->before >= 0 ? stays(m, s, second) : single_reader(m, second) != NULL))
+        m->grad[second] = s->dy;
+    s->dx[1] = grad_of(m, second);
+    s->dx[0] = grad_of(m, first);
 }
 
 static void plan_gradients(struct maker *m, bool *written)
@@ -203,10 +270,7 @@ static void plan_gradients(struct maker *m, bool *written)
             s->dx[0] = m->grad[in] = s->dy;
             break;
         case MIX__STEP_ADD:
-            if (single_reader(m, s->node->in[1]) && m->grad[s->node->in[1]] < 0)
-                m->grad[s->node->in[1]] = s->dy;
-            s->dx[1] = grad_of(m, s->node->in[1]);
-            s->dx[0] = grad_of(m, in);
+            plan_add_gradients(m, s);
             break;
         default:
             s->dx[0] = grad_of(m, in);
@@ -252,7 +316,7 @@ static void find_spans(struct mix__plan *p)
         const struct mix__step *s = &p->steps[i];
         const int back = end - 1 - i;
         if (s->kind == MIX__STEP_NORM && s->fused)
-            continue; /* the layers on both sides use its buffers */
+            continue; /* the steps on both sides use its buffers */
         use(p, s->x[0], i);
         use(p, s->x[1], i);
         use(p, s->y, i);
@@ -263,7 +327,9 @@ static void find_spans(struct mix__plan *p)
         use(p, s->dx[1], back);
         if (s->kind == MIX__STEP_CONV && s->after >= 0)
             use(p, s->y, back); /* the batch norm's backward pass is done here */
-        if (s->kind == MIX__STEP_ADD || s->kind == MIX__STEP_AVGPOOL ||
+        if (s->kind == MIX__STEP_ADD && s->act != MIX__ACT_NONE)
+            use(p, s->y, back);
+        if ((s->kind == MIX__STEP_ADD && s->before < 0) || s->kind == MIX__STEP_AVGPOOL ||
             s->kind == MIX__STEP_DROPOUT)
             continue;
         use(p, s->x[0], back);

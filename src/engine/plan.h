@@ -4,11 +4,13 @@
  * The plan is made once. It decides
  *   - what is fused: a batch norm and its activation whose result one layer alone reads have no
  *     result in memory; the layer (CONV) makes what it reads, its quantizer included, from the
- *     batch norm's input, forward and backward, a tile at a time (layer.c)
+ *     batch norm's input, forward and backward, a tile at a time (layer.c). So does an addition
+ *     with a batch norm in front of it, and the clip behind it is its own (basic.c)
  *   - which expand layers are never stored: the depthwise layer behind makes their results, a tile
  *     at a time (expand.c)
  *   - which buffers share one place: a gradient runs through a NORM step in place, through
- *     an addition without a copy for one side; without a backward pass, values do so too
+ *     an addition without a copy for one side, or for both where that disturbs none; without a
+ *     backward pass, values do so too
  *   - their types: with bfloat16, everything but the image and tensors of one pixel (logits, gates)
  *   - where each buffer lies: time runs over the steps forward, 0 .. S-1, and then back, the
  *     backward pass of step i being at 2S-1-i; buffers whose spans do not meet may overlap
@@ -47,13 +49,14 @@ struct mix__step {
     int x[2], y;                  /* values                   */
     int dx[2], dy;                /* gradients; a NORM's dx is its dy, behind the activation */
     bool accumulate[2];           /* dx is added to, not written */
-    enum mix__act act;            /* NORM, ACT */
+    enum mix__act act;            /* NORM, ACT, ADD */
     int norm;                     /* NORM: number among the batch norms */
-    bool fused;                   /* NORM: done by the layer that reads it; y is x */
+    bool fused;                   /* NORM: done by the step that reads it; y is x */
     int source;                   /* NORM: the layer whose output it reads, -1: none         */
-    int before,
-        after; /* CONV: steps of the fused NORM that it reads and of the NORM behind it; -1 */
-    const struct mix__node *bn; /* CONV: that batch norm; NULL: none     */
+    int before;                   /* CONV, ADD: step of the fused NORM that x[0] is from, -1 */
+    int after;                    /* CONV: step of the NORM behind it, -1 */
+    bool turned;                  /* ADD: x[0] is the node's second input */
+    const struct mix__node *bn;   /* CONV: that batch norm; NULL: none     */
     bool unstored; /* CONV: an expand layer whose result is never in memory; y is empty, dy has the
                       size of x (expand.c) */
     int expand;    /* CONV: the step of the unstored layer that it reads, -1                 */
