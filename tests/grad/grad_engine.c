@@ -319,6 +319,27 @@ static int depthwise(mix_graph *g)
     return head(g, x);
 }
 
+/* Additions whose gradient may be in one place for both sides, and such whose other side is read by
+ * the same layer, by a later one, or is made later; with clips behind them, with an activation that
+ * is not told from what comes out, and of no batch norm at all. */
+static int additions(mix_graph *g)
+{
+    const struct mix__conv_shape same = { 6, 3, 1, 1, 1, false, 0 };
+    int x =
+        conv_bn(g, "stem", 0, (struct mix__conv_shape){ 6, 3, 2, 1, 1, false, 0 }, MIX__OP_RELU);
+    int y = conv_bn(g, "both", conv_bn(g, "first", x, same, MIX__OP_RELU), same, -1);
+    x = mix__graph_unary(g, MIX__OP_RELU6, "clip", mix__graph_add(g, "add", x, y));
+    x = mix__graph_add(g, "short", conv_bn(g, "same", x, same, -1), x);
+    y = conv_bn(g, "before", x, same, -1);
+    int z = conv_bn(g, "between", x, same, MIX__OP_RELU);
+    x = mix__graph_unary(g, MIX__OP_RELU, "relu", mix__graph_add(g, "add2", y, x));
+    x = mix__graph_add(g, "bare", x, z);
+    y = conv_bn(g, "early", x, same, -1);
+    z = conv_bn(g, "late", x, same, MIX__OP_RELU);
+    x = mix__graph_unary(g, MIX__OP_HARDSWISH, "swish", mix__graph_add(g, "add3", y, z));
+    return head(g, x);
+}
+
 struct fixture {
     mix_ctx *ctx;
     mix_graph *graph;
@@ -477,6 +498,15 @@ static void test_residual(void **state)
 {
     (void)state;
     check_params(residual, MIX_CPU_ALL, BATCH, false);
+}
+
+static void test_additions(void **state)
+{
+    (void)state;
+    for (int fixed = 0; fixed <= 1; fixed++) {
+        check_params(additions, MIX_CPU_ALL, BATCH, fixed);
+        check_params(additions, 0, BATCH, fixed);
+    }
 }
 
 static void test_gated(void **state)
@@ -707,10 +737,15 @@ static void test_half(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_inverted),    cmocka_unit_test(test_residual),
-        cmocka_unit_test(test_gated),       cmocka_unit_test(test_fixed_statistics),
-        cmocka_unit_test(test_depthwise),   cmocka_unit_test(test_biased),
-        cmocka_unit_test(test_accumulates), cmocka_unit_test(test_alpha),
+        cmocka_unit_test(test_inverted),
+        cmocka_unit_test(test_residual),
+        cmocka_unit_test(test_additions),
+        cmocka_unit_test(test_gated),
+        cmocka_unit_test(test_fixed_statistics),
+        cmocka_unit_test(test_depthwise),
+        cmocka_unit_test(test_biased),
+        cmocka_unit_test(test_accumulates),
+        cmocka_unit_test(test_alpha),
         cmocka_unit_test(test_half),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
