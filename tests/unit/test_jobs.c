@@ -16,42 +16,49 @@ static json_t *load_json(const char *path)
     return json;
 }
 
-/* The "phase" of each line of a log, joined by a space. */
-static void log_phases(const char *path, char *out, size_t size)
+/* The lines of a log, as an array. */
+static json_t *load_log(const char *path)
 {
     char line[4096];
+    json_t *lines = json_array();
     FILE *f = fopen(path, "r");
     assert_non_null(f);
+    while (fgets(line, sizeof line, f))
+        assert_int_equal(json_array_append_new(lines, json_loads(line, 0, NULL)), 0);
+    fclose(f);
+    return lines;
+}
+
+/* The "phase" of each line, joined by commas. */
+static void log_phases(const char *path, char *out, size_t size)
+{
+    json_t *log = load_log(path), *line;
+    size_t i;
     out[0] = '\0';
-    while (fgets(line, sizeof line, f)) {
-        json_t *json = json_loads(line, 0, NULL);
-        assert_non_null(json);
+    json_array_foreach(log, i, line)
+    {
         const size_t used = strlen(out);
         snprintf(out + used, size - used, "%s%s", used ? ", " : "",
-                 json_string_value(json_object_get(json, "phase")));
-        json_decref(json);
+                 json_string_value(json_object_get(line, "phase")));
     }
-    fclose(f);
+    json_decref(log);
 }
 
 /* Each epoch's last learning rate is the schedule's. */
 static void check_rates(const char *path, const mix_settings *s)
 {
-    char line[4096];
     const int64_t per_epoch = RUN_TRAIN / RUN_BATCH;
     const int64_t warmup = (int64_t)(s->warmup_epochs * (double)per_epoch);
-    int64_t epoch = 0;
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    for (; fgets(line, sizeof line, f); epoch++) {
-        json_t *json = json_loads(line, 0, NULL);
-        const double want = mix__schedule_cosine(s->lr, (epoch + 1) * per_epoch - 1, warmup,
-                                                 (int64_t)s->epochs * per_epoch);
-        assert_true(fabs(json_real_value(json_object_get(json, "lr")) - want) < 1e-12);
-        json_decref(json);
+    json_t *log = load_log(path), *line;
+    size_t epoch;
+    json_array_foreach(log, epoch, line)
+    {
+        const double want = mix__schedule_cosine(s->lr, ((int64_t)epoch + 1) * per_epoch - 1,
+                                                 warmup, (int64_t)s->epochs * per_epoch);
+        assert_true(fabs(json_real_value(json_object_get(line, "lr")) - want) < 1e-12);
     }
-    fclose(f);
-    assert_int_equal(epoch, s->epochs);
+    assert_int_equal(json_array_size(log), s->epochs);
+    json_decref(log);
 }
 
 static void check_accuracy(const mix_accuracy *a, const mix_accuracy *b)
@@ -113,18 +120,13 @@ static void average_is_kept(void **state)
 /* Which epochs of a log were evaluated: '+' or '-'. */
 static void log_evaluated(const char *path, char *out, size_t size)
 {
-    char line[4096];
-    size_t n = 0;
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    for (; fgets(line, sizeof line, f); n++) {
-        json_t *json = json_loads(line, 0, NULL);
-        assert_true(n + 1 < size);
-        out[n] = json_is_real(json_object_get(json, "val_top1")) ? '+' : '-';
-        json_decref(json);
-    }
-    out[n] = '\0';
-    fclose(f);
+    json_t *log = load_log(path), *line;
+    size_t i;
+    assert_true(json_array_size(log) < size);
+    json_array_foreach(log, i, line) out[i] =
+        json_is_real(json_object_get(line, "val_top1")) ? '+' : '-';
+    out[json_array_size(log)] = '\0';
+    json_decref(log);
 }
 
 /* Evaluated less often, a network is trained to the same weights. */
@@ -256,7 +258,6 @@ static void profile_is_told(void **state)
     mix_settings s;
     mix_result plain, timed;
     int64_t steps = 0;
-    char line[4096];
     (void)state;
     tiny_settings(&s);
     strcpy(s.teacher, "self");
@@ -265,14 +266,10 @@ static void profile_is_told(void **state)
     assert_string_equal(told.phases, "bit-meta, bit-search, stage a, stage b");
     check_accuracy(&plain.last, &timed.last);
     assert_memory_equal(plain.bits, timed.bits, (size_t)plain.n_layers * sizeof *plain.bits);
-    FILE *log = fopen("timed/log.jsonl", "r");
-    assert_non_null(log);
-    while (fgets(line, sizeof line, log)) {
-        json_t *json = json_loads(line, 0, NULL);
-        steps += json_integer_value(json_object_get(json, "steps"));
-        json_decref(json);
-    }
-    fclose(log);
+    json_t *log = load_log("timed/log.jsonl"), *line;
+    size_t i;
+    json_array_foreach(log, i, line) steps += json_integer_value(json_object_get(line, "steps"));
+    json_decref(log);
     assert_int_equal(told.steps, steps);
     mix_result_release(&plain);
     mix_result_release(&timed);
