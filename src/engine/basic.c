@@ -82,7 +82,7 @@ static void add(struct mix__engine *e, const struct mix__step *s, bool back, uns
     for (int part = 0; part < MIX__PARTS; part++) {
         const size_t to = mix__group_row(rows, part + 1);
         if (back && s->before >= 0)
-            mix__norm_back_begin(e, part);
+            mix__norm_back_begin(e, s, part);
         for (size_t r = mix__group_row(rows, part), n; r < to; r += n) {
             n = to - r < step ? to - r : step;
             if (back)

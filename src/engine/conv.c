@@ -258,13 +258,8 @@ mix_status mix__conv_pack(struct mix__conv *c, const float *weights, bool codes)
         transpose(c->dw_packed, weights, (size_t)c->d.c, (size_t)(c->d.kernel * c->d.kernel));
         return MIX_OK;
     }
-    const enum mix__primitive_pass passes[2] = { codes ? MIX__FORWARD_CODES : MIX__FORWARD,
-                                                 MIX__BACKWARD_DATA };
-    mix_status status[2] = { MIX_OK, MIX_OK };
-#pragma omp parallel for schedule(static)
-    for (int i = 0; i < 2; i++)
-        status[i] = mix__primitives_pack(c->p, passes[i], weights);
-    return status[0] == MIX_OK ? status[1] : status[0];
+    MIX_TRY(mix__primitives_pack(c->p, codes ? MIX__FORWARD_CODES : MIX__FORWARD, weights));
+    return mix__primitives_pack(c->p, MIX__BACKWARD_DATA, weights);
 }
 
 mix_status mix__conv_pack_back(struct mix__conv *c, const float *weights)
@@ -305,34 +300,24 @@ static bool begin_sum(struct mix__conv *c, int thread)
     return first;
 }
 
-/* A convolution primitive overwrites its result: the first tile's is the sum, others are added. */
-static mix_status add_dense(struct mix__conv *c, int thread, const void *x, const void *dy,
-                            bool first)
+mix_status mix__conv_backward_weights(struct mix__conv *c, int thread, const void *x,
+                                      const void *dy)
 {
-    float *sum = sums_of(c->backend, thread, 0), *own = sums_of(c->backend, thread, 1);
-    if (first)
+    float *sum = sums_of(c->backend, thread, sum_place(c));
+    if (begin_sum(c, thread))
         return mix__primitives_run(c->p, MIX__BACKWARD_WEIGHTS, thread, x, dy, sum);
+    if (c->kind == MIX__CONV_POINTWISE)
+        return mix__primitives_run(c->p, MIX__MORE_WEIGHTS, thread, x, dy, sum);
+    float *own = sums_of(c->backend, thread, 1); /* convolution primitives do not add */
     MIX_TRY(mix__primitives_run(c->p, MIX__BACKWARD_WEIGHTS, thread, x, dy, own));
     c->loops->add(mix__f32(sum), mix__f32(sum), mix__f32(own), sums_used(c) / sizeof *sum);
     return MIX_OK;
 }
 
-mix_status mix__conv_backward_weights(struct mix__conv *c, int thread, const void *x,
-                                      const void *dy)
-{
-    float *sum = sums_of(c->backend, thread, sum_place(c));
-    const bool first = begin_sum(c, thread);
-    if (c->kind == MIX__CONV_DENSE)
-        return add_dense(c, thread, x, dy, first);
-    if (first)
-        memset(sum, 0, sums_used(c));
-    return mix__primitives_run(c->p, MIX__BACKWARD_WEIGHTS, thread, x, dy, sum);
-}
-
 mix_status mix__conv_add_weights(struct mix__conv *c, int thread, float *sum, const void *x,
                                  const void *dy)
 {
-    return mix__primitives_run(c->p, MIX__BACKWARD_WEIGHTS, thread, x, dy, sum);
+    return mix__primitives_run(c->p, MIX__MORE_WEIGHTS, thread, x, dy, sum);
 }
 
 /* With a static schedule the first thread has the first tile: its sum is always there. */

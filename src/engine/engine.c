@@ -97,26 +97,25 @@ static mix_status make_norms(struct mix__engine *e)
 static mix_status make_blocks(struct mix__engine *e)
 {
     const mix_graph *g = e->graph;
-    size_t most_weights = 0;
     for (size_t t = 0; t < g->n_tensors; t++)
         if ((size_t)g->tensors[t].c > e->widest)
             e->widest = (size_t)g->tensors[t].c;
     for (size_t l = 0; l < g->n_layers; l++)
-        if (g->layers[l].info.weights > most_weights)
-            most_weights = g->layers[l].info.weights;
+        if (g->layers[l].info.weights > e->most_weights)
+            e->most_weights = g->layers[l].info.weights;
     e->arena = mix__alloc(e->ctx, e->plan.arena, 1);
     e->modes = mix__alloc(e->ctx, g->n_layers, sizeof *e->modes);
     e->packed = mix__zalloc(e->ctx, g->n_layers, sizeof *e->packed);
     e->fakes = mix__zalloc(e->ctx, g->n_layers, sizeof *e->fakes);
     e->units = mix__zalloc(e->ctx, g->n_layers, sizeof *e->units);
     e->made = mix__zalloc(e->ctx, (size_t)e->threads, sizeof *e->made);
-    e->weights = mix__alloc(e->ctx, most_weights, sizeof *e->weights);
-    e->dweights = mix__alloc(e->ctx, most_weights, sizeof *e->dweights);
+    e->weights = mix__alloc(e->ctx, (size_t)e->threads * e->most_weights, sizeof *e->weights);
+    e->dweights = mix__alloc(e->ctx, e->most_weights, sizeof *e->dweights);
     e->piece_sums = mix__alloc(e->ctx, MIX__PARTS * 2 * e->widest, sizeof *e->piece_sums);
     e->part_sums = mix__alloc(e->ctx, MIX__PARTS * 2 * e->widest, sizeof *e->part_sums);
     e->bias_sums = mix__alloc(e->ctx, MIX__PARTS * e->widest, sizeof *e->bias_sums);
     e->bytes_scratch +=
-        2 * most_weights * sizeof *e->weights +
+        ((size_t)e->threads + 1) * e->most_weights * sizeof *e->weights +
         MIX__PARTS * e->widest * (2 * sizeof *e->piece_sums + 3 * sizeof *e->part_sums);
     return e->arena && e->modes && e->packed && e->fakes && e->units && e->made && e->weights &&
                    e->dweights && e->piece_sums && e->part_sums && e->bias_sums

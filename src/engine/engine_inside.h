@@ -97,8 +97,9 @@ struct mix__engine {
     struct mix__units *units;      /* (layer): in the running pass */
     float *zeros;                  /* (widest): the bias of a layer on codes */
     float *norm_block;
-    float *weights;        /* fake-quantized weights, as long as the widest layer's */
-    float *dweights;       /* and the gradient there */
+    float *weights;        /* (threads, most_weights): fake-quantized ones of a layer */
+    float *dweights;       /* (most_weights): the gradient there */
+    size_t most_weights;   /* of a layer */
     struct mix__pass pass; /* the last one */
     int threads;
     char *work;             /* (thread, mix__work, work_size bytes) */
@@ -240,10 +241,10 @@ mix_status mix__layer_input_size(struct mix__engine *e, const struct mix__step *
 
 /* The convolution's tiles, each part of them by one thread; begin, unless NULL, before a part's
  * first. */
+typedef void mix__part_begin(struct mix__engine *e, const struct mix__step *s, int part);
 mix_status mix__each_tile(struct mix__engine *e, const struct mix__step *s,
-                          const struct mix__conv *conv,
-                          void (*begin)(struct mix__engine *e, int part), mix__tile_work *work,
-                          unsigned what) MIX_CHECKED;
+                          const struct mix__conv *conv, mix__part_begin *begin,
+                          mix__tile_work *work, unsigned what) MIX_CHECKED;
 /* `pixels` of the layer's input x from what is stored, z: batch norm, activation, quantizer. */
 void mix__make_input(const struct mix__engine *e, const struct mix__step *s, struct mix__values x,
                      struct mix__values z, size_t pixels);
@@ -284,15 +285,16 @@ size_t mix__piece_rows(size_t c); /* so many are walked at a time that a cache k
 void mix__norm_forward(struct mix__engine *e, const struct mix__step *s);
 void mix__norm_backward(struct mix__engine *e, const struct mix__step *s, unsigned what);
 struct mix__affine mix__norm_affine(const struct mix__engine *e, const struct mix__step *s);
-/* Statistics: begin a part, add the rows of tiles (streamed to `to`, unless that is z), settle all
- * parts into mean and rstd. */
+/* Statistics: begin a part (of what any step s gives), add the rows of tiles (streamed to `to`,
+ * unless that is z), settle all parts into mean and rstd. */
 double *mix__norm_sums(const struct mix__engine *e, int part); /* mean, and `widest` later m2 */
-void mix__norm_part_begin(struct mix__engine *e, int part);
+void mix__norm_part_begin(struct mix__engine *e, const struct mix__step *s, int part);
 void mix__norm_part_add(struct mix__engine *e, int part, struct mix__values to,
                         struct mix__values z, size_t rows, size_t c);
 void mix__norm_settle(struct mix__engine *e, const struct mix__step *s, int parts);
-/* The same for the way back: dy becomes du; gradients of gamma and beta, and k1, k2, k3. */
-void mix__norm_back_begin(struct mix__engine *e, int part);
+/* The same for the way back, of what any step s reads: dy becomes du; gradients of gamma and beta,
+ * and k1, k2, k3. */
+void mix__norm_back_begin(struct mix__engine *e, const struct mix__step *s, int part);
 void mix__norm_back_add(struct mix__engine *e, const struct mix__step *s,
                         const struct mix__fake *fake, int part, const struct mix__norm_piece *p);
 void mix__norm_back_settle(struct mix__engine *e, const struct mix__step *s, int parts,

@@ -2,6 +2,7 @@
  * engine/fake.c - the quantizers of a pass: activations as one bit-width or a mixture, and weights.
  */
 #include <math.h>
+#include <omp.h>
 
 #include "engine/engine_inside.h"
 
@@ -112,20 +113,20 @@ static struct mix__fake channel_fake(const struct mix__engine *e, int layer, siz
     };
 }
 
-static const float *quantized_weights(struct mix__engine *e, int layer)
+/* As the layer multiplies by them, in a place of the calling thread unless they are not quantized. */
+static const float *quantized_weights(const struct mix__engine *e, int layer)
 {
+    float *work = e->weights + (size_t)omp_get_thread_num() * e->most_weights;
     const struct mix__param *p = weights_of(e, layer);
     const size_t channels = (size_t)p->dims[0], length = p->count / channels;
     const float *w = e->state->value + p->offset;
     if (e->modes[layer].weight_bits == 32)
         return w;
-#pragma omp parallel for schedule(static)
     for (size_t k = 0; k < channels; k++) {
         const struct mix__fake fake = channel_fake(e, layer, k);
-        e->loops.fake_forward(mix__f32(e->weights + k * length), mix__f32(w + k * length), length,
-                              &fake);
+        e->loops.fake_forward(mix__f32(work + k * length), mix__f32(w + k * length), length, &fake);
     }
-    return e->weights;
+    return work;
 }
 
 static bool same_packed(const struct mix__packed *a, const struct mix__packed *b)
@@ -156,12 +157,20 @@ static mix_status prepare_layer(struct mix__engine *e, const struct mix__step *s
     return MIX_OK;
 }
 
+/* From the last layer on, as that and those before it have most weights. */
 mix_status mix__weights_prepare(struct mix__engine *e)
 {
-    for (size_t i = 0; i < e->plan.n_steps; i++)
-        if (e->plan.steps[i].kind == MIX__STEP_CONV)
-            MIX_TRY(prepare_layer(e, &e->plan.steps[i]));
-    return MIX_OK;
+    const int n = (int)e->plan.n_steps;
+    mix_status status = MIX_OK;
+#pragma omp parallel for schedule(dynamic)
+    for (int i = 0; i < n; i++) {
+        const struct mix__step *s = &e->plan.steps[n - 1 - i];
+        const mix_status own = s->kind == MIX__STEP_CONV ? prepare_layer(e, s) : MIX_OK;
+        if (own != MIX_OK)
+#pragma omp critical
+            status = own;
+    }
+    return status;
 }
 
 double mix__weights_dot(struct mix__engine *e, int layer)

@@ -121,16 +121,15 @@ static struct mix__values read_gradient(const struct mix__engine *e, const struc
 }
 
 mix_status mix__each_tile(struct mix__engine *e, const struct mix__step *s,
-                          const struct mix__conv *conv,
-                          void (*begin)(struct mix__engine *e, int part), mix__tile_work *work,
-                          unsigned what)
+                          const struct mix__conv *conv, mix__part_begin *begin,
+                          mix__tile_work *work, unsigned what)
 {
     const struct mix__tiling *tiling = mix__conv_tiling(conv);
     mix_status status[MIX__PARTS] = { MIX_OK };
 #pragma omp parallel for schedule(static)
     for (int part = 0; part < tiling->parts; part++) {
         if (begin)
-            begin(e, part);
+            begin(e, s, part);
         e->made[omp_get_thread_num()].count = 0;
         for (int i = mix__part_first(tiling, part);
              i < mix__part_first(tiling, part + 1) && status[part] == MIX_OK; i++) {

@@ -53,9 +53,16 @@ static void join(double *mean, double *m2, size_t count, const float *b_mean, co
     }
 }
 
-void mix__norm_part_begin(struct mix__engine *e, int part)
+static void clear_sums(struct mix__engine *e, int part, size_t c)
 {
-    memset(mix__norm_sums(e, part), 0, 2 * e->widest * sizeof(double));
+    double *sums = mix__norm_sums(e, part);
+    memset(sums, 0, c * sizeof *sums);
+    memset(sums + e->widest, 0, c * sizeof *sums);
+}
+
+void mix__norm_part_begin(struct mix__engine *e, const struct mix__step *s, int part)
+{
+    clear_sums(e, part, (size_t)s->out.c);
     e->part_rows[part] = 0;
 }
 
@@ -176,9 +183,9 @@ void mix__norm_forward(struct mix__engine *e, const struct mix__step *s)
 
 /* ---- backward ------------------------------------------------------------------------------- */
 
-void mix__norm_back_begin(struct mix__engine *e, int part)
+void mix__norm_back_begin(struct mix__engine *e, const struct mix__step *s, int part)
 {
-    memset(mix__norm_sums(e, part), 0, 2 * e->widest * sizeof(double));
+    clear_sums(e, part, (size_t)s->in.c);
     e->fake_sums[part] = (struct mix__fake_sums){ 0 };
 }
 
@@ -266,7 +273,7 @@ void mix__norm_backward(struct mix__engine *e, const struct mix__step *s, unsign
 #pragma omp parallel for schedule(static)
     for (int group = 0; group < MIX__PARTS; group++) {
         const size_t to = mix__group_row(rows, group + 1);
-        mix__norm_back_begin(e, group);
+        mix__norm_back_begin(e, s, group);
         for (size_t r = mix__group_row(rows, group), n; r < to; r += n) {
             n = to - r < step ? to - r : step;
             const struct mix__values at = mix__values_from(dy, r * c);

@@ -34,10 +34,10 @@ struct handles {
 /* One primitive; weights sit in `packed` in the primitive's own layout. */
 struct primitive {
     dnnl_primitive_t run;
-    struct handles *thread;   /* (threads); w is used for BACKWARD_WEIGHTS */
+    struct handles *thread;   /* (threads); w is used for a gradient */
     dnnl_memory_t packed;     /* weights, or their gradient                  */
     dnnl_memory_t plain;      /* the same as (k, c / groups, r, s)         */
-    dnnl_primitive_t reorder; /* plain -> packed; for BACKWARD_WEIGHTS packed -> plain */
+    dnnl_primitive_t reorder; /* plain -> packed; for a gradient packed -> plain */
     void *packed_data;
     size_t packed_size;
 };
@@ -123,6 +123,11 @@ static bool is_forward(enum mix__primitive_pass pass)
     return pass == MIX__FORWARD || pass == MIX__FORWARD_CODES;
 }
 
+static bool is_gradient(enum mix__primitive_pass pass)
+{
+    return pass == MIX__BACKWARD_WEIGHTS || pass == MIX__MORE_WEIGHTS;
+}
+
 /* What the pass reads and writes on the image's side and the output's side. */
 static enum mix__dtype x_type(const struct mix__primitives *c, enum mix__primitive_pass pass)
 {
@@ -139,9 +144,9 @@ static enum mix__dtype y_type(const struct mix__primitives *c, enum mix__primiti
 /* Of packed weights, or of their gradient. */
 static dnnl_data_type_t w_type(const struct mix__primitives *c, enum mix__primitive_pass pass)
 {
-    return pass == MIX__BACKWARD_WEIGHTS ? dnnl_f32
-           : pass == MIX__FORWARD_CODES  ? dnnl_s8
-                                         : data_type(c->s.types.operand);
+    return is_gradient(pass)            ? dnnl_f32
+           : pass == MIX__FORWARD_CODES ? dnnl_s8
+                                        : data_type(c->s.types.operand);
 }
 
 static mix_status dense_descs(const struct mix__primitives *c, enum mix__primitive_pass pass,
@@ -177,7 +182,7 @@ static mix_status product_descs(const struct mix__primitives *c, enum mix__primi
                       y_turned = { c->s.dims.k, rows };
     const dnnl_dims_t w = { c->s.dims.c, c->s.dims.k }, w_turned = { c->s.dims.k, c->s.dims.c };
     const dnnl_dims_t bias = { 1, c->s.dims.k };
-    const bool forward = is_forward(pass), gradient = pass == MIX__BACKWARD_WEIGHTS;
+    const bool forward = is_forward(pass), gradient = is_gradient(pass);
     const dnnl_dim_t *weights = forward ? w : w_turned;
     DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->x, 2, x, data_type(x_type(c, pass)), dnnl_ab));
     DNNL_TRY(ctx, dnnl_memory_desc_init_by_tag(&m->y, 2, gradient ? y_turned : y,
@@ -207,7 +212,7 @@ static mix_status make_handles(struct mix__primitives *c, enum mix__primitive_pa
         DNNL_TRY(b->ctx, dnnl_memory_create(&h->scratch, scratch, b->engine, DNNL_MEMORY_NONE));
         if (is_forward(pass) && c->s.dims.bias)
             DNNL_TRY(b->ctx, dnnl_memory_create(&h->bias, &m->bias, b->engine, DNNL_MEMORY_NONE));
-        if (pass == MIX__BACKWARD_WEIGHTS)
+        if (is_gradient(pass))
             DNNL_TRY(b->ctx, dnnl_memory_create(&h->w, w, b->engine, DNNL_MEMORY_NONE));
     }
     const size_t bytes = mix__aligned(dnnl_memory_desc_get_size(scratch));
@@ -229,7 +234,7 @@ static mix_status realise(struct mix__primitives *c, enum mix__primitive_pass pa
 {
     struct mix__onednn *b = c->dnn;
     struct primitive *p = &c->p[pass];
-    const bool gradient = pass == MIX__BACKWARD_WEIGHTS;
+    const bool gradient = is_gradient(pass);
     const dnnl_memory_desc_t *w =
         gradient && c->s.kind == MIX__CONV_POINTWISE
             ? &m->w
@@ -295,6 +300,8 @@ static bool wants(const struct mix__primitives *c, enum mix__primitive_pass pass
 {
     if (pass == MIX__FORWARD_CODES)
         return c->s.types.codes != MIX__DTYPE_F32;
+    if (pass == MIX__MORE_WEIGHTS && c->s.kind == MIX__CONV_DENSE)
+        return false;
     return pass == MIX__FORWARD ||
            (c->s.backward && !(c->s.dims.image && pass == MIX__BACKWARD_DATA));
 }
@@ -359,12 +366,11 @@ static mix_status plan_primitives(struct mix__primitives *c)
     mix_status status = MIX_OK;
     if (c->s.kind == MIX__CONV_DENSE)
         status = plan_dense(c, attr);
-    else { /* a tile's weight gradient is added to the sum of those before it */
-        for (int pass = 0; pass < MIX__BACKWARD_WEIGHTS && status == MIX_OK; pass++)
-            if (wants(c, (enum mix__primitive_pass)pass))
-                status = plan_product(c, (enum mix__primitive_pass)pass, attr);
-        if (c->s.backward && status == MIX_OK && (status = make_adding(ctx, attr)) == MIX_OK)
-            status = plan_product(c, MIX__BACKWARD_WEIGHTS, attr);
+    for (int pass = 0; pass < MIX__PASSES && c->s.kind == MIX__CONV_POINTWISE; pass++) {
+        if (status == MIX_OK && pass == MIX__MORE_WEIGHTS)
+            status = make_adding(ctx, attr);
+        if (status == MIX_OK && wants(c, (enum mix__primitive_pass)pass))
+            status = plan_product(c, (enum mix__primitive_pass)pass, attr);
     }
     dnnl_primitive_attr_destroy(attr);
     return status;
@@ -486,6 +492,7 @@ static struct roles roles_of(const struct mix__primitives *c, enum mix__primitiv
         [MIX__FORWARD_CODES] = { DNNL_ARG_SRC, DNNL_ARG_DST, DNNL_ARG_WEIGHTS },
         [MIX__BACKWARD_DATA] = { DNNL_ARG_DST, DNNL_ARG_SRC, DNNL_ARG_WEIGHTS },
         [MIX__BACKWARD_WEIGHTS] = { DNNL_ARG_WEIGHTS, DNNL_ARG_SRC, DNNL_ARG_DST },
+        [MIX__MORE_WEIGHTS] = { DNNL_ARG_WEIGHTS, DNNL_ARG_SRC, DNNL_ARG_DST },
     };
     return c->s.kind == MIX__CONV_POINTWISE ? product[pass] : dense[pass];
 }

@@ -21,12 +21,14 @@ void mix__onednn_free(struct mix__onednn *dnn);
 mix_status mix__onednn_ready(struct mix__onednn *dnn) MIX_CHECKED;
 size_t mix__onednn_scratch(const struct mix__onednn *dnn); /* bytes, of all threads */
 
-/* FORWARD_CODES is FORWARD on bytes, whose sums are exact integers. */
+/* FORWARD_CODES is FORWARD on bytes, whose sums are exact integers. MORE_WEIGHTS is BACKWARD_WEIGHTS
+ * that adds to what is there instead of overwriting it, which only a product can. */
 enum mix__primitive_pass {
     MIX__FORWARD,
     MIX__FORWARD_CODES,
     MIX__BACKWARD_DATA,
     MIX__BACKWARD_WEIGHTS,
+    MIX__MORE_WEIGHTS,
     MIX__PASSES
 };
 
@@ -57,7 +59,7 @@ mix_status mix__primitives_pack(struct mix__primitives *p, enum mix__primitive_p
 mix_status mix__primitives_unpack(struct mix__primitives *p, float *gradient,
                                   float *dw) MIX_CHECKED;
 /* x and y: the tile on the image's and the output's side, or their gradients; other: the bias of a
- * forward pass, or where BACKWARD_WEIGHTS writes: a dense layer overwrites, a product adds. */
+ * forward pass, or the weights' gradient. */
 mix_status mix__primitives_run(struct mix__primitives *p, enum mix__primitive_pass pass, int thread,
                                const void *x, const void *y, const void *other) MIX_CHECKED;
 
