@@ -731,6 +731,7 @@ static void test_half(void **state)
     check_half(depthwise, true); /* by the batch's, codes of its bare layers go apart */
     check_half(gated, false);
     check_half(gated, true);
+    check_half(additions, true);
     check_half(one_pixel, true); /* statistics of four values are too few to compare */
 }
 
