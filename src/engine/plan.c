@@ -429,7 +429,7 @@ static size_t find_stem(const struct mix__plan *p, const mix_graph *g)
 
 /* An unstored layer costs products of its own, c for each value that is not stored, and some with
  * matrices (k, c): it pays where it widens from few channels, and for many pixels. */
-enum { WIDENS_LEAST = 2, NARROW_MOST = 64, PIXELS_LEAST = 4 };
+enum { WIDENS_LEAST = 2, NARROW_MOST = 24, PIXELS_LEAST = 4 };
 
 static bool is_of_kind(const struct mix__plan *p, const struct mix__step *s,
                        enum mix__conv_kind kind)
