@@ -40,7 +40,8 @@ MIX_API mix_progress mix_progress_at(const char *phase, int64_t step, int64_t st
 /* Where the time of a phase's training steps went: seconds of a mean step. The floor of a layer is
  * the time of oneDNN's bare convolutions that its passes need (the fastest layout, in the types of
  * the training step), measured when the phase ends, and of the bytes that have to move at the speed
- * at which memory copies: activations and gradients read and written once, weights not counted. */
+ * at which memory copies: activations and gradients read and written once, weights not counted.
+ * What does not fit into a cache, a bare convolution moves itself, and the floor has it twice. */
 typedef struct mix_layer_profile {
     const mix_layer_info *layer;
     double forward, backward; /* all of its passes, with the batch norm, activation and quantizer
