@@ -106,21 +106,22 @@ static void gate_backward(struct mix__values dx, float *dgate, struct mix__value
                  mix__values_from(x, r * c), gate, accumulate);
 }
 
-/* The largest value of the window and, in *where, the number of the first tap that has it. */
+static size_t window_tap(const struct mix__pool_window *w, int t)
+{
+    return w->first + (size_t)(t / w->cols) * w->row + (size_t)(t % w->cols) * w->pixel;
+}
+
+/* The largest value of the window and, in *where, the first tap that has it. */
 MIX__TEMPLATE vec largest(struct mix__values x, const struct mix__pool_window *w, size_t i,
                           int lanes, vec *where)
 {
-    vec best = vec_all(-INFINITY), tap = { 0 };
-    *where = tap;
-    for (int r = 0; r < w->rows; r++) {
-        size_t at = w->first + (size_t)r * w->row + i;
-        for (int s = 0; s < w->cols; s++, at += w->pixel) {
-            const vec v = vec_load(x, at, lanes);
-            const vec_mask stays = vec_less(v, best) | vec_equal(v, best);
-            best = vec_choose(stays, best, v);
-            *where = vec_choose(stays, *where, tap);
-            tap += vec_all(1.0f);
-        }
+    vec best = vec_all(-INFINITY);
+    *where = (vec){ 0 };
+    for (int t = 0; t < w->rows * w->cols; t++) {
+        const vec v = vec_load(x, window_tap(w, t) + i, lanes);
+        const vec_mask stays = vec_less(v, best) | vec_equal(v, best);
+        best = vec_choose(stays, best, v);
+        *where = vec_choose(stays, *where, vec_all((float)t));
     }
     return best;
 }
@@ -136,15 +137,12 @@ MIX__TEMPLATE void pool_back_vec(size_t i, int lanes, struct mix__values dx, str
                                  struct mix__values x, const struct mix__pool_window *w)
 {
     const vec g = vec_load(dy, i, lanes);
-    vec where, tap = { 0 };
+    vec where;
     (void)largest(x, w, i, lanes, &where);
-    for (int r = 0; r < w->rows; r++) {
-        size_t at = w->first + (size_t)r * w->row + i;
-        for (int s = 0; s < w->cols; s++, at += w->pixel) {
-            const vec mine = vec_keep(vec_equal(where, tap), g);
-            vec_store(dx, at, vec_load(dx, at, lanes) + mine, lanes);
-            tap += vec_all(1.0f);
-        }
+    for (int t = 0; t < w->rows * w->cols; t++) {
+        const size_t at = window_tap(w, t) + i;
+        const vec mine = vec_keep(vec_equal(where, vec_all((float)t)), g);
+        vec_store(dx, at, vec_load(dx, at, lanes) + mine, lanes);
     }
 }
 
