@@ -176,9 +176,9 @@ static void job_free(struct job *j)
 /* ---- the figures ------------------------------------------------------------------------------
  */
 
-/* Over all layers: seconds of bare forward, backward data and backward weights, and of the bytes. */
+/* Over all layers: seconds of bare forward, backward data and backward weights, and bytes. */
 struct floor {
-    double pass[3], bare, bytes, moving;
+    double pass[3], bare, bytes;
 };
 
 static void add_layer(struct floor *sum, double forward, const struct mix__floor *f, double bytes)
@@ -210,8 +210,6 @@ static mix_status sum_floors(const struct job *j, enum mix__dtype dtype, struct 
         add_layer(&sums[OWN], f->forward, f, bytes);
         add_layer(&sums[CODES], f->forward_codes, f, bytes - f->bytes_spared);
     }
-    for (int k = 0; k < FLOORS && status == MIX_OK; k++)
-        sums[k].moving = sums[k].bytes / *copies;
     free(floors);
     return status;
 }
@@ -221,7 +219,7 @@ static void print_floor(const char *type, const struct floor *f, double copies)
     printf("  bare convolutions, %-5s forward %.1f, backward data %.1f, backward weights %.1f, sum "
            "%.1f ms; %.0f MB at %.1f GB/s %.1f ms\n",
            type, 1e3 * f->pass[0], 1e3 * f->pass[1], 1e3 * f->pass[2], 1e3 * f->bare,
-           1e-6 * f->bytes, 1e-9 * copies, 1e3 * f->moving);
+           1e-6 * f->bytes, 1e-9 * copies, 1e3 * f->bytes / copies);
 }
 
 /* What the command line says. */
@@ -263,7 +261,8 @@ static mix_status print_steps(struct job *j, const struct what *w, const double 
         if (w->floor) {
             const double branches = kind == META_STEP ? j->branches : 1;
             const double bare = branches * floors[kind == WEIGHT_STEP ? CODES : OWN].bare;
-            const double both = bare + branches * floors[kind == FLOAT_STEP ? OWN : CODES].moving;
+            const double bytes = branches * floors[kind == FLOAT_STEP ? OWN : CODES].bytes;
+            const double both = bare + bytes / copies;
             printf(" %8.1f %9.2f %8.2f", 1e3 * both, t / both, t / bare);
         }
         putchar('\n');

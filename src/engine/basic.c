@@ -28,20 +28,19 @@ static void dropout(const struct mix__engine *e, const struct mix__step *s, int 
     }
 }
 
-static const struct mix__fake not_quantized;
-
 /* y = act(a + b) at some pixels, a behind its batch norm: what one loop wrote is in the cache for the
  * next. */
-static void add_forward_piece(const struct mix__engine *e, const struct mix__step *s, size_t first,
-                              size_t rows)
+static void add_forward_piece(struct mix__engine *e, const struct mix__step *s, int part,
+                              size_t first, size_t rows)
 {
+    (void)part;
     const int c = s->out.c;
     const size_t n = rows * (size_t)c;
     const struct mix__values y = mix__buffer_at(e, s->y, first, c);
     struct mix__values a = mix__buffer_at(e, s->x[0], first, c);
     if (s->before >= 0) {
         const struct mix__affine affine = mix__norm_affine(e, &e->plan.steps[s->before]);
-        e->loops.norm_forward(y, a, rows, (size_t)c, &affine, &not_quantized);
+        e->loops.norm_forward(y, a, rows, (size_t)c, &affine, &mix__not_quantized);
         a = y;
     }
     e->loops.add(y, a, mix__buffer_at(e, s->x[1], first, c), n);
@@ -70,28 +69,15 @@ static void add_backward_piece(struct mix__engine *e, const struct mix__step *s,
     }
     if (s->before >= 0)
         mix__norm_back_add(
-            e, &e->plan.steps[s->before], &not_quantized, part,
+            e, &e->plan.steps[s->before], &mix__not_quantized, part,
             &(struct mix__norm_piece){ dy, dy, mix__buffer_at(e, s->x[0], first, c), rows, false });
 }
 
-/* back: `what` of the way back is wanted. */
-static void add(struct mix__engine *e, const struct mix__step *s, bool back, unsigned what)
+static void add_backward(struct mix__engine *e, const struct mix__step *s, unsigned what)
 {
-    const size_t rows = mix__rows(e, &s->out), step = mix__piece_rows((size_t)s->out.c);
-#pragma omp parallel for schedule(static)
-    for (int part = 0; part < MIX__PARTS; part++) {
-        const size_t to = mix__group_row(rows, part + 1);
-        if (back && s->before >= 0)
-            mix__norm_back_begin(e, s, part);
-        for (size_t r = mix__group_row(rows, part), n; r < to; r += n) {
-            n = to - r < step ? to - r : step;
-            if (back)
-                add_backward_piece(e, s, part, r, n);
-            else
-                add_forward_piece(e, s, r, n);
-        }
-    }
-    if (back && s->before >= 0)
+    const bool norm = s->before >= 0;
+    mix__each_piece(e, s, norm ? mix__norm_back_begin : NULL, add_backward_piece);
+    if (norm)
         mix__norm_back_settle(e, &e->plan.steps[s->before], MIX__PARTS, what);
 }
 
@@ -155,7 +141,7 @@ void mix__basic_forward(struct mix__engine *e, const struct mix__step *s)
 {
     switch (s->kind) {
     case MIX__STEP_ADD:
-        add(e, s, false, 0);
+        mix__each_piece(e, s, NULL, add_forward_piece);
         break;
     case MIX__STEP_GATE:
         gate_forward(e, s);
@@ -179,7 +165,7 @@ void mix__basic_backward(struct mix__engine *e, const struct mix__step *s, unsig
 {
     switch (s->kind) {
     case MIX__STEP_ADD:
-        add(e, s, true, what);
+        add_backward(e, s, what);
         break;
     case MIX__STEP_GATE:
         gate_backward(e, s);

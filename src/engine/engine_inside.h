@@ -281,7 +281,11 @@ mix_status mix__expand_backward(struct mix__engine *e, const struct mix__step *s
                                 unsigned what) MIX_CHECKED;
 
 /* norm.c; s is a NORM step */
-size_t mix__piece_rows(size_t c); /* so many are walked at a time that a cache keeps them */
+/* The pixels of any step s in pieces that a cache keeps, each part by one thread; begin as above. */
+typedef void mix__piece_work(struct mix__engine *e, const struct mix__step *s, int part,
+                             size_t first, size_t rows);
+void mix__each_piece(struct mix__engine *e, const struct mix__step *s, mix__part_begin *begin,
+                     mix__piece_work *work);
 void mix__norm_forward(struct mix__engine *e, const struct mix__step *s);
 void mix__norm_backward(struct mix__engine *e, const struct mix__step *s, unsigned what);
 struct mix__affine mix__norm_affine(const struct mix__engine *e, const struct mix__step *s);
@@ -305,6 +309,7 @@ struct mix__norm_back mix__norm_back_open(struct mix__engine *e, const struct mi
 void mix__norm_back_close(struct mix__engine *e, int part, size_t c);
 
 /* fake.c */
+extern const struct mix__fake mix__not_quantized;
 void mix__fakes_prepare(struct mix__engine *e); /* from modes, steps and alphas */
 void mix__units_prepare(struct mix__engine *e); /* after that and exact_choose  */
 /* Adds the parts' sums, in order, to the gradients of the CONV step's quantizer and alphas. */

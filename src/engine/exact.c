@@ -107,7 +107,6 @@ void mix__exact_prepare(struct mix__engine *e, const struct mix__step *s, const 
 void mix__exact_finish(const struct mix__engine *e, const struct mix__step *s, size_t from,
                        size_t to)
 {
-    static const struct mix__fake off;
     const struct mix__exact *x = &e->exacts[s->layer];
     const size_t c = (size_t)s->out.c, places = (size_t)s->out.h * (size_t)s->out.w;
     struct mix__affine affine = { x->scale, x->offset, MIX__ACT_NONE };
@@ -120,6 +119,6 @@ void mix__exact_finish(const struct mix__engine *e, const struct mix__step *s, s
             affine.offset = x->border_offset + (size_t) class * c;
         }
         const struct mix__values y = mix__values_from(mix__engine_at(e, s->y), i * c);
-        e->loops.norm_forward(y, y, n, c, &affine, &off);
+        e->loops.norm_forward(y, y, n, c, &affine, &mix__not_quantized);
     }
 }

@@ -6,6 +6,8 @@
 
 #include "engine/engine_inside.h"
 
+const struct mix__fake mix__not_quantized;
+
 /* softmax(alpha) of a layer over its candidates. */
 static void mixture_weights(const struct mix__state *state, int layer, int n, float *weight)
 {

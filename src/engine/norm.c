@@ -28,10 +28,26 @@ static float *running(const struct mix__engine *e, int param)
     return e->state->stats + (e->graph->params[param].offset - e->graph->n_trained);
 }
 
-size_t mix__piece_rows(size_t c)
+static size_t piece_rows(size_t c)
 {
     const size_t rows = MIX__PIECE_BYTES / (c * sizeof(float));
     return rows ? rows : 1;
+}
+
+void mix__each_piece(struct mix__engine *e, const struct mix__step *s, mix__part_begin *begin,
+                     mix__piece_work *work)
+{
+    const size_t rows = mix__rows(e, &s->in), step = piece_rows((size_t)s->in.c);
+#pragma omp parallel for schedule(static)
+    for (int part = 0; part < MIX__PARTS; part++) {
+        const size_t to = mix__group_row(rows, part + 1);
+        if (begin)
+            begin(e, s, part);
+        for (size_t r = mix__group_row(rows, part), n; r < to; r += n) {
+            n = to - r < step ? to - r : step;
+            work(e, s, part, r, n);
+        }
+    }
 }
 
 double *mix__norm_sums(const struct mix__engine *e, int part)
@@ -158,7 +174,6 @@ struct mix__affine mix__norm_affine(const struct mix__engine *e, const struct mi
 
 void mix__norm_forward(struct mix__engine *e, const struct mix__step *s)
 {
-    static const struct mix__fake off;
     struct mix__norm *norm = &e->norms[s->norm];
     const size_t rows = mix__rows(e, &s->in), c = (size_t)s->in.c;
     const float *gamma = value(e, s->node->gamma), *beta = value(e, s->node->beta);
@@ -177,7 +192,7 @@ void mix__norm_forward(struct mix__engine *e, const struct mix__step *s)
     for (int group = 0; group < MIX__PARTS; group++) {
         const size_t from = mix__group_row(rows, group), to = mix__group_row(rows, group + 1);
         e->loops.norm_forward(mix__values_from(y, from * c), mix__values_from(z, from * c),
-                              to - from, c, &affine, &off);
+                              to - from, c, &affine, &mix__not_quantized);
     }
 }
 
@@ -263,23 +278,19 @@ void mix__norm_back_settle(struct mix__engine *e, const struct mix__step *s, int
 }
 
 /* dy becomes du; dz is the convolution's work. */
+static void backward_piece(struct mix__engine *e, const struct mix__step *s, int part, size_t first,
+                           size_t rows)
+{
+    const struct mix__values dy = mix__buffer_at(e, s->dy, first, s->in.c);
+    const struct mix__norm_piece piece = { dy, dy, mix__buffer_at(e, s->x[0], first, s->in.c), rows,
+                                           false };
+    mix__norm_back_add(e, s, &mix__not_quantized, part, &piece);
+}
+
 void mix__norm_backward(struct mix__engine *e, const struct mix__step *s, unsigned what)
 {
-    static const struct mix__fake off;
     if (s->fused)
         return;
-    const struct mix__values z = mix__engine_at(e, s->x[0]), dy = mix__engine_at(e, s->dy);
-    const size_t rows = mix__rows(e, &s->in), c = (size_t)s->in.c, step = mix__piece_rows(c);
-#pragma omp parallel for schedule(static)
-    for (int group = 0; group < MIX__PARTS; group++) {
-        const size_t to = mix__group_row(rows, group + 1);
-        mix__norm_back_begin(e, s, group);
-        for (size_t r = mix__group_row(rows, group), n; r < to; r += n) {
-            n = to - r < step ? to - r : step;
-            const struct mix__values at = mix__values_from(dy, r * c);
-            const struct mix__norm_piece piece = { at, at, mix__values_from(z, r * c), n, false };
-            mix__norm_back_add(e, s, &off, group, &piece);
-        }
-    }
+    mix__each_piece(e, s, mix__norm_back_begin, backward_piece);
     mix__norm_back_settle(e, s, MIX__PARTS, what);
 }

@@ -223,15 +223,9 @@ static int output_tensor(const struct maker *m, const struct mix__step *s)
  * its batch norm has read it at x[0]: what else makes or reads x[1] is planned before that layer. */
 static bool stays(const struct maker *m, const struct mix__step *add, int tensor)
 {
-    const struct mix__plan *p = m->plan;
     const struct mix__node *nodes = m->graph->nodes;
-    if (add->before < 0)
-        return false;
-    const int z = p->steps[add->before].node->in[0];
-    size_t conv = 0;
-    while (nodes[conv].out != z)
-        conv++;
-    for (size_t i = conv; i < m->graph->n_nodes; i++) {
+    const int conv = m->graph->layers[m->plan->steps[add->before].source].node;
+    for (size_t i = (size_t)conv; i < m->graph->n_nodes; i++) {
         bool touches = nodes[i].out == tensor;
         for (int k = 0; k < nodes[i].n_in; k++)
             touches |= nodes[i].in[k] == tensor;
@@ -327,9 +321,11 @@ static void find_spans(struct mix__plan *p)
         use(p, s->dx[1], back);
         if (s->kind == MIX__STEP_CONV && s->after >= 0)
             use(p, s->y, back); /* the batch norm's backward pass is done here */
-        if (s->kind == MIX__STEP_ADD && s->act != MIX__ACT_NONE)
-            use(p, s->y, back);
-        if ((s->kind == MIX__STEP_ADD && s->before < 0) || s->kind == MIX__STEP_AVGPOOL ||
+        if (s->kind == MIX__STEP_ADD) {
+            use(p, s->act != MIX__ACT_NONE ? s->y : -1, back);
+            use(p, s->before >= 0 ? s->x[0] : -1, back);
+        }
+        if (s->kind == MIX__STEP_ADD || s->kind == MIX__STEP_AVGPOOL ||
             s->kind == MIX__STEP_DROPOUT)
             continue;
         use(p, s->x[0], back);

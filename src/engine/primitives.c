@@ -357,21 +357,25 @@ static mix_status plan_product(struct mix__primitives *c, enum mix__primitive_pa
     return status;
 }
 
+static mix_status plan_products(struct mix__primitives *c, dnnl_primitive_attr_t attr)
+{
+    for (int pass = 0; pass < MIX__PASSES; pass++) {
+        if (pass == MIX__MORE_WEIGHTS)
+            MIX_TRY(make_adding(c->dnn->ctx, attr));
+        if (wants(c, (enum mix__primitive_pass)pass))
+            MIX_TRY(plan_product(c, (enum mix__primitive_pass)pass, attr));
+    }
+    return MIX_OK;
+}
+
 static mix_status plan_primitives(struct mix__primitives *c)
 {
     mix_ctx *ctx = c->dnn->ctx;
     dnnl_primitive_attr_t attr;
     DNNL_TRY(ctx, dnnl_primitive_attr_create(&attr));
     dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
-    mix_status status = MIX_OK;
-    if (c->s.kind == MIX__CONV_DENSE)
-        status = plan_dense(c, attr);
-    for (int pass = 0; pass < MIX__PASSES && c->s.kind == MIX__CONV_POINTWISE; pass++) {
-        if (status == MIX_OK && pass == MIX__MORE_WEIGHTS)
-            status = make_adding(ctx, attr);
-        if (status == MIX_OK && wants(c, (enum mix__primitive_pass)pass))
-            status = plan_product(c, (enum mix__primitive_pass)pass, attr);
-    }
+    const mix_status status =
+        c->s.kind == MIX__CONV_DENSE ? plan_dense(c, attr) : plan_products(c, attr);
     dnnl_primitive_attr_destroy(attr);
     return status;
 }

@@ -237,8 +237,8 @@ static void check_profile(void *user, const mix_profile *p)
     assert_true(p->steps > 0 && p->teacher > 0.0 && p->weights > 0.0 && p->graph > 0.0);
     for (int l = 0; l < p->n_layers; l++) {
         const mix_layer_profile *layer = &p->layers[l];
-        assert_true(layer->forward > 0.0 && layer->backward > 0.0 && layer->bare > 0.0);
-        assert_true(layer->bytes > 0.0 && layer->layer->name[0]);
+        assert_true(layer->forward > 0.0 && layer->backward > 0.0 && layer->floor > 0.0);
+        assert_true(layer->bare > 0.0 && layer->bytes > 0.0 && layer->layer->name[0]);
         named += layer->forward + layer->backward;
         bare += layer->bare;
         bytes += layer->bytes;
