@@ -244,18 +244,13 @@ void mix__conv_free(struct mix__conv *c)
 
 /* ---- running -------------------------------------------------------------------------------- */
 
-/* (k, 1, r, s) to (r, s, k), and back: a transposition of (rows, columns). */
-static void transpose(float *to, const float *from, size_t rows, size_t columns)
-{
-    for (size_t i = 0; i < rows; i++)
-        for (size_t j = 0; j < columns; j++)
-            to[j * rows + i] = from[i * columns + j];
-}
-
 mix_status mix__conv_pack(struct mix__conv *c, const float *weights, bool codes)
 {
-    if (c->kind == MIX__CONV_DEPTHWISE) {
-        transpose(c->dw_packed, weights, (size_t)c->d.c, (size_t)(c->d.kernel * c->d.kernel));
+    const size_t taps = (size_t)(c->d.kernel * c->d.kernel), channels = (size_t)c->d.k;
+    if (c->kind == MIX__CONV_DEPTHWISE) { /* (k, 1, r, s) to (r, s, k) */
+        for (size_t k = 0; k < channels; k++)
+            for (size_t t = 0; t < taps; t++)
+                c->dw_packed[t * channels + k] = weights[k * taps + t];
         return MIX_OK;
     }
     MIX_TRY(mix__primitives_pack(c->p, codes ? MIX__FORWARD_CODES : MIX__FORWARD, weights));
@@ -320,40 +315,56 @@ mix_status mix__conv_add_weights(struct mix__conv *c, int thread, float *sum, co
     return mix__primitives_run(c->p, MIX__MORE_WEIGHTS, thread, x, dy, sum);
 }
 
-/* With a static schedule the first thread has the first tile: its sum is always there. */
-static void add_threads(const struct mix__conv *c, float *total)
+/* n of the values that the threads have summed, added up in `to` if more than one has. With a static
+ * schedule the first thread has the first tile: its sum is always there. */
+static const float *add_threads(const struct mix__conv *c, size_t first, size_t n, float *to)
 {
     const struct mix__backend *b = c->backend;
-    const size_t count = sums_used(c) / sizeof(float);
-#pragma omp parallel for schedule(static)
-    for (int part = 0; part < MIX__PARTS; part++) {
-        const size_t first = mix__group_row(count, part);
-        const size_t n = mix__group_row(count, part + 1) - first;
-        const struct mix__values to = mix__f32(total + first);
-        float *from = sums_of(b, 0, sum_place(c)) + first;
-        for (int t = 1; t < b->threads; t++)
-            if (*summed(c, t)) {
-                c->loops->add(to, mix__f32(from), mix__f32(sums_of(b, t, sum_place(c)) + first), n);
-                from = to.at;
-            }
-        if (from != to.at)
-            memcpy(to.at, from, n * sizeof *from);
-    }
+    const float *total = sums_of(b, 0, sum_place(c)) + first;
+    for (int t = 1; t < b->threads; t++)
+        if (*summed(c, t)) {
+            c->loops->add(mix__f32(to), mix__f32((float *)total),
+                          mix__f32(sums_of(b, t, sum_place(c)) + first), n);
+            total = to;
+        }
+    return total;
 }
 
-mix_status mix__conv_weights_end(struct mix__conv *c, float *dw)
+int mix__conv_weights_pieces(const struct mix__conv *c)
 {
-    float *sum = sums_of(c->backend, 0, 0);
+    return c->kind == MIX__CONV_DENSE ? mix__primitives_pieces(c->p) : MIX__PARTS;
+}
+
+size_t mix__conv_weights_first(const struct mix__conv *c, int piece)
+{
+    return (size_t)c->d.k * (size_t)piece / (size_t)mix__conv_weights_pieces(c);
+}
+
+mix_status mix__conv_weights_end(struct mix__conv *c, int thread, int piece, float *dw)
+{
+    const size_t first = mix__conv_weights_first(c, piece);
+    const size_t channels = mix__conv_weights_first(c, piece + 1) - first;
+    const size_t taps = (size_t)(c->d.kernel * c->d.kernel);
+    const size_t length = taps * (size_t)(c->d.c / c->d.groups), count = channels * length;
+    float *to = dw + first * length;
+    if (c->kind == MIX__CONV_DENSE) {
+        const size_t n = sums_used(c) / sizeof *dw / (size_t)mix__conv_weights_pieces(c);
+        const float *total = add_threads(c, (size_t)piece * n, n, sums_of(c->backend, thread, 1));
+        return mix__primitives_unpack(c->p, thread, total, to);
+    }
     if (c->kind == MIX__CONV_POINTWISE) {
-        add_threads(c, dw);
+        const float *total = add_threads(c, first * length, count, to);
+        if (total != to)
+            memcpy(to, total, count * sizeof *to);
         return MIX_OK;
     }
-    add_threads(c, sum);
-    if (c->kind == MIX__CONV_DEPTHWISE) {
-        transpose(dw, sum, (size_t)(c->d.kernel * c->d.kernel), (size_t)c->d.c);
-        return MIX_OK;
+    for (size_t t = 0; t < taps; t++) {
+        const size_t at = t * (size_t)c->d.k + first;
+        const float *total = add_threads(c, at, channels, sums_of(c->backend, 0, 0) + at);
+        for (size_t k = 0; k < channels; k++)
+            to[k * taps + t] = total[k];
     }
-    return mix__primitives_unpack(c->p, sum, dw);
+    return MIX_OK;
 }
 
 /* ---- depthwise ------------------------------------------------------------------------------ */

@@ -71,12 +71,16 @@ mix_status mix__conv_forward(struct mix__conv *conv, int thread, void *y, struct
                              const float *bias) MIX_CHECKED;
 mix_status mix__conv_backward_data(struct mix__conv *conv, int thread, void *dx,
                                    const void *dy) MIX_CHECKED;
-/* Between begin and end a layer's tiles add to their threads' sums; end puts the total into dw. A
- * layer with rows of its caller may do that while a depthwise one does. */
+/* Between begin and end a layer's tiles add to their threads' sums; end puts the total of a piece,
+ * which is output channels from its first to the next one's, into its place in dw. A layer with rows
+ * of its caller may be between them while a depthwise one is. */
 void mix__conv_weights_begin(struct mix__conv *conv);
 mix_status mix__conv_backward_weights(struct mix__conv *conv, int thread, const void *x,
                                       const void *dy) MIX_CHECKED;
-mix_status mix__conv_weights_end(struct mix__conv *conv, float *dw) MIX_CHECKED;
+int mix__conv_weights_pieces(const struct mix__conv *conv);
+size_t mix__conv_weights_first(const struct mix__conv *conv, int piece);
+mix_status mix__conv_weights_end(struct mix__conv *conv, int thread, int piece,
+                                 float *dw) MIX_CHECKED;
 /* Of a depthwise layer: x from row x0 of the tile's first image on, dz from row dy0 and du from row
  * dx0 on. du: the gradient at x, float32, or what that
  * is behind `back`, then by streaming stores if wanted; weights: theirs is wanted too. */

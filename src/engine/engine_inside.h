@@ -316,8 +316,9 @@ void mix__units_prepare(struct mix__engine *e); /* after that and exact_choose  
 void mix__fake_collect(struct mix__engine *e, const struct mix__step *s, int parts, unsigned what);
 /* Quantizes (where asked) and packs the weights that have changed. */
 mix_status mix__weights_prepare(struct mix__engine *e) MIX_CHECKED;
-/* e->dweights, the gradient at the (quantized) weights, is added to state->grad. */
-void mix__weights_backward(struct mix__engine *e, int layer);
+/* e->dweights, the gradient at the (quantized) weights, is added to state->grad: that of output
+ * channels [from, to). */
+void mix__weights_backward(struct mix__engine *e, int layer, size_t from, size_t to);
 /* Sum of the weights, as the layer multiplied by them, times e->dweights. */
 double mix__weights_dot(struct mix__engine *e, int layer);
 

@@ -249,8 +249,8 @@ static void weight_gradient(struct mix__engine *e, const struct mix__step *s)
             if (!e->pass.fixed_stats)
                 e->dweights[j] += norm->k2[i] * x->z_x[j] + (float)(share * x->mean[j - i * c]);
         }
+        mix__weights_backward(e, s->layer, i, i + 1);
     }
-    mix__weights_backward(e, s->layer);
 }
 
 /* Packs w^T k2 w, and w^T k3 as bias. */

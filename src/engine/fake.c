@@ -192,26 +192,26 @@ static void scale_gradient(float *dw, size_t n, const struct mix__units *u, size
         dw[i] *= scale;
 }
 
-void mix__weights_backward(struct mix__engine *e, int layer)
+void mix__weights_backward(struct mix__engine *e, int layer, size_t from, size_t to)
 {
     const struct mix__param *p = weights_of(e, layer);
-    const size_t channels = (size_t)p->dims[0], length = p->count / channels;
+    const size_t length = p->count / (size_t)p->dims[0];
     const float *w = e->state->value + p->offset;
     float *grad = e->state->grad + p->offset;
     float *step_grad = e->state->grad + e->state->weight_step[layer];
     const bool quantized = e->modes[layer].weight_bits != 32;
-#pragma omp parallel for schedule(static)
-    for (size_t k = 0; k < channels; k++) {
-        const struct mix__values to = mix__f32(grad + k * length);
+    for (size_t k = from; k < to; k++) {
+        const struct mix__values sum = mix__f32(grad + k * length);
         float *dw = e->dweights + k * length;
         scale_gradient(dw, length, &e->units[layer], k);
         if (!quantized) {
-            e->loops.add(to, to, mix__f32(dw), length);
+            e->loops.add(sum, sum, mix__f32(dw), length);
             continue;
         }
         const struct mix__fake fake = channel_fake(e, layer, k);
         struct mix__fake_sums sums = { 0 };
-        e->loops.fake_backward(to, mix__f32(dw), mix__f32(w + k * length), length, 1, &fake, &sums);
+        e->loops.fake_backward(sum, mix__f32(dw), mix__f32(w + k * length), length, 1, &fake,
+                               &sums);
         step_grad[k] += (float)(sums.step[0] / sqrt((double)p->count * fake.bounds[0].p));
     }
 }

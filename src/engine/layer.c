@@ -362,6 +362,25 @@ static mix_status depthwise_tile(struct mix__engine *e, const struct mix__step *
                : mix__expand_gradient(e, &e->plan.steps[s->expand], thread, own, du, what);
 }
 
+/* dw, the gradient at what the layer multiplied by; back: and at its weights, piece by piece. */
+static mix_status end_weights(struct mix__engine *e, const struct mix__step *s, float *dw,
+                              bool back)
+{
+    struct mix__conv *conv = e->convs[s->layer];
+    mix_status status = MIX_OK;
+#pragma omp parallel for schedule(static)
+    for (int i = 0; i < mix__conv_weights_pieces(conv); i++) {
+        const mix_status own = mix__conv_weights_end(conv, omp_get_thread_num(), i, dw);
+        if (own != MIX_OK)
+#pragma omp critical
+            status = own;
+        else if (back)
+            mix__weights_backward(e, s->layer, mix__conv_weights_first(conv, i),
+                                  mix__conv_weights_first(conv, i + 1));
+    }
+    return status;
+}
+
 static void add_bias_gradient(const struct mix__engine *e, const struct mix__step *s, int parts)
 {
     float *grad = e->state->grad + e->graph->params[s->node->bias].offset;
@@ -399,7 +418,7 @@ static mix_status image_step_gradient(struct mix__engine *e, const struct mix__s
     struct mix__conv *conv = e->convs[s->layer];
     mix__conv_weights_begin(conv);
     MIX_TRY(mix__each_tile(e, s, conv, NULL, slope_tile, 0));
-    MIX_TRY(mix__conv_weights_end(conv, e->dweights));
+    MIX_TRY(end_weights(e, s, e->dweights, false));
     e->fake_sums[0] = (struct mix__fake_sums){ .step = { mix__weights_dot(e, s->layer) } };
     mix__fake_collect(e, s, 1, MIX__GRAD_PARAMS);
     return MIX_OK;
@@ -429,13 +448,11 @@ mix_status mix__layer_backward(struct mix__engine *e, const struct mix__step *s,
     MIX_TRY(mix__each_tile(e, s, conv, mix__norm_back_begin,
                            mix__conv_is_depthwise(conv) ? depthwise_tile : backward_tile, what));
     if (from && weights)
-        MIX_TRY(mix__conv_weights_end(e->convs[from->layer], e->expands[from->layer].du_x));
-    if (weights) {
-        MIX_TRY(mix__conv_weights_end(conv, e->dweights));
-        mix__weights_backward(e, s->layer);
-        if (s->node->bias >= 0)
-            add_bias_gradient(e, s, parts);
-    }
+        MIX_TRY(end_weights(e, from, e->expands[from->layer].du_x, false));
+    if (weights)
+        MIX_TRY(end_weights(e, s, e->dweights, true));
+    if (weights && s->node->bias >= 0)
+        add_bias_gradient(e, s, parts);
     if (mix__reads_image(s))
         return weights && e->fakes[s->layer].n_branch > 0 ? image_step_gradient(e, s) : MIX_OK;
     mix__back_settle(e, s, parts, what);

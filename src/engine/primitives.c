@@ -26,20 +26,22 @@ struct mix__onednn {
     size_t scratch_size;
 };
 
-/* The memory objects of one thread. */
+/* The memory objects of one thread; w and those behind it are a weights' gradient's. */
 struct handles {
-    dnnl_memory_t x, y, w, bias, scratch;
+    dnnl_memory_t x, y, bias, scratch;
+    dnnl_memory_t w, packed, plain; /* all of it, and of a dense layer a piece of it */
 };
 
-/* One primitive; weights sit in `packed` in the primitive's own layout. */
+/* One primitive. Weights are in a layout of its own, `packed`, and come and go as (k, c / groups, r,
+ * s), `plain`. */
 struct primitive {
     dnnl_primitive_t run;
-    struct handles *thread;   /* (threads); w is used for a gradient */
-    dnnl_memory_t packed;     /* weights, or their gradient                  */
-    dnnl_memory_t plain;      /* the same as (k, c / groups, r, s)         */
-    dnnl_primitive_t reorder; /* plain -> packed; for a gradient packed -> plain */
+    struct handles *thread; /* (threads) */
+    dnnl_memory_t packed, plain;
+    dnnl_primitive_t reorder; /* plain -> packed; for a gradient packed -> plain, a piece */
     void *packed_data;
     size_t packed_size;
+    int pieces; /* of a dense layer's gradient */
 };
 
 struct mix__primitives {
@@ -227,16 +229,71 @@ static bool is_reference(dnnl_primitive_desc_t desc)
            strncmp(name, "ref", 3) == 0;
 }
 
-/* From a primitive descriptor: the primitive, its memories, its packed weights and their reorder.
- */
+static mix_status make_reorder(const struct mix__onednn *b, struct primitive *p,
+                               const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to)
+{
+    dnnl_primitive_desc_t desc;
+    DNNL_TRY(b->ctx,
+             dnnl_reorder_primitive_desc_create(&desc, from, b->engine, to, b->engine, NULL));
+    const dnnl_status_t status = dnnl_primitive_create(&p->reorder, desc);
+    dnnl_primitive_desc_destroy(desc);
+    DNNL_TRY(b->ctx, status);
+    return MIX_OK;
+}
+
+static mix_status plan_weights(const struct mix__onednn *b, struct primitive *p,
+                               const dnnl_memory_desc_t *w, const dnnl_memory_desc_t *plain)
+{
+    p->packed_data = mix__zalloc(b->ctx, p->packed_size, 1); /* zero: padding is read */
+    if (!p->packed_data)
+        return MIX_ENOMEM;
+    DNNL_TRY(b->ctx, dnnl_memory_create(&p->packed, w, b->engine, p->packed_data));
+    DNNL_TRY(b->ctx, dnnl_memory_create(&p->plain, plain, b->engine, DNNL_MEMORY_NONE));
+    return make_reorder(b, p, plain, w);
+}
+
+/* As many pieces, of output channels, as lie one behind the other. */
+static int count_pieces(const dnnl_memory_desc_t *w)
+{
+    const dnnl_blocking_desc_t *layout = &w->format_desc.blocking;
+    dnnl_dim_t block = 1;
+    for (int i = 0; i < layout->inner_nblks; i++)
+        if (layout->inner_idxs[i] == 0)
+            block *= layout->inner_blks[i];
+    const dnnl_dim_t pieces = w->dims[0] / block;
+    const size_t size = (size_t)(pieces * layout->strides[0]) * sizeof(float);
+    return w->dims[0] % block == 0 && dnnl_memory_desc_get_size(w) == size ? (int)pieces : 1;
+}
+
+static mix_status plan_gradient(const struct mix__onednn *b, struct primitive *p,
+                                const dnnl_memory_desc_t *w, const dnnl_memory_desc_t *plain)
+{
+    const dnnl_dims_t first = { 0 };
+    dnnl_dims_t dims;
+    dnnl_memory_desc_t packed_piece, plain_piece;
+    p->pieces = count_pieces(w);
+    memcpy(dims, w->dims, sizeof dims);
+    dims[0] /= p->pieces;
+    DNNL_TRY(b->ctx, dnnl_memory_desc_init_submemory(&packed_piece, w, dims, first));
+    DNNL_TRY(b->ctx, dnnl_memory_desc_init_submemory(&plain_piece, plain, dims, first));
+    for (int t = 0; t < b->threads; t++) {
+        struct handles *h = &p->thread[t];
+        DNNL_TRY(b->ctx,
+                 dnnl_memory_create(&h->packed, &packed_piece, b->engine, DNNL_MEMORY_NONE));
+        DNNL_TRY(b->ctx, dnnl_memory_create(&h->plain, &plain_piece, b->engine, DNNL_MEMORY_NONE));
+    }
+    return make_reorder(b, p, &packed_piece, &plain_piece);
+}
+
+/* From a primitive descriptor: the primitive, its memories, and its weights or their gradient. */
 static mix_status realise(struct mix__primitives *c, enum mix__primitive_pass pass,
                           dnnl_primitive_desc_t desc, const struct descs *m)
 {
     struct mix__onednn *b = c->dnn;
     struct primitive *p = &c->p[pass];
-    const bool gradient = is_gradient(pass);
+    const bool gradient = is_gradient(pass), product = c->s.kind == MIX__CONV_POINTWISE;
     const dnnl_memory_desc_t *w =
-        gradient && c->s.kind == MIX__CONV_POINTWISE
+        gradient && product
             ? &m->w
             : dnnl_primitive_desc_query_md(
                   desc, gradient ? dnnl_query_diff_weights_md : dnnl_query_weights_md, 0);
@@ -245,25 +302,9 @@ static mix_status realise(struct mix__primitives *c, enum mix__primitive_pass pa
     MIX_TRY(make_handles(c, pass, m, w,
                          dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0)));
     p->packed_size = dnnl_memory_desc_get_size(w);
-    if (gradient) {
-        if (c->s.kind == MIX__CONV_POINTWISE) /* is plain */
-            return MIX_OK;
-    } else {
-        p->packed_data = mix__zalloc(b->ctx, p->packed_size, 1); /* zero: padding is read */
-        if (!p->packed_data)
-            return MIX_ENOMEM;
-    }
-    DNNL_TRY(b->ctx, dnnl_memory_create(&p->packed, w, b->engine,
-                                        gradient ? DNNL_MEMORY_NONE : p->packed_data));
-    DNNL_TRY(b->ctx, dnnl_memory_create(&p->plain, &m->plain, b->engine, DNNL_MEMORY_NONE));
-    dnnl_primitive_desc_t reorder;
-    DNNL_TRY(b->ctx,
-             dnnl_reorder_primitive_desc_create(&reorder, gradient ? w : &m->plain, b->engine,
-                                                gradient ? &m->plain : w, b->engine, NULL));
-    const dnnl_status_t status = dnnl_primitive_create(&p->reorder, reorder);
-    dnnl_primitive_desc_destroy(reorder);
-    DNNL_TRY(b->ctx, status);
-    return MIX_OK;
+    if (!gradient)
+        return plan_weights(b, p, w, &m->plain);
+    return product ? MIX_OK : plan_gradient(b, p, w, &m->plain); /* a product's is plain */
 }
 
 /* hint: the forward descriptor, for the backward ones. */
@@ -406,7 +447,8 @@ static void release(const struct mix__onednn *b, struct primitive *p)
 {
     for (int t = 0; p->thread && t < b->threads; t++) {
         const struct handles *h = &p->thread[t];
-        const dnnl_memory_t memories[] = { h->x, h->y, h->w, h->bias, h->scratch };
+        const dnnl_memory_t memories[] = { h->x, h->y,      h->bias, h->scratch,
+                                           h->w, h->packed, h->plain };
         for (size_t i = 0; i < MIX_COUNT(memories); i++)
             if (memories[i])
                 dnnl_memory_destroy(memories[i]);
@@ -470,12 +512,19 @@ mix_status mix__primitives_pack(struct mix__primitives *c, enum mix__primitive_p
     return reorder(c, p, p->plain, p->packed);
 }
 
-mix_status mix__primitives_unpack(struct mix__primitives *c, float *gradient, float *dw)
+int mix__primitives_pieces(const struct mix__primitives *c)
+{
+    return c->p[MIX__BACKWARD_WEIGHTS].pieces;
+}
+
+mix_status mix__primitives_unpack(struct mix__primitives *c, int thread, const float *gradient,
+                                  float *dw)
 {
     const struct primitive *p = &c->p[MIX__BACKWARD_WEIGHTS];
-    DNNL_TRY(c->dnn->ctx, dnnl_memory_set_data_handle(p->packed, gradient));
-    DNNL_TRY(c->dnn->ctx, dnnl_memory_set_data_handle(p->plain, dw));
-    return reorder(c, p, p->packed, p->plain);
+    const struct handles *h = &p->thread[thread];
+    DNNL_TRY(c->dnn->ctx, dnnl_memory_set_data_handle(h->packed, (void *)gradient));
+    DNNL_TRY(c->dnn->ctx, dnnl_memory_set_data_handle(h->plain, dw));
+    return reorder(c, p, h->packed, h->plain);
 }
 
 /* Roles that a pass gives to image side, output side and weights. */

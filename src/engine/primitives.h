@@ -55,8 +55,10 @@ size_t mix__primitives_gradient(const struct mix__primitives *p); /* bytes of th
  */
 mix_status mix__primitives_pack(struct mix__primitives *p, enum mix__primitive_pass pass,
                                 const float *weights) MIX_CHECKED;
-/* dw (k, c / groups, r, s) from what BACKWARD_WEIGHTS of a dense layer writes. */
-mix_status mix__primitives_unpack(struct mix__primitives *p, float *gradient,
+/* What BACKWARD_WEIGHTS of a dense layer writes is so many pieces of equal size, each of the same
+ * number of output channels; unpack() makes dw (k / pieces, c / groups, r, s) of one of them. */
+int mix__primitives_pieces(const struct mix__primitives *p);
+mix_status mix__primitives_unpack(struct mix__primitives *p, int thread, const float *gradient,
                                   float *dw) MIX_CHECKED;
 /* x and y: the tile on the image's and the output's side, or their gradients; other: the bias of a
  * forward pass, or the weights' gradient. */
