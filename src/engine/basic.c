@@ -171,7 +171,7 @@ void mix__basic_backward(struct mix__engine *e, const struct mix__step *s, unsig
         gate_backward(e, s);
         break;
     case MIX__STEP_MAXPOOL:
-        mix__maxpool_backward(e, s);
+        mix__maxpool_backward(e, s, what);
         break;
     case MIX__STEP_AVGPOOL:
         mix__avgpool_backward(e, s);

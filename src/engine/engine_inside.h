@@ -334,7 +334,7 @@ void mix__exact_finish(const struct mix__engine *e, const struct mix__step *s, s
 
 /* pool.c */
 void mix__maxpool_forward(const struct mix__engine *e, const struct mix__step *s);
-void mix__maxpool_backward(const struct mix__engine *e, const struct mix__step *s);
+void mix__maxpool_backward(struct mix__engine *e, const struct mix__step *s, unsigned what);
 void mix__avgpool_forward(const struct mix__engine *e, const struct mix__step *s);
 void mix__avgpool_backward(const struct mix__engine *e, const struct mix__step *s);
 

@@ -94,11 +94,9 @@ struct mix__dw_back {
     int y0, y1, h0, h1;
 };
 
-/* Pixels of one image that a pool looks at: the first value's number, and the way to the next pixel
- * and the next row. */
-struct mix__pool_window {
-    size_t first, pixel, row;
-    int rows, cols;
+/* A max pool of one image, (h, w, c) to (oh, ow, c). */
+struct mix__pool_shape {
+    int h, w, c, oh, ow, kernel, stride, pad;
 };
 
 struct mix__loops {
@@ -152,12 +150,15 @@ struct mix__loops {
                           struct mix__values x, const float *gate, size_t rows, size_t c,
                           int accumulate);
 
-    /* One place of a max pool: y (c) = the largest of the window. */
-    void (*maxpool)(struct mix__values y, struct mix__values x, const struct mix__pool_window *w,
-                    size_t c);
-    /* dx += dy (c) where the first of the largest x is. */
-    void (*maxpool_backward)(struct mix__values dx, struct mix__values dy, struct mix__values x,
-                             const struct mix__pool_window *w, size_t c);
+    /* A row of a max pool's output: y (ow, c) = the largest act(affine(z)) of each window, z if
+     * affine->scale is NULL; where (ow, c), unless NULL: which one it was, the first of equal ones,
+     * as its row * kernel + its column in the window, below 256. */
+    void (*maxpool)(struct mix__values y, uint8_t *where, struct mix__values z,
+                    const struct mix__affine *affine, const struct mix__pool_shape *s, int row);
+    /* A row of its input: dx (w, c) = or += (accumulate) the dy (oh, ow, c) of windows whose largest
+     * it was. */
+    void (*maxpool_backward)(struct mix__values dx, struct mix__values dy, const uint8_t *where,
+                             int accumulate, const struct mix__pool_shape *s, int row);
 
     /* Output rows [oh0, oh1) of one image: y = x (*) w. */
     void (*dw_forward)(struct mix__values y, const struct mix__dw_input *x, const float *w,

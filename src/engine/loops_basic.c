@@ -106,62 +106,113 @@ static void gate_backward(struct mix__values dx, float *dgate, struct mix__value
                  mix__values_from(x, r * c), gate, accumulate);
 }
 
-static size_t window_tap(const struct mix__pool_window *w, int t)
+/* Of one direction: the pixels [first, end) of the picture that a window has, or the windows that a
+ * pixel is in, and the place of the first pixel in the window, or of the pixel in the first window:
+ * the next one is one further, or a stride less. */
+struct reach {
+    int first, end, place;
+};
+
+MIX__TEMPLATE struct reach window_of(const struct mix__pool_shape *s, int window, int n)
 {
-    return w->first + (size_t)(t / w->cols) * w->row + (size_t)(t % w->cols) * w->pixel;
+    const int at = window * s->stride - s->pad, first = MAX(at, 0);
+    return (struct reach){ first, MIN(at + s->kernel, n), first - at };
 }
 
-/* The largest value of the window and, in *where, the first tap that has it. */
-MIX__TEMPLATE vec largest(struct mix__values x, const struct mix__pool_window *w, size_t i,
-                          int lanes, vec *where)
+MIX__TEMPLATE struct reach windows_with(const struct mix__pool_shape *s, int pixel, int n)
 {
-    vec best = vec_all(-INFINITY);
-    *where = (vec){ 0 };
-    for (int t = 0; t < w->rows * w->cols; t++) {
-        const vec v = vec_load(x, window_tap(w, t) + i, lanes);
-        const vec_mask stays = vec_less(v, best) | vec_equal(v, best);
-        best = vec_choose(stays, best, v);
-        *where = vec_choose(stays, *where, vec_all((float)t));
+    const int at = pixel + s->pad, behind = at - s->kernel;
+    const int first = behind < 0 ? 0 : behind / s->stride + 1;
+    return (struct reach){ first, MIN(at / s->stride + 1, n), at - first * s->stride };
+}
+
+MIX__TEMPLATE void pool_vec(size_t i, int lanes, struct mix__values y, uint8_t *where,
+                            struct mix__values z, const struct mix__affine *affine,
+                            const struct mix__pool_shape *s, const struct reach *rows,
+                            const struct reach *cols)
+{
+    const vec scale = affine->scale ? vec_get(affine->scale + i, lanes) : (vec){ 0 };
+    const vec offset = affine->scale ? vec_get(affine->offset + i, lanes) : (vec){ 0 };
+    vec tap = vec_all((float)(rows->place * s->kernel + cols->place));
+    vec best = vec_all(-INFINITY), which = tap;
+    for (int h = rows->first; h < rows->end; h++) {
+        for (int w = cols->first; w < cols->end; w++) {
+            vec v = vec_load(z, ((size_t)h * s->w + w) * s->c + i, lanes);
+            if (affine->scale)
+                v = vec_activate(scale * v + offset, affine->act);
+            const vec_mask stays = vec_at_most(v, best);
+            best = vec_choose(stays, best, v);
+            which = vec_choose(stays, which, tap);
+            tap += 1.0f;
+        }
+        tap += (float)(s->kernel - (cols->end - cols->first));
     }
-    return best;
+    vec_store(y, i, best, lanes);
+    if (where)
+        vec_bytes(where + i, which, lanes);
 }
 
-MIX__TEMPLATE void pool_vec(size_t i, int lanes, struct mix__values y, struct mix__values x,
-                            const struct mix__pool_window *w)
+MIX__TEMPLATE void maxpool_as(struct mix__values y, uint8_t *where, struct mix__values z,
+                              const struct mix__affine *affine, const struct mix__pool_shape *s,
+                              int row)
 {
-    vec where;
-    vec_store(y, i, largest(x, w, i, lanes, &where), lanes);
+    const struct reach rows = window_of(s, row, s->h);
+    for (int col = 0; col < s->ow; col++) {
+        const struct reach cols = window_of(s, col, s->w);
+        const size_t at = (size_t)col * s->c;
+        for (int h = MAX(rows.first, rows.end - s->stride); h < rows.end; h++)
+            ahead(z, ((size_t)h * s->w + cols.first) * s->c, (size_t)s->stride * s->c, false);
+        EACH_VEC((size_t)s->c, pool_vec, mix__values_from(y, at), where ? where + at : NULL, z,
+                 affine, s, &rows, &cols);
+    }
+}
+
+static void maxpool(struct mix__values y, uint8_t *where, struct mix__values z,
+                    const struct mix__affine *affine, const struct mix__pool_shape *s, int row)
+{
+    if (y.dtype == MIX__DTYPE_BF16 && z.dtype == MIX__DTYPE_BF16)
+        maxpool_as(BF16(y), where, BF16(z), affine, s, row);
+    else
+        maxpool_as(y, where, z, affine, s, row);
 }
 
 MIX__TEMPLATE void pool_back_vec(size_t i, int lanes, struct mix__values dx, struct mix__values dy,
-                                 struct mix__values x, const struct mix__pool_window *w)
+                                 const uint8_t *where, int accumulate,
+                                 const struct mix__pool_shape *s, const struct reach *rows,
+                                 const struct reach *cols)
 {
-    const vec g = vec_load(dy, i, lanes);
-    vec where;
-    (void)largest(x, w, i, lanes, &where);
-    for (int t = 0; t < w->rows * w->cols; t++) {
-        const size_t at = window_tap(w, t) + i;
-        const vec mine = vec_keep(vec_equal(where, vec_all((float)t)), g);
-        vec_store(dx, at, vec_load(dx, at, lanes) + mine, lanes);
+    vec sum = { 0 };
+    int row_tap = rows->place * s->kernel + cols->place;
+    for (int p = rows->first; p < rows->end; p++, row_tap -= s->stride * s->kernel) {
+        int tap = row_tap;
+        for (int q = cols->first; q < cols->end; q++, tap -= s->stride) {
+            const size_t at = ((size_t)p * s->ow + q) * s->c + i;
+            sum +=
+                vec_keep(vec_equal_bytes(where + at, lanes, (uint8_t)tap), vec_load(dy, at, lanes));
+        }
+    }
+    vec_store(dx, i, accumulate ? vec_load(dx, i, lanes) + sum : sum, lanes);
+}
+
+MIX__TEMPLATE void maxpool_backward_as(struct mix__values dx, struct mix__values dy,
+                                       const uint8_t *where, int accumulate,
+                                       const struct mix__pool_shape *s, int row)
+{
+    const struct reach rows = windows_with(s, row, s->oh);
+    for (int col = 0; col < s->w; col++) {
+        const struct reach cols = windows_with(s, col, s->ow);
+        EACH_VEC((size_t)s->c, pool_back_vec, mix__values_from(dx, (size_t)col * s->c), dy, where,
+                 accumulate, s, &rows, &cols);
     }
 }
 
-static void maxpool(struct mix__values y, struct mix__values x, const struct mix__pool_window *w,
-                    size_t c)
+static void maxpool_backward(struct mix__values dx, struct mix__values dy, const uint8_t *where,
+                             int accumulate, const struct mix__pool_shape *s, int row)
 {
-    if (x.dtype == MIX__DTYPE_F32)
-        EACH_VEC(c, pool_vec, y, F32(x), w);
+    if (dx.dtype == MIX__DTYPE_BF16 && dy.dtype == MIX__DTYPE_BF16)
+        maxpool_backward_as(BF16(dx), BF16(dy), where, accumulate, s, row);
     else
-        EACH_VEC(c, pool_vec, y, BF16(x), w);
-}
-
-static void maxpool_backward(struct mix__values dx, struct mix__values dy, struct mix__values x,
-                             const struct mix__pool_window *w, size_t c)
-{
-    if (dx.dtype == MIX__DTYPE_BF16 && dy.dtype == MIX__DTYPE_BF16 && x.dtype == MIX__DTYPE_BF16)
-        EACH_VEC(c, pool_back_vec, BF16(dx), BF16(dy), BF16(x), w);
-    else
-        EACH_VEC(c, pool_back_vec, dx, dy, x, w);
+        maxpool_backward_as(dx, dy, where, accumulate, s, row);
 }
 
 void MIX__LOOPS_NAME(mix__loops_fill_basic)(struct mix__loops *loops)

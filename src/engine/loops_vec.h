@@ -226,9 +226,22 @@ MIX__TEMPLATE vec_mask vec_less(vec a, vec b)
     return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ);
 }
 
+MIX__TEMPLATE vec_mask vec_at_most(vec a, vec b)
+{
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LE_OQ);
+}
+
 MIX__TEMPLATE vec_mask vec_equal(vec a, vec b)
 {
     return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ);
+}
+
+/* Where bytes, n of them, have this value. */
+MIX__TEMPLATE vec_mask vec_equal_bytes(const uint8_t *p, int n, uint8_t value)
+{
+    const __mmask16 there = (__mmask16)((1u << n) - 1);
+    return _mm_mask_cmpeq_epi8_mask(there, _mm_maskz_loadu_epi8(there, p),
+                                    _mm_set1_epi8((char)value));
 }
 
 MIX__TEMPLATE vec vec_choose(vec_mask m, vec yes, vec no)
@@ -254,9 +267,22 @@ MIX__TEMPLATE vec_mask vec_less(vec a, vec b)
     return (vec_mask)(a < b);
 }
 
+MIX__TEMPLATE vec_mask vec_at_most(vec a, vec b)
+{
+    return (vec_mask)(a <= b);
+}
+
 MIX__TEMPLATE vec_mask vec_equal(vec a, vec b)
 {
     return (vec_mask)(a == b);
+}
+
+MIX__TEMPLATE vec_mask vec_equal_bytes(const uint8_t *p, int n, uint8_t value)
+{
+    vec_bits v = { 0 };
+    for (int i = 0; i < n; i++)
+        v[i] = p[i] == value ? UINT32_MAX : 0;
+    return v;
 }
 
 MIX__TEMPLATE vec vec_choose(vec_mask m, vec yes, vec no)

@@ -51,6 +51,7 @@ static struct mix__step *new_step(struct maker *m, enum mix__step_kind kind,
         .x = { m->value[in], -1 },
         .y = -1,
         .before = -1,
+        .where = -1,
         .after = -1,
         .expand = -1,
         .dx = { -1, -1 },
@@ -82,13 +83,13 @@ static int tell_conv(struct maker *m, const struct mix__node *bn)
     return -1;
 }
 
-/* Whether the step that alone reads a batch norm can do it: a layer, or an addition to what is there
- * as it is. */
+/* Whether the step that alone reads a batch norm can do it: a layer, a max pool, or an addition to
+ * what is there as it is. */
 static bool can_fuse(const struct maker *m, const struct mix__node *reader, int tensor,
                      enum mix__act act)
 {
     if (!reader || reader->op != MIX__OP_ADD)
-        return reader && reader->layer >= 0;
+        return reader && (reader->layer >= 0 || reader->op == MIX__OP_MAXPOOL);
     return act == MIX__ACT_NONE && m->fused[reader->in[reader->in[0] == tensor]] < 0;
 }
 
@@ -152,14 +153,31 @@ static void plan_add(struct maker *m, const struct mix__node *node)
     s->y = m->value[out] = new_buffer(m, &m->graph->tensors[out]);
 }
 
+/* Which of its window a value is, is a byte. */
+enum { POOL_MOST = 16 };
+
+static void plan_maxpool(struct maker *m, const struct mix__node *node)
+{
+    struct mix__step *s = new_step(m, MIX__STEP_MAXPOOL, node, node->in[0], node->out);
+    s->before = m->fused[node->in[0]];
+    s->y = m->value[node->out] = new_buffer(m, &m->graph->tensors[node->out]);
+    if (!m->plan->backward)
+        return;
+    if (node->kernel > POOL_MOST)
+        m->status = mix__fail(m->plan->ctx, MIX_EUNSUPPORTED,
+                              "%s: a max pool of %dx%d cannot be trained; expected %dx%d or less",
+                              node->name, node->kernel, node->kernel, POOL_MOST, POOL_MOST);
+    s->where = new_buffer(m, &m->graph->tensors[node->out]);
+    if (m->status == MIX_OK)
+        m->plan->buffers[s->where].dtype = MIX__DTYPE_U8;
+}
+
 /* Of nodes that are a step each. */
 static enum mix__step_kind kind_of(enum mix__op op)
 {
     switch (op) {
     case MIX__OP_MUL:
         return MIX__STEP_GATE;
-    case MIX__OP_MAXPOOL:
-        return MIX__STEP_MAXPOOL;
     case MIX__OP_GLOBAL_AVGPOOL:
         return MIX__STEP_AVGPOOL;
     case MIX__OP_DROPOUT:
@@ -183,6 +201,9 @@ static void plan_node(struct maker *m, const struct mix__node *node)
         return;
     case MIX__OP_ADD:
         plan_add(m, node);
+        return;
+    case MIX__OP_MAXPOOL:
+        plan_maxpool(m, node);
         return;
     case MIX__OP_FLATTEN:
         if (x->h != 1 || x->w != 1)
@@ -314,6 +335,7 @@ static void find_spans(struct mix__plan *p)
         use(p, s->x[0], i);
         use(p, s->x[1], i);
         use(p, s->y, i);
+        use(p, s->where, i);
         if (!p->backward)
             continue;
         use(p, s->dy, back);
@@ -321,12 +343,14 @@ static void find_spans(struct mix__plan *p)
         use(p, s->dx[1], back);
         if (s->kind == MIX__STEP_CONV && s->after >= 0)
             use(p, s->y, back); /* the batch norm's backward pass is done here */
-        if (s->kind == MIX__STEP_ADD) {
+        use(p, s->where, back);
+        if (s->kind == MIX__STEP_ADD)
             use(p, s->act != MIX__ACT_NONE ? s->y : -1, back);
+        if (s->kind == MIX__STEP_ADD || s->kind == MIX__STEP_MAXPOOL) {
             use(p, s->before >= 0 ? s->x[0] : -1, back);
+            continue;
         }
-        if (s->kind == MIX__STEP_ADD || s->kind == MIX__STEP_AVGPOOL ||
-            s->kind == MIX__STEP_DROPOUT)
+        if (s->kind == MIX__STEP_AVGPOOL || s->kind == MIX__STEP_DROPOUT)
             continue;
         use(p, s->x[0], back);
         use(p, s->x[1], back);

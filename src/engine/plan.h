@@ -5,7 +5,8 @@
  *   - what is fused: a batch norm and its activation whose result one layer alone reads have no
  *     result in memory; the layer (CONV) makes what it reads, its quantizer included, from the
  *     batch norm's input, forward and backward, a tile at a time (layer.c). So does an addition
- *     with a batch norm in front of it, and the clip behind it is its own (basic.c)
+ *     with a batch norm in front of it, and the clip behind it is its own (basic.c); so does a max
+ *     pool (pool.c)
  *   - which expand layers are never stored: the depthwise layer behind makes their results, a tile
  *     at a time (expand.c)
  *   - which buffers share one place: a gradient runs through a NORM step in place, through
@@ -53,10 +54,11 @@ struct mix__step {
     int norm;                     /* NORM: number among the batch norms */
     bool fused;                   /* NORM: done by the step that reads it; y is x */
     int source;                   /* NORM: the layer whose output it reads, -1: none         */
-    int before;                   /* CONV, ADD: step of the fused NORM that x[0] is from, -1 */
-    int after;                    /* CONV: step of the NORM behind it, -1 */
-    bool turned;                  /* ADD: x[0] is the node's second input */
-    const struct mix__node *bn;   /* CONV: that batch norm; NULL: none     */
+    int before;  /* CONV, ADD, MAXPOOL: step of the fused NORM that x[0] is from, -1 */
+    int where;   /* MAXPOOL, for the way back: which of its window each value is, -1 */
+    int after;   /* CONV: step of the NORM behind it, -1 */
+    bool turned; /* ADD: x[0] is the node's second input */
+    const struct mix__node *bn; /* CONV: that batch norm; NULL: none     */
     bool unstored; /* CONV: an expand layer whose result is never in memory; y is empty, dy has the
                       size of x (expand.c) */
     int expand;    /* CONV: the step of the unstored layer that it reads, -1                 */

@@ -1,68 +1,66 @@
 /*
- * engine/pool.c - max pool and global average pool, one image to a thread at a time.
+ * engine/pool.c - max pool with the batch norm and activation before it, and global average pool.
  */
 #include <string.h>
 
 #include "engine/engine_inside.h"
 
-/* The part of a max pool's window that lies inside the picture, for one place of the output. */
-static struct mix__pool_window window_at(const struct mix__step *s, int row, int col)
+static struct mix__pool_shape shape_of(const struct mix__step *s)
 {
-    const struct mix__node *node = s->node;
-    const int top = row * node->stride - node->pad, left = col * node->stride - node->pad;
-    const int h = top > 0 ? top : 0, w = left > 0 ? left : 0;
-    const int bottom = top + node->kernel, right = left + node->kernel;
-    const size_t pixel = (size_t)s->in.c, width = pixel * s->in.w;
-    return (struct mix__pool_window){ .first = (size_t)h * width + (size_t)w * pixel,
-                                      .pixel = pixel,
-                                      .row = width,
-                                      .rows = (bottom < s->in.h ? bottom : s->in.h) - h,
-                                      .cols = (right < s->in.w ? right : s->in.w) - w };
+    return (struct mix__pool_shape){ s->in.h,  s->in.w,         s->in.c,         s->out.h,
+                                     s->out.w, s->node->kernel, s->node->stride, s->node->pad };
 }
 
-/* Of one image: y, or (dx given) dx += y at the first of equal values, as in PyTorch. */
-static void maxpool_image(const struct mix__engine *e, const struct mix__step *s,
-                          struct mix__values x, struct mix__values y, const struct mix__values *dx)
+/* Which of its window each value is; NULL: nobody asks. */
+static uint8_t *where_at(const struct mix__engine *e, const struct mix__step *s, size_t pixel)
 {
-    const size_t c = (size_t)s->in.c;
-    const int pixels = s->out.h * s->out.w;
-    for (int p = 0; p < pixels; p++) {
-        const struct mix__pool_window w = window_at(s, p / s->out.w, p % s->out.w);
-        const struct mix__values at = mix__values_from(y, (size_t)p * c);
-        if (dx)
-            e->loops.maxpool_backward(*dx, at, x, &w, c);
-        else
-            e->loops.maxpool(at, x, &w, c);
-    }
-}
-
-static size_t image_size(const struct mix__tensor *t)
-{
-    return (size_t)t->h * t->w * t->c;
+    return s->where < 0 ? NULL : mix__buffer_at(e, s->where, pixel, s->out.c).at;
 }
 
 void mix__maxpool_forward(const struct mix__engine *e, const struct mix__step *s)
 {
-    const struct mix__values x = mix__engine_at(e, s->x[0]), y = mix__engine_at(e, s->y);
+    const struct mix__pool_shape shape = shape_of(s);
+    const struct mix__affine affine =
+        s->before >= 0 ? mix__norm_affine(e, &e->plan.steps[s->before]) : (struct mix__affine){ 0 };
 #pragma omp parallel for schedule(static)
-    for (int n = 0; n < e->plan.batch; n++)
-        maxpool_image(e, s, mix__values_from(x, n * image_size(&s->in)),
-                      mix__values_from(y, n * image_size(&s->out)), NULL);
+    for (int row = 0; row < e->plan.batch * shape.oh; row++) {
+        const size_t out = (size_t)row * shape.ow, image = (size_t)(row / shape.oh);
+        e->loops.maxpool(mix__buffer_at(e, s->y, out, shape.c), where_at(e, s, out),
+                         mix__buffer_at(e, s->x[0], image * shape.h * shape.w, shape.c), &affine,
+                         &shape, row % shape.oh);
+    }
 }
 
-void mix__maxpool_backward(const struct mix__engine *e, const struct mix__step *s)
+/* The gradient of these rows, of all images', and what it is behind the batch norm. */
+static void maxpool_backward_part(struct mix__engine *e, const struct mix__step *s, int part)
 {
-    const struct mix__values x = mix__engine_at(e, s->x[0]), dy = mix__engine_at(e, s->dy);
-    const struct mix__values dx = mix__engine_at(e, s->dx[0]);
-    const size_t image = image_size(&s->in);
-#pragma omp parallel for schedule(static)
-    for (int n = 0; n < e->plan.batch; n++) {
-        const struct mix__values to = mix__values_from(dx, n * image);
-        if (!s->accumulate[0])
-            memset(to.at, 0, image * mix__dtype_size(to.dtype));
-        maxpool_image(e, s, mix__values_from(x, n * image),
-                      mix__values_from(dy, n * image_size(&s->out)), &to);
+    const struct mix__pool_shape shape = shape_of(s);
+    const size_t rows = (size_t)e->plan.batch * shape.h, to = mix__group_row(rows, part + 1);
+    for (size_t row = mix__group_row(rows, part); row < to; row++) {
+        const size_t in = row * shape.w, image = row / shape.h;
+        const size_t out = image * shape.oh * shape.ow;
+        const struct mix__values dx = mix__buffer_at(e, s->dx[0], in, shape.c);
+        e->loops.maxpool_backward(dx, mix__buffer_at(e, s->dy, out, shape.c), where_at(e, s, out),
+                                  s->accumulate[0], &shape, (int)(row % shape.h));
+        if (s->before >= 0)
+            mix__norm_back_add(e, &e->plan.steps[s->before], &mix__not_quantized, part,
+                               &(struct mix__norm_piece){ dx, dx,
+                                                          mix__buffer_at(e, s->x[0], in, shape.c),
+                                                          (size_t)shape.w, false });
     }
+}
+
+void mix__maxpool_backward(struct mix__engine *e, const struct mix__step *s, unsigned what)
+{
+    const struct mix__step *norm = s->before >= 0 ? &e->plan.steps[s->before] : NULL;
+#pragma omp parallel for schedule(static)
+    for (int part = 0; part < MIX__PARTS; part++) {
+        if (norm)
+            mix__norm_back_begin(e, s, part);
+        maxpool_backward_part(e, s, part);
+    }
+    if (norm)
+        mix__norm_back_settle(e, norm, MIX__PARTS, what);
 }
 
 void mix__avgpool_forward(const struct mix__engine *e, const struct mix__step *s)

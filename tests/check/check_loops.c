@@ -792,43 +792,94 @@ static void check_depthwise_random(void)
 
 /* ---- max pool --------------------------------------------------------------------------- */
 
-/* One window of a picture of rows x cols pixels: with ties, the first one has the gradient. */
-static void check_pool(size_t c, int rows, int cols)
+/* Where the first of the largest act(affine(z)) of a window is, from act(affine(z)) itself. */
+static size_t largest_naive(const struct mix__pool_shape *s, const float *x, int row, int col,
+                            int channel, uint8_t *where)
 {
-    const size_t gap = (size_t)draw_int(0, 2) * c, row = (size_t)cols * c + gap;
-    const struct mix__pool_window w = {
-        .first = gap, .pixel = c, .row = row, .rows = draw_int(1, rows), .cols = draw_int(1, cols)
-    };
-    const size_t n = gap + (size_t)rows * row;
-    const struct mix__values half = half_of(values(n), n), dy16 = half_of(filled(c, -1, 1), c);
-    const float *x = widened(half, n), *dy = widened(dy16, c), *old = filled(n, -1, 1);
-    float *y = filled(c, 0, 0), *dx = copy_of(old, n);
-    for (size_t i = 0; i < c; i++) {
-        size_t best = w.first + i;
-        for (int r = 0; r < w.rows; r++)
-            for (int q = 0; q < w.cols; q++) {
-                const size_t at = w.first + (size_t)r * row + (size_t)q * c + i;
-                best = x[at] > x[best] ? at : best;
-            }
+    size_t best = SIZE_MAX;
+    for (int tap = 0; tap < s->kernel * s->kernel; tap++) {
+        const int h = row * s->stride - s->pad + tap / s->kernel;
+        const int w = col * s->stride - s->pad + tap % s->kernel;
+        const size_t at = (size_t)((h * s->w + w) * s->c + channel);
+        if (h < 0 || h >= s->h || w < 0 || w >= s->w || (best != SIZE_MAX && !(x[at] > x[best])))
+            continue;
+        best = at;
+        *where = (uint8_t)tap;
+    }
+    return best;
+}
+
+/* All rows of one, on z and on z rounded to bfloat16. */
+static void run_pool(int t, const struct mix__pool_shape *s, struct mix__values y, uint8_t *where,
+                     struct mix__values dx, struct mix__values dy, struct mix__values z,
+                     const struct mix__affine *affine, int accumulate)
+{
+    for (int row = 0; row < s->oh; row++) {
+        const size_t at = (size_t)(row * s->ow * s->c);
+        isa[t].loops.maxpool(mix__values_from(y, at), where ? where + at : NULL, z, affine, s, row);
+    }
+    for (int row = 0; where && row < s->h; row++)
+        isa[t].loops.maxpool_backward(mix__values_from(dx, (size_t)(row * s->w * s->c)), dy, where,
+                                      accumulate, s, row);
+}
+
+static void check_pool(const struct mix__pool_shape *s, bool affine, enum mix__act act)
+{
+    const size_t c = (size_t)s->c, n = (size_t)s->h * s->w * c, m = (size_t)s->oh * s->ow * c;
+    const struct mix__values half = half_of(values(n), n), dy16 = half_of(filled(m, -1, 1), m);
+    const float *z = widened(half, n), *dy = widened(dy16, m), *old = filled(n, -1, 1);
+    const float *scale = filled(c, -2, 2), *offset = filled(c, -1, 1);
+    const struct mix__affine map = { affine ? scale : NULL, offset, act };
+    const int accumulate = draw() & 1;
+    float *x = copy_of(z, n), *y = take(m), *dx = take(n);
+    uint8_t *where = calloc(2 * m + 1, 1), *got_where = where + m;
+    for (size_t i = 0; i < n && affine; i++)
+        x[i] = act_naive(scale[i % c] * z[i] + offset[i % c], act);
+    memset(dx, 0, n * sizeof *dx);
+    for (size_t i = 0; i < m; i++) {
+        const int pixel = (int)(i / c);
+        const size_t best =
+            largest_naive(s, x, pixel / s->ow, pixel % s->ow, (int)(i % c), &where[i]);
         y[i] = x[best];
         dx[best] += dy[i];
     }
+    for (size_t i = 0; i < n && accumulate; i++)
+        dx[i] += old[i];
     for (int t = 0; t < n_isa; t++) {
-        const struct mix__loops *l = &isa[t].loops;
-        float *got = filled(c, 7, 8), *got_dx = copy_of(old, n);
-        l->maxpool(mix__f32(got), mix__f32(x), &w, c);
-        l->maxpool_backward(mix__f32(got_dx), mix__f32(dy), mix__f32(x), &w, c);
-        same("maxpool", isa[t].name, got, y, c);
+        float *got = filled(m, 7, 8), *got_dx = copy_of(old, n);
+        run_pool(t, s, mix__f32(got), got_where, mix__f32(got_dx), mix__f32(dy), mix__f32(z), &map,
+                 accumulate);
+        same("maxpool", isa[t].name, got, y, m);
+        for (size_t i = 0; i < m; i++)
+            if (got_where[i] != where[i])
+                fail("maxpool, where", isa[t].name, i, got_where[i], where[i]);
         same("maxpool_backward", isa[t].name, got_dx, dx, n);
-        const struct mix__values y16 = half_of(got, c), dx16 = half_of(old, n);
+        const struct mix__values y16 = half_of(got, m), dx16 = half_of(old, n);
         float *sum = copy_of(widened(dx16, n), n);
-        l->maxpool(y16, half, &w, c);
-        same_values("maxpool bf16", t, y16, y, c);
-        l->maxpool_backward(dx16, dy16, half, &w, c);
-        l->maxpool_backward(mix__f32(sum), mix__f32(dy), mix__f32(x), &w, c);
+        run_pool(t, s, y16, got_where, dx16, dy16, half, &map, accumulate);
+        same_values("maxpool bf16", t, y16, y, m);
+        run_pool(t, s, mix__f32(got), got_where, mix__f32(sum), mix__f32(dy), mix__f32(z), &map,
+                 accumulate);
         same_values("maxpool_backward bf16", t, dx16, sum, n);
+        run_pool(t, s, mix__f32(got), NULL, dx16, dy16, mix__f32(z), &map, accumulate);
+        same("maxpool without where", isa[t].name, got, y, m);
     }
+    free(where);
     give_back("pool");
+}
+
+static void check_pool_random(int channels)
+{
+    struct mix__pool_shape s = {
+        .h = draw_int(1, 9), .w = draw_int(1, 9), .c = channels, .kernel = draw_int(1, 4)
+    };
+    s.pad = draw_int(0, s.kernel / 2);
+    s.stride = draw_int(1, 3);
+    if (s.h + 2 * s.pad < s.kernel || s.w + 2 * s.pad < s.kernel)
+        return;
+    s.oh = (s.h + 2 * s.pad - s.kernel) / s.stride + 1;
+    s.ow = (s.w + 2 * s.pad - s.kernel) / s.stride + 1;
+    check_pool(&s, draw() & 1, (enum mix__act)draw_int(0, MIX__ACT_HARDSIGMOID));
 }
 
 static void check_all(void)
@@ -837,7 +888,7 @@ static void check_all(void)
     static const size_t rows[] = { 0, 1, 2, 9, 10, 11, 32, 257, 2600 };
     static const size_t widths[] = { 1, 3, 8, 16, 24, 31, 96, 144, 255, 256, 257, 320, 960, 1280 };
     static const int branches[] = { 0, 1, 2, 4, MIX__BRANCH_MAX };
-    enum { ELEMENTS_MAX = 70000, DEPTHWISE_CASES = 1500 };
+    enum { ELEMENTS_MAX = 70000, DEPTHWISE_CASES = 1500, POOL_CASES = 20 };
     for (size_t b = 0; b < MIX_COUNT(branches); b++)
         for (size_t i = 0; i < MIX_COUNT(sizes); i++)
             check_flat(sizes[i], branches[b]);
@@ -852,7 +903,8 @@ static void check_all(void)
                 check_norm(rows[i], widths[j], act, branches[(i + j + act) % 5]);
         }
     for (size_t j = 0; j < MIX_COUNT(widths); j++)
-        check_pool(widths[j], 3, 3);
+        for (int i = 0; i < POOL_CASES; i++)
+            check_pool_random((int)widths[j]);
     for (int i = 0; i < DEPTHWISE_CASES; i++)
         check_depthwise_random();
 }

@@ -319,6 +319,32 @@ static int depthwise(mix_graph *g)
     return head(g, x);
 }
 
+/* ResNet's beginning. */
+static int stem_pool(mix_graph *g)
+{
+    int x =
+        conv_bn(g, "stem", 0, (struct mix__conv_shape){ 8, 3, 1, 1, 1, false, 0 }, MIX__OP_RELU);
+    x = mix__graph_maxpool(g, "pool", x, 3, 2, 1);
+    x = conv_bn(g, "conv", x, (struct mix__conv_shape){ 8, 3, 1, 1, 1, false, 0 }, MIX__OP_RELU);
+    return head(g, x);
+}
+
+/* Max pools behind a batch norm, with an activation and without, one of a tensor that has another
+ * reader, and one of a pool. */
+static int pooled(mix_graph *g)
+{
+    const struct mix__conv_shape same = { 6, 3, 1, 1, 1, false, 0 };
+    int x =
+        conv_bn(g, "stem", 0, (struct mix__conv_shape){ 6, 3, 1, 1, 1, false, 0 }, MIX__OP_RELU);
+    x = mix__graph_maxpool(g, "pool", x, 3, 2, 1);
+    x = mix__graph_maxpool(g, "swished", conv_bn(g, "conv", x, same, MIX__OP_HARDSWISH), 2, 1, 0);
+    x = mix__graph_maxpool(g, "bare", conv_bn(g, "conv2", x, same, -1), 3, 1, 1);
+    x = conv_bn(g, "conv3", x, same, MIX__OP_RELU6);
+    x = mix__graph_add(g, "add", mix__graph_maxpool(g, "both", x, 3, 1, 1), x);
+    x = mix__graph_maxpool(g, "twice", mix__graph_maxpool(g, "once", x, 2, 1, 1), 2, 2, 0);
+    return head(g, x);
+}
+
 /* Additions whose gradient may be in one place for both sides, and such whose other side is read by
  * the same layer, by a later one, or is made later; with clips behind them, with an activation that
  * is not told from what comes out, and of no batch norm at all. */
@@ -506,6 +532,15 @@ static void test_additions(void **state)
     for (int fixed = 0; fixed <= 1; fixed++) {
         check_params(additions, MIX_CPU_ALL, BATCH, fixed);
         check_params(additions, 0, BATCH, fixed);
+    }
+}
+
+static void test_pooled(void **state)
+{
+    (void)state;
+    for (int fixed = 0; fixed <= 1; fixed++) {
+        check_params(pooled, MIX_CPU_ALL, BATCH, fixed);
+        check_params(pooled, 0, BATCH, fixed);
     }
 }
 
@@ -732,21 +767,18 @@ static void test_half(void **state)
     check_half(gated, false);
     check_half(gated, true);
     check_half(additions, true);
+    check_half(stem_pool, true); /* of more pools, too many choose another value */
     check_half(one_pixel, true); /* statistics of four values are too few to compare */
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_inverted),
-        cmocka_unit_test(test_residual),
-        cmocka_unit_test(test_additions),
-        cmocka_unit_test(test_gated),
-        cmocka_unit_test(test_fixed_statistics),
-        cmocka_unit_test(test_depthwise),
-        cmocka_unit_test(test_biased),
-        cmocka_unit_test(test_accumulates),
-        cmocka_unit_test(test_alpha),
+        cmocka_unit_test(test_inverted),    cmocka_unit_test(test_residual),
+        cmocka_unit_test(test_additions),   cmocka_unit_test(test_pooled),
+        cmocka_unit_test(test_gated),       cmocka_unit_test(test_fixed_statistics),
+        cmocka_unit_test(test_depthwise),   cmocka_unit_test(test_biased),
+        cmocka_unit_test(test_accumulates), cmocka_unit_test(test_alpha),
         cmocka_unit_test(test_half),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
