@@ -173,33 +173,43 @@ static void test_stem_is_shared(void **unused)
     }
 }
 
+static size_t end_of(const struct mix__buffer *b)
+{
+    return b->offset + b->count * mix__dtype_size(b->dtype);
+}
+
+static void check_arena(const struct mix__plan *p)
+{
+    for (size_t i = 0; i < p->n_buffers; i++) {
+        const struct mix__buffer *a = &p->buffers[i];
+        assert_true(end_of(a) <= p->arena);
+        for (size_t j = 0; j < i; j++) {
+            const struct mix__buffer *b = &p->buffers[j];
+            const bool together = a->first <= b->last && b->first <= a->last;
+            assert_true(!together || end_of(a) <= b->offset || end_of(b) <= a->offset);
+        }
+    }
+    assert_true(p->arena >= p->values_live && (double)p->arena <= 1.1 * (double)p->values_live);
+}
+
 /* No two buffers that are in use at one time overlap, and the arena is near the floor. */
 static void test_arena(void **unused)
 {
+    static const char *const archs[] = { "mobilenet_v2", "resnet18" };
     mix_zoo_options options;
-    mix_graph *g;
     (void)unused;
     mix_ctx *ctx = plain_ctx();
-    mix_zoo_options_init(&options);
-    CHECK_OK(mix_zoo_new(&g, ctx, &options));
-    for (int backward = 0; backward < 2; backward++) {
+    for (int i = 0; i < 4; i++) {
+        mix_graph *g;
         struct mix__plan p;
-        CHECK_OK(mix__plan_make(&p, g, 2, backward, MIX__DTYPE_F32));
-        for (size_t i = 0; i < p.n_buffers; i++) {
-            const struct mix__buffer *a = &p.buffers[i];
-            assert_true(a->offset + a->count * sizeof(float) <= p.arena);
-            for (size_t j = 0; j < i; j++) {
-                const struct mix__buffer *b = &p.buffers[j];
-                const bool together = a->first <= b->last && b->first <= a->last;
-                const bool apart = a->offset + a->count * sizeof(float) <= b->offset ||
-                                   b->offset + b->count * sizeof(float) <= a->offset;
-                assert_true(!together || apart);
-            }
-        }
-        assert_true(p.arena >= p.values_live && (double)p.arena <= 1.1 * (double)p.values_live);
+        mix_zoo_options_init(&options);
+        options.arch = archs[i / 2];
+        CHECK_OK(mix_zoo_new(&g, ctx, &options));
+        CHECK_OK(mix__plan_make(&p, g, 2, i % 2, i % 2 ? MIX__DTYPE_BF16 : MIX__DTYPE_F32));
+        check_arena(&p);
         mix__plan_release(&p);
+        mix_graph_free(g);
     }
-    mix_graph_free(g);
     mix_ctx_free(ctx);
 }
 
@@ -338,6 +348,26 @@ static void test_no_memory(void **unused)
     CHECK_OK(status);
 }
 
+/* A max pool of more places than a byte can tell is for inference alone. */
+static void test_large_pool(void **unused)
+{
+    struct mix__plan plan;
+    mix_graph *g;
+    (void)unused;
+    mix_ctx *ctx = plain_ctx();
+    CHECK_OK(mix__graph_new(&g, ctx, "test", 17, 3));
+    const int x = mix__graph_maxpool(g, "pool", 0, 17, 1, 0);
+    const int flat = mix__graph_unary(g, MIX__OP_FLATTEN, "flat", x);
+    CHECK_OK(mix__graph_finish(g, mix__graph_linear(g, "fc", flat, CLASSES)));
+    CHECK_OK(mix__plan_make(&plan, g, 1, false, MIX__DTYPE_F32));
+    mix__plan_release(&plan);
+    CHECK_FAILS(ctx, mix__plan_make(&plan, g, 1, true, MIX__DTYPE_F32), MIX_EUNSUPPORTED,
+                "a max pool of 17x17 cannot be trained; expected 16x16 or less");
+    mix__plan_release(&plan);
+    mix_graph_free(g);
+    mix_ctx_free(ctx);
+}
+
 static void test_refuses(void **unused)
 {
     struct fixture f;
@@ -368,6 +398,7 @@ int main(void)
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_streams),
         cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_large_pool),
         cmocka_unit_test(test_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
