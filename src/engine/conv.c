@@ -315,6 +315,41 @@ mix_status mix__conv_add_weights(struct mix__conv *c, int thread, float *sum, co
     return mix__primitives_run(c->p, MIX__MORE_WEIGHTS, thread, x, dy, sum);
 }
 
+int mix__conv_weights_pieces(const struct mix__conv *c)
+{
+    return c->kind == MIX__CONV_DENSE ? mix__primitives_pieces(c->p) : MIX__PARTS;
+}
+
+size_t mix__conv_weights_first(const struct mix__conv *c, int piece)
+{
+    return (size_t)c->d.k * (size_t)piece / (size_t)mix__conv_weights_pieces(c);
+}
+
+/* Values of an output channel's weights. */
+static size_t channel_length(const struct mix__conv *c)
+{
+    return (size_t)(c->d.kernel * c->d.kernel) * (size_t)(c->d.c / c->d.groups);
+}
+
+/* Values of a piece in the layout that a DENSE layer's gradient has. */
+static size_t packed_length(const struct mix__conv *c)
+{
+    return sums_used(c) / sizeof(float) / (size_t)mix__conv_weights_pieces(c);
+}
+
+mix_status mix__conv_tile_weights(struct mix__conv *c, int thread, float *dw, const void *x,
+                                  const void *dy)
+{
+    if (c->kind == MIX__CONV_POINTWISE)
+        return mix__primitives_run(c->p, MIX__BACKWARD_WEIGHTS, thread, x, dy, dw);
+    float *own = sums_of(c->backend, thread, 1);
+    MIX_TRY(mix__primitives_run(c->p, MIX__BACKWARD_WEIGHTS, thread, x, dy, own));
+    for (int i = 0; i < mix__conv_weights_pieces(c); i++)
+        MIX_TRY(mix__primitives_unpack(c->p, thread, own + (size_t)i * packed_length(c),
+                                       dw + mix__conv_weights_first(c, i) * channel_length(c)));
+    return MIX_OK;
+}
+
 /* n of the values that the threads have summed, added up in `to` if more than one has. With a static
  * schedule the first thread has the first tile: its sum is always there. */
 static const float *add_threads(const struct mix__conv *c, size_t first, size_t n, float *to)
@@ -330,25 +365,14 @@ static const float *add_threads(const struct mix__conv *c, size_t first, size_t 
     return total;
 }
 
-int mix__conv_weights_pieces(const struct mix__conv *c)
-{
-    return c->kind == MIX__CONV_DENSE ? mix__primitives_pieces(c->p) : MIX__PARTS;
-}
-
-size_t mix__conv_weights_first(const struct mix__conv *c, int piece)
-{
-    return (size_t)c->d.k * (size_t)piece / (size_t)mix__conv_weights_pieces(c);
-}
-
 mix_status mix__conv_weights_end(struct mix__conv *c, int thread, int piece, float *dw)
 {
     const size_t first = mix__conv_weights_first(c, piece);
     const size_t channels = mix__conv_weights_first(c, piece + 1) - first;
-    const size_t taps = (size_t)(c->d.kernel * c->d.kernel);
-    const size_t length = taps * (size_t)(c->d.c / c->d.groups), count = channels * length;
+    const size_t length = channel_length(c), count = channels * length;
     float *to = dw + first * length;
     if (c->kind == MIX__CONV_DENSE) {
-        const size_t n = sums_used(c) / sizeof *dw / (size_t)mix__conv_weights_pieces(c);
+        const size_t n = packed_length(c);
         const float *total = add_threads(c, (size_t)piece * n, n, sums_of(c->backend, thread, 1));
         return mix__primitives_unpack(c->p, thread, total, to);
     }
@@ -358,11 +382,11 @@ mix_status mix__conv_weights_end(struct mix__conv *c, int thread, int piece, flo
             memcpy(to, total, count * sizeof *to);
         return MIX_OK;
     }
-    for (size_t t = 0; t < taps; t++) {
+    for (size_t t = 0; t < length; t++) { /* from (r, s, k) */
         const size_t at = t * (size_t)c->d.k + first;
         const float *total = add_threads(c, at, channels, sums_of(c->backend, 0, 0) + at);
         for (size_t k = 0; k < channels; k++)
-            to[k * taps + t] = total[k];
+            to[k * length + t] = total[k];
     }
     return MIX_OK;
 }

@@ -97,10 +97,11 @@ struct mix__engine {
     struct mix__units *units;      /* (layer): in the running pass */
     float *zeros;                  /* (widest): the bias of a layer on codes */
     float *norm_block;
-    float *weights;        /* (threads, most_weights): fake-quantized ones of a layer */
-    float *dweights;       /* (most_weights): the gradient there */
-    size_t most_weights;   /* of a layer */
-    struct mix__pass pass; /* the last one */
+    float *weights;             /* (threads, most_weights): fake-quantized ones of a layer */
+    float *dweights;            /* (most_weights): the gradient there */
+    const float *image_weights; /* of the layer that is on its way back, if it reads the image */
+    size_t most_weights;        /* of a layer */
+    struct mix__pass pass;      /* the last one */
     int threads;
     char *work;             /* (thread, mix__work, work_size bytes) */
     struct mix__span *made; /* (thread): pixels in its WORK_MADE and WORK_NARROW */
@@ -226,6 +227,12 @@ static inline void *mix__work_at(const struct mix__engine *e, int thread, enum m
     return e->work + ((size_t)thread * MIX__WORKS + (size_t)place) * e->work_size;
 }
 
+/* A thread's place for a layer's weights, or what is like them. */
+static inline float *mix__weights_at(const struct mix__engine *e, int thread)
+{
+    return e->weights + (size_t)thread * e->most_weights;
+}
+
 /* What is done with a tile; what: of the backward pass, MIX__GRAD_ flags. */
 typedef mix_status mix__tile_work(struct mix__engine *e, const struct mix__step *s, int part,
                                   const struct mix__tile *t, unsigned what);
@@ -314,13 +321,13 @@ void mix__fakes_prepare(struct mix__engine *e); /* from modes, steps and alphas 
 void mix__units_prepare(struct mix__engine *e); /* after that and exact_choose  */
 /* Adds the parts' sums, in order, to the gradients of the CONV step's quantizer and alphas. */
 void mix__fake_collect(struct mix__engine *e, const struct mix__step *s, int parts, unsigned what);
+/* The weights as the layer multiplies by them, in `work` unless they are not quantized. */
+const float *mix__quantized_weights(const struct mix__engine *e, int layer, float *work);
 /* Quantizes (where asked) and packs the weights that have changed. */
 mix_status mix__weights_prepare(struct mix__engine *e) MIX_CHECKED;
 /* e->dweights, the gradient at the (quantized) weights, is added to state->grad: that of output
  * channels [from, to). */
 void mix__weights_backward(struct mix__engine *e, int layer, size_t from, size_t to);
-/* Sum of the weights, as the layer multiplied by them, times e->dweights. */
-double mix__weights_dot(struct mix__engine *e, int layer);
 
 /* exact.c */
 mix_status mix__exact_make(struct mix__engine *e) MIX_CHECKED;

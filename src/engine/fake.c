@@ -115,10 +115,8 @@ static struct mix__fake channel_fake(const struct mix__engine *e, int layer, siz
     };
 }
 
-/* As the layer multiplies by them, in a place of the calling thread unless they are not quantized. */
-static const float *quantized_weights(const struct mix__engine *e, int layer)
+const float *mix__quantized_weights(const struct mix__engine *e, int layer, float *work)
 {
-    float *work = e->weights + (size_t)omp_get_thread_num() * e->most_weights;
     const struct mix__param *p = weights_of(e, layer);
     const size_t channels = (size_t)p->dims[0], length = p->count / channels;
     const float *w = e->state->value + p->offset;
@@ -149,7 +147,7 @@ static mix_status prepare_layer(struct mix__engine *e, const struct mix__step *s
                                      e->units[l].bytes };
     if (same_packed(&e->packed[l], &now))
         return MIX_OK;
-    const float *weights = quantized_weights(e, l);
+    const float *weights = mix__quantized_weights(e, l, mix__weights_at(e, omp_get_thread_num()));
     MIX_TRY(mix__conv_pack(e->convs[l], weights, now.bytes));
     if (s->unstored)
         mix__expand_keep(e, s, weights);
@@ -173,15 +171,6 @@ mix_status mix__weights_prepare(struct mix__engine *e)
             status = own;
     }
     return status;
-}
-
-double mix__weights_dot(struct mix__engine *e, int layer)
-{
-    const float *w = quantized_weights(e, layer);
-    double sum = 0.0;
-    for (size_t i = 0; i < weights_of(e, layer)->count; i++)
-        sum += (double)w[i] * (double)e->dweights[i];
-    return sum;
 }
 
 /* From operands that were codes, and a dz that comes multiplied by the weights' unit. */

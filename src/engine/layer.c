@@ -296,6 +296,31 @@ static mix_status input_gradient(struct mix__engine *e, const struct mix__step *
     return MIX_OK;
 }
 
+/*
+ * Of the image no gradient is wanted, but the step of its quantizer is trained. With slope_i the
+ * derivative of the quantized x_i by the step,
+ *   dstep = sum_i slope_i (w^T dz)_i = sum w * (dz^T slope),
+ * the weights times what would be their gradient if the layer had read the slopes. That is far
+ * cheaper than w^T dz, of few channels and many pixels.
+ */
+static mix_status image_step_gradient(struct mix__engine *e, const struct mix__step *s, int part,
+                                      struct mix__span in, const void *dz)
+{
+    struct mix__conv *conv = e->convs[s->layer];
+    const int thread = omp_get_thread_num();
+    const size_t count = (size_t)e->graph->params[s->node->weight].count;
+    const struct mix__values slope = { mix__work_at(e, thread, MIX__WORK_READ),
+                                       mix__conv_types(conv).operand };
+    float *dw = mix__weights_at(e, thread);
+    double *sum = &e->fake_sums[part].step[0];
+    e->loops.fake_slope(slope, mix__buffer_at(e, s->x[0], in.first, s->in.c),
+                        in.count * (size_t)s->in.c, &e->fakes[s->layer]);
+    MIX_TRY(mix__conv_tile_weights(conv, thread, dw, slope.at, dz));
+    for (size_t i = 0; i < count; i++)
+        *sum += (double)e->image_weights[i] * (double)dw[i];
+    return MIX_OK;
+}
+
 static mix_status backward_tile(struct mix__engine *e, const struct mix__step *s, int part,
                                 const struct mix__tile *t, unsigned what)
 {
@@ -314,7 +339,11 @@ static mix_status backward_tile(struct mix__engine *e, const struct mix__step *s
             e->loops.row_sums(e->bias_sums + (size_t)part * e->widest, dz, out.count,
                               (size_t)s->out.c);
     }
-    return mix__reads_image(s) ? MIX_OK : input_gradient(e, s, part, t, dz.at);
+    if (!mix__reads_image(s))
+        return input_gradient(e, s, part, t, dz.at);
+    return what & MIX__GRAD_PARAMS && e->fakes[s->layer].n_branch > 0
+               ? image_step_gradient(e, s, part, in, dz.at)
+               : MIX_OK;
 }
 
 /* dz as loops make it from what is stored, unless no batch norm is behind. */
@@ -388,42 +417,6 @@ static void add_bias_gradient(const struct mix__engine *e, const struct mix__ste
         grad[i] += (float)mix__bias_sum(e, parts, i);
 }
 
-/* The slopes of a tile's codes by the step, in place of the codes. */
-static mix_status slope_tile(struct mix__engine *e, const struct mix__step *s, int part,
-                             const struct mix__tile *t, unsigned what)
-{
-    struct mix__conv *conv = e->convs[s->layer];
-    const int thread = omp_get_thread_num();
-    const struct mix__span p = mix__x_span(conv, t, t->x0, t->x1);
-    const struct mix__values slope = { mix__work_at(e, thread, MIX__WORK_READ),
-                                       mix__conv_types(conv).operand };
-    const struct mix__values dz = read_gradient(e, s, mix__y_span(conv, t, t->dy0, t->dy1),
-                                                mix__work_at(e, thread, MIX__WORK_GRADIENT));
-    (void)part;
-    (void)what;
-    e->loops.fake_slope(slope, mix__buffer_at(e, s->x[0], p.first, s->in.c),
-                        p.count * (size_t)s->in.c, &e->fakes[s->layer]);
-    return mix__conv_backward_weights(conv, thread, slope.at, dz.at);
-}
-
-/*
- * Of the image no gradient is wanted, but the step of its quantizer is trained. With slope_i the
- * derivative of the quantized x_i by the step,
- *   dstep = sum_i slope_i (w^T dz)_i = sum w * (dz^T slope),
- * the weights times what would be their gradient if the layer had read the slopes. That is far
- * cheaper than w^T dz, of few channels and many pixels.
- */
-static mix_status image_step_gradient(struct mix__engine *e, const struct mix__step *s)
-{
-    struct mix__conv *conv = e->convs[s->layer];
-    mix__conv_weights_begin(conv);
-    MIX_TRY(mix__each_tile(e, s, conv, NULL, slope_tile, 0));
-    MIX_TRY(end_weights(e, s, e->dweights, false));
-    e->fake_sums[0] = (struct mix__fake_sums){ .step = { mix__weights_dot(e, s->layer) } };
-    mix__fake_collect(e, s, 1, MIX__GRAD_PARAMS);
-    return MIX_OK;
-}
-
 void mix__back_settle(struct mix__engine *e, const struct mix__step *s, int parts, unsigned what)
 {
     mix__fake_collect(e, s, parts, what);
@@ -443,6 +436,8 @@ mix_status mix__layer_backward(struct mix__engine *e, const struct mix__step *s,
         MIX_TRY(mix__expand_back_begin(e, from));
     if (weights)
         mix__conv_weights_begin(conv);
+    if (mix__reads_image(s))
+        e->image_weights = mix__quantized_weights(e, s->layer, e->dweights);
     if (weights && s->node->bias >= 0)
         memset(e->bias_sums, 0, MIX__PARTS * e->widest * sizeof *e->bias_sums);
     MIX_TRY(mix__each_tile(e, s, conv, mix__norm_back_begin,
@@ -453,8 +448,6 @@ mix_status mix__layer_backward(struct mix__engine *e, const struct mix__step *s,
         MIX_TRY(end_weights(e, s, e->dweights, true));
     if (weights && s->node->bias >= 0)
         add_bias_gradient(e, s, parts);
-    if (mix__reads_image(s))
-        return weights && e->fakes[s->layer].n_branch > 0 ? image_step_gradient(e, s) : MIX_OK;
     mix__back_settle(e, s, parts, what);
     return MIX_OK;
 }
