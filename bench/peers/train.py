@@ -12,13 +12,20 @@ Peak memory is a process's over all kinds of step; PyTorch's before the first st
 The bit-meta step has three candidates. PyTorch's processes keep freed memory (glibc's MALLOC_
 variables), without which page faults take up to half of a step. torch.compile takes minutes once
 for each network and size; start it once before a run that matters, its results are kept.
+
+Before each round the speed of copies in memory is measured, in all threads, and its range printed:
+on a shared machine it can change by half from minute to minute, and PyTorch's steps, which read and
+write more, change with it more than metamix's.
 """
 import argparse
+import concurrent.futures
+import ctypes
 import os
 import re
 import statistics
 import subprocess
 import sys
+import time
 
 KINDS = {"float": "float", "weights": "weight training", "meta": "bit-meta"}
 BATCH, BRANCHES = {224: 32, 32: 128}, 3
@@ -34,6 +41,28 @@ def finish(process):
     if process.returncode:
         sys.exit(f"{process.args[0]} failed")
     return usage.ru_maxrss * 1024e-6
+
+
+class Copies:
+    """Of a large buffer in each thread; what is read and what is written count."""
+    SIZE, REPEATS = 128 << 20, 6
+
+    def __init__(self, threads):
+        self.buffers = [[ctypes.create_string_buffer(self.SIZE) for _ in range(2)]
+                        for _ in range(threads)]
+        self.pool = concurrent.futures.ThreadPoolExecutor(threads)
+        self.speeds = []  # GB/s
+
+    def copy(self, pair):
+        ctypes.memmove(*pair, self.SIZE)
+
+    def turn(self):
+        seconds = []
+        for _ in range(self.REPEATS):
+            began = time.perf_counter()
+            list(self.pool.map(self.copy, self.buffers))
+            seconds.append(time.perf_counter() - began)
+        self.speeds.append(1e-9 * 2 * self.SIZE * len(self.buffers) / min(seconds))
 
 
 class Metamix:
@@ -88,14 +117,17 @@ def compare(arch, size, options):
     rivals = {"metamix": ours}
     for variant in options.variants:
         rivals[f"PyTorch {variant}"] = Torch(variant, arch, size, options)
+    copies = Copies(options.threads)
     for _ in range(options.rounds):
+        copies.turn()
         for rival in rivals.values():
             rival.turn()
     for rival in rivals.values():
         rival.end()
     version = "".join(f", PyTorch {r.version}" for r in list(rivals.values())[1:2])
     print(f"{arch}, {size} x {size}, batch {BATCH[size]}, {options.threads} threads, medians of "
-          f"{options.rounds} round{'s' * (options.rounds > 1)}{version}")
+          f"{options.rounds} round{'s' * (options.rounds > 1)}{version}, copies at "
+          f"{min(copies.speeds):.0f} to {max(copies.speeds):.0f} GB/s")
     print(f"  {'step':18} {'program':22}{'ms':>10}{'images/s':>10}{'PyTorch / metamix':>19}"
           f"{'peak MB':>9}")
     for kind, name in KINDS.items():
