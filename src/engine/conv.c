@@ -337,6 +337,14 @@ static size_t packed_length(const struct mix__conv *c)
     return sums_used(c) / sizeof(float) / (size_t)mix__conv_weights_pieces(c);
 }
 
+/* Of a DENSE layer, to the piece's place in dw. */
+static mix_status unpack(const struct mix__conv *c, int thread, int piece, const float *packed,
+                         float *dw)
+{
+    return mix__primitives_unpack(c->p, thread, packed,
+                                  dw + mix__conv_weights_first(c, piece) * channel_length(c));
+}
+
 mix_status mix__conv_tile_weights(struct mix__conv *c, int thread, float *dw, const void *x,
                                   const void *dy)
 {
@@ -345,8 +353,7 @@ mix_status mix__conv_tile_weights(struct mix__conv *c, int thread, float *dw, co
     float *own = sums_of(c->backend, thread, 1);
     MIX_TRY(mix__primitives_run(c->p, MIX__BACKWARD_WEIGHTS, thread, x, dy, own));
     for (int i = 0; i < mix__conv_weights_pieces(c); i++)
-        MIX_TRY(mix__primitives_unpack(c->p, thread, own + (size_t)i * packed_length(c),
-                                       dw + mix__conv_weights_first(c, i) * channel_length(c)));
+        MIX_TRY(unpack(c, thread, i, own + (size_t)i * packed_length(c), dw));
     return MIX_OK;
 }
 
@@ -367,15 +374,15 @@ static const float *add_threads(const struct mix__conv *c, size_t first, size_t 
 
 mix_status mix__conv_weights_end(struct mix__conv *c, int thread, int piece, float *dw)
 {
+    if (c->kind == MIX__CONV_DENSE) {
+        const size_t n = packed_length(c);
+        const float *total = add_threads(c, (size_t)piece * n, n, sums_of(c->backend, thread, 1));
+        return unpack(c, thread, piece, total, dw);
+    }
     const size_t first = mix__conv_weights_first(c, piece);
     const size_t channels = mix__conv_weights_first(c, piece + 1) - first;
     const size_t length = channel_length(c), count = channels * length;
     float *to = dw + first * length;
-    if (c->kind == MIX__CONV_DENSE) {
-        const size_t n = packed_length(c);
-        const float *total = add_threads(c, (size_t)piece * n, n, sums_of(c->backend, thread, 1));
-        return mix__primitives_unpack(c->p, thread, total, to);
-    }
     if (c->kind == MIX__CONV_POINTWISE) {
         const float *total = add_threads(c, first * length, count, to);
         if (total != to)

@@ -99,7 +99,7 @@ struct mix__engine {
     float *norm_block;
     float *weights;             /* (threads, most_weights): fake-quantized ones of a layer */
     float *dweights;            /* (most_weights): the gradient there */
-    const float *image_weights; /* of the layer that is on its way back, if it reads the image */
+    const float *image_weights; /* for image_step_gradient(); in dweights until that is written */
     size_t most_weights;        /* of a layer */
     struct mix__pass pass;      /* the last one */
     int threads;

@@ -296,6 +296,11 @@ static mix_status input_gradient(struct mix__engine *e, const struct mix__step *
     return MIX_OK;
 }
 
+static bool trains_image_step(const struct mix__engine *e, const struct mix__step *s, unsigned what)
+{
+    return mix__reads_image(s) && what & MIX__GRAD_PARAMS && e->fakes[s->layer].n_branch > 0;
+}
+
 /*
  * Of the image no gradient is wanted, but the step of its quantizer is trained. With slope_i the
  * derivative of the quantized x_i by the step,
@@ -339,11 +344,9 @@ static mix_status backward_tile(struct mix__engine *e, const struct mix__step *s
             e->loops.row_sums(e->bias_sums + (size_t)part * e->widest, dz, out.count,
                               (size_t)s->out.c);
     }
-    if (!mix__reads_image(s))
-        return input_gradient(e, s, part, t, dz.at);
-    return what & MIX__GRAD_PARAMS && e->fakes[s->layer].n_branch > 0
-               ? image_step_gradient(e, s, part, in, dz.at)
-               : MIX_OK;
+    if (trains_image_step(e, s, what))
+        return image_step_gradient(e, s, part, in, dz.at);
+    return mix__reads_image(s) ? MIX_OK : input_gradient(e, s, part, t, dz.at);
 }
 
 /* dz as loops make it from what is stored, unless no batch norm is behind. */
@@ -436,7 +439,7 @@ mix_status mix__layer_backward(struct mix__engine *e, const struct mix__step *s,
         MIX_TRY(mix__expand_back_begin(e, from));
     if (weights)
         mix__conv_weights_begin(conv);
-    if (mix__reads_image(s))
+    if (trains_image_step(e, s, what))
         e->image_weights = mix__quantized_weights(e, s->layer, e->dweights);
     if (weights && s->node->bias >= 0)
         memset(e->bias_sums, 0, MIX__PARTS * e->widest * sizeof *e->bias_sums);

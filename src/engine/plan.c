@@ -156,13 +156,10 @@ static void plan_add(struct maker *m, const struct mix__node *node)
 /* Which of its window a value is, is a byte. */
 enum { POOL_MOST = 16 };
 
-static void plan_maxpool(struct maker *m, const struct mix__node *node)
+/* What a max pool keeps for its way back. */
+static void plan_where(struct maker *m, struct mix__step *s)
 {
-    struct mix__step *s = new_step(m, MIX__STEP_MAXPOOL, node, node->in[0], node->out);
-    s->before = m->fused[node->in[0]];
-    s->y = m->value[node->out] = new_buffer(m, &m->graph->tensors[node->out]);
-    if (!m->plan->backward)
-        return;
+    const struct mix__node *node = s->node;
     if (node->kernel > POOL_MOST)
         m->status = mix__fail(m->plan->ctx, MIX_EUNSUPPORTED,
                               "%s: a max pool of %dx%d cannot be trained; expected %dx%d or less",
@@ -178,6 +175,8 @@ static enum mix__step_kind kind_of(enum mix__op op)
     switch (op) {
     case MIX__OP_MUL:
         return MIX__STEP_GATE;
+    case MIX__OP_MAXPOOL:
+        return MIX__STEP_MAXPOOL;
     case MIX__OP_GLOBAL_AVGPOOL:
         return MIX__STEP_AVGPOOL;
     case MIX__OP_DROPOUT:
@@ -202,9 +201,6 @@ static void plan_node(struct maker *m, const struct mix__node *node)
     case MIX__OP_ADD:
         plan_add(m, node);
         return;
-    case MIX__OP_MAXPOOL:
-        plan_maxpool(m, node);
-        return;
     case MIX__OP_FLATTEN:
         if (x->h != 1 || x->w != 1)
             m->status = mix__fail(m->plan->ctx, MIX_EUNSUPPORTED,
@@ -217,9 +213,12 @@ static void plan_node(struct maker *m, const struct mix__node *node)
     }
     struct mix__step *s = new_step(m, kind_of(node->op), node, node->in[0], node->out);
     s->act = mix__op_act(node->op);
+    s->before = m->fused[node->in[0]]; /* of a max pool; -1 else */
     if (node->n_in == 2)
         s->x[1] = m->value[node->in[1]];
     s->y = m->value[node->out] = new_buffer(m, &m->graph->tensors[node->out]);
+    if (s->kind == MIX__STEP_MAXPOOL && m->plan->backward)
+        plan_where(m, s);
 }
 
 /* ---- backward: gradient buffers ------------------------------------------------------------- */

@@ -809,7 +809,7 @@ static size_t largest_naive(const struct mix__pool_shape *s, const float *x, int
     return best;
 }
 
-/* All rows of one, on z and on z rounded to bfloat16. */
+/* All rows, forward and, with where, back. */
 static void run_pool(int t, const struct mix__pool_shape *s, struct mix__values y, uint8_t *where,
                      struct mix__values dx, struct mix__values dy, struct mix__values z,
                      const struct mix__affine *affine, int accumulate)
