@@ -9,9 +9,9 @@
  * step (the first N of the candidates 2, 3, 4, 8; N 4 unless --branches says), and what each is of
  * its floor (engine/floor.h): the bare oneDNN convolutions (forward, backward data, backward
  * weights) that it needs, in float32 and, where the step is in bfloat16, in the faster of both, and
- * the bytes that have to move at the speed of copies in memory. Quantized steps have a lower floor in
- * bfloat16: their layers' inputs are codes of a byte, and where weights are codes too, forward
- * convolutions multiply bytes. "x bare" is the same without what has to move: where the operands of
+ * the bytes that have to move at the speed of copies in memory. Quantized steps have a lower floor:
+ * their layers' inputs are codes of a byte, and where weights are codes too, forward convolutions
+ * multiply bytes. "x bare" is the same without what has to move: where the operands of
  * a bare convolution do not fit into a cache, it moves them itself, and the floor has them twice.
  * A step is forward, loss, backward, clipping and optimizer. All in one process, steps alternate,
  * each figure is the best of its runs: a busy neighbour disturbs that least. With --floor 0 no
@@ -249,8 +249,7 @@ static mix_status print_steps(struct job *j, const struct what *w, const double 
     if (w->floor) {
         MIX_TRY(sum_floors(j, w->dtype, floors, &copies));
         print_floor(half ? "bf16" : "f32", &floors[OWN], copies);
-        if (half)
-            print_floor("int8", &floors[CODES], copies);
+        print_floor("int8", &floors[CODES], copies);
     }
     printf("  %-22s %10s %12s%s\n", "step", "ms", "images/s",
            w->floor ? "    floor   x floor   x bare" : "");

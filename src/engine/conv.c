@@ -10,8 +10,8 @@
  *               most of a small image's step)
  *   pointwise   1x1 with stride 1, and linear: matrix products over pixels
  *   dense       anything else: convolution primitives over whole images
- * The last two in bfloat16, or in float32 where oneDNN would run its reference code; forward also
- * on bytes, where input and weights are codes.
+ * The last two in bfloat16, or in float32 where that is wanted or oneDNN would run its reference
+ * code; forward also on bytes, where input and weights are codes.
  */
 #include "engine/conv.h"
 
@@ -204,6 +204,23 @@ static mix_status plan_as(struct mix__conv *c, struct mix__conv_types types)
     return MIX_OK;
 }
 
+/* In bfloat16, else in float32 with codes, else in that alone: the first that oneDNN does not do by
+ * its reference code. */
+static mix_status plan_fastest(struct mix__conv *c)
+{
+    const struct mix__conv_dims *d = &c->d;
+    const struct mix__conv_types types[] = { { MIX__DTYPE_BF16, d->codes, d->y, d->dx },
+                                             { .codes = d->codes },
+                                             { MIX__DTYPE_F32 } };
+    if (c->kind == MIX__CONV_DEPTHWISE)
+        return plan_as(c, (struct mix__conv_types){ .y = d->y });
+    size_t i = d->dtype == MIX__DTYPE_BF16 && d->groups == 1 ? 0 : 1;
+    do
+        MIX_TRY(plan_as(c, types[i++]));
+    while (mix__primitives_slow(c->p) && i < MIX_COUNT(types));
+    return MIX_OK;
+}
+
 mix_status mix__conv_new(struct mix__conv **out, struct mix__backend *backend,
                          const struct mix__loops *loops, const struct mix__conv_dims *dims,
                          bool backward)
@@ -217,14 +234,7 @@ mix_status mix__conv_new(struct mix__conv **out, struct mix__backend *backend,
     c->d = *dims;
     c->backward = backward;
     c->kind = mix__conv_kind(dims);
-    const bool half =
-        c->kind != MIX__CONV_DEPTHWISE && dims->dtype == MIX__DTYPE_BF16 && dims->groups == 1;
-    const struct mix__conv_types whole = { .y = c->kind == MIX__CONV_DEPTHWISE ? dims->y
-                                                                               : MIX__DTYPE_F32 };
-    const struct mix__conv_types halves = { MIX__DTYPE_BF16, dims->codes, dims->y, dims->dx };
-    mix_status status = plan_as(c, half ? halves : whole);
-    if (status == MIX_OK && half && mix__primitives_slow(c->p))
-        status = plan_as(c, whole);
+    const mix_status status = plan_fastest(c);
     if (status != MIX_OK) {
         mix__conv_free(c);
         return status;

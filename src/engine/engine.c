@@ -12,15 +12,19 @@
  * again: it need not come into them. */
 enum { LARGE = 4 << 20 };
 
-/* What the layer's codes are as bytes, where the CPU multiplies those faster than bfloat16. */
-static enum mix__dtype code_type(const struct mix__engine *e, const struct mix__step *s)
+/* What the layer's codes are as bytes, where the CPU multiplies those faster than values of this
+ * type: without VNNI unsigned ones faster than float32. */
+static enum mix__dtype code_type(const struct mix__engine *e, const struct mix__step *s,
+                                 enum mix__dtype values)
 {
-    static const enum mix__dtype types[] = { [MIX_RANGE_SIGNED] = MIX__DTYPE_S8,
-                                             [MIX_RANGE_UNSIGNED] = MIX__DTYPE_U8,
-                                             [MIX_RANGE_SHIFTED] = MIX__DTYPE_F32 };
-    return mix_ctx_cpu(e->ctx) & MIX_CPU_VNNI && mix__takes_units(s) && !s->unstored
-               ? types[e->graph->layers[s->layer].info.range]
-               : MIX__DTYPE_F32;
+    const unsigned cpu = mix_ctx_cpu(e->ctx);
+    const bool vnni = cpu & MIX_CPU_VNNI, able = cpu & MIX_CPU_AVX2 && values == MIX__DTYPE_F32;
+    const mix_range range = e->graph->layers[s->layer].info.range;
+    if (!mix__takes_units(s) || s->unstored)
+        return MIX__DTYPE_F32;
+    return range == MIX_RANGE_UNSIGNED && (vnni || able) ? MIX__DTYPE_U8
+           : range == MIX_RANGE_SIGNED && vnni           ? MIX__DTYPE_S8
+                                                         : MIX__DTYPE_F32;
 }
 
 static mix_status make_conv(struct mix__engine *e, const struct mix__step *s)
@@ -29,7 +33,7 @@ static mix_status make_conv(struct mix__engine *e, const struct mix__step *s)
     struct mix__conv_dims dims = mix__step_dims(&e->plan, s);
     dims.image = mix__reads_image(s);
     dims.dtype = x == y || dims.image ? y : MIX__DTYPE_F32;
-    dims.codes = code_type(e, s);
+    dims.codes = code_type(e, s, dims.dtype);
     dims.y = y;
     dims.dx = x;
     dims.rows = e->expands[s->layer].rows;

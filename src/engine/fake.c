@@ -46,6 +46,16 @@ void mix__fakes_prepare(struct mix__engine *e)
     }
 }
 
+/* Without VNNI the CPU adds two products of bytes up to 16 bits, which saturate: 2 * 255 * 64 does
+ * not. */
+static bool multiplies_bytes(const struct mix__engine *e, int layer)
+{
+    const int most = mix_ctx_cpu(e->ctx) & MIX_CPU_VNNI ? 8 : 7;
+    return mix__conv_types(e->convs[layer]).codes != MIX__DTYPE_F32 &&
+           e->modes[layer].weight_bits <= most;
+}
+
+/* In bfloat16 codes are exact where values are not; in float32 they serve as bytes alone. */
 void mix__units_prepare(struct mix__engine *e)
 {
     for (size_t i = 0; i < e->plan.n_steps; i++) {
@@ -54,18 +64,20 @@ void mix__units_prepare(struct mix__engine *e)
             continue;
         const int l = s->layer;
         struct mix__fake *fake = &e->fakes[l];
-        e->units[l] = (struct mix__units){ .x = 1.0f };
+        struct mix__units *u = &e->units[l];
         const bool half = mix__conv_types(e->convs[l]).operand == MIX__DTYPE_BF16;
-        if (!half || !mix__is_training(e) || !mix__takes_units(s))
+        const bool one = fake->n_branch == 1 && fake->bounds[0].shift == 0.0f;
+        const bool bytes = one && multiplies_bytes(e, l);
+        const bool wanted = mix__is_training(e) && mix__takes_units(s) && (half || bytes);
+        *u = (struct mix__units){ .x = 1.0f, .bytes = bytes && (wanted || e->exacts[l].on) };
+        if (!wanted) /* an exact layer has units of its own */
             continue;
-        if (fake->n_branch == 1 && fake->bounds[0].shift == 0.0f) {
+        if (one) {
             fake->codes = true;
-            e->units[l].x = fake->step[0];
+            u->x = fake->step[0];
         }
         if (e->modes[l].weight_bits != 32)
-            e->units[l].w = e->state->value + e->state->weight_step[l];
-        e->units[l].bytes =
-            fake->codes && e->units[l].w && mix__conv_types(e->convs[l]).codes != MIX__DTYPE_F32;
+            u->w = e->state->value + e->state->weight_step[l];
     }
 }
 

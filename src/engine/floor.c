@@ -89,7 +89,8 @@ struct types {
 };
 static const struct types in_f32 = { dnnl_f32, dnnl_f32, dnnl_f32 };
 static const struct types in_bf16 = { dnnl_bf16, dnnl_bf16, dnnl_bf16 };
-static const struct types in_codes = { dnnl_u8, dnnl_s8, dnnl_bf16 };
+static const struct types codes_to_f32 = { dnnl_u8, dnnl_s8, dnnl_f32 };
+static const struct types codes_to_bf16 = { dnnl_u8, dnnl_s8, dnnl_bf16 };
 
 /* The layer's primitives in these types and layout; those that oneDNN does not have, as the
  * backward ones on codes, are left out. */
@@ -143,15 +144,15 @@ static bool layer_floor(const struct bench *b, const struct mix__step *s, int ba
                                   .backward_weights = INFINITY,
                                   .bytes_forward = x + y,
                                   .bytes_backward = y + (image ? x : 2 * x),
-                                  .bytes_spared = half ? x : 0.0 };
+                                  .bytes_spared = (size - 1.0) / size * 2 * x };
     for (size_t i = 0; i < MIX_COUNT(tags); i++) {
         try_layer(b, s, batch, &in_f32, tags[i], floor);
         if (half)
             try_layer(b, s, batch, &in_bf16, tags[i], floor);
     }
     struct mix__floor codes = *floor;
-    for (size_t i = 0; half && i < MIX_COUNT(tags); i++)
-        try_layer(b, s, batch, &in_codes, tags[i], &codes);
+    for (size_t i = 0; i < MIX_COUNT(tags); i++)
+        try_layer(b, s, batch, half ? &codes_to_bf16 : &codes_to_f32, tags[i], &codes);
     floor->forward_codes = codes.forward;
     const bool known = isfinite(floor->forward + floor->backward_data + floor->backward_weights);
     if (image)

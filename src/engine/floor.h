@@ -14,11 +14,11 @@ struct mix__floor {
     double forward, backward_data, backward_weights;
     double forward_codes; /* of products of codes: of bytes, where that is faster */
     double bytes_forward, bytes_backward;
-    double bytes_spared; /* of both, with BF16, when the layer's input is read as bytes of codes */
+    double bytes_spared; /* of both, when the layer's input is read as bytes of codes */
 };
 
 /* Measures floors (layer), each primitive alone with all threads, on zeros, and keeps the fastest
- * of oneDNN's own layout and plain nhwc; with BF16 also of bfloat16 and float32, and of bytes.
+ * of oneDNN's own layout and plain nhwc; with BF16 also of bfloat16 and float32.
  * dtype: of activations and gradients in memory. An operand that fits into a cache is there, which
  * in a step of many layers it is not. Takes seconds. Errors: MIX_ENOMEM, MIX_EBACKEND.
  */

@@ -104,16 +104,20 @@ MIX__TEMPLATE void norm_forward_as(enum mix__act act, int branches, struct mix__
 static void norm_forward(struct mix__values y, struct mix__values z, size_t rows, size_t c,
                          const struct mix__affine *affine, const struct mix__fake *fake)
 {
-    if (z.dtype == MIX__DTYPE_F32) {
+    const bool whole = z.dtype == MIX__DTYPE_F32;
+    if (y.dtype == MIX__DTYPE_S8 || y.dtype == MIX__DTYPE_U8) {
+        assert(fake->codes && fake->n_branch == 1);
+        if (whole)
+            SPECIALISE(norm_forward_as, affine->act, 1, BYTE(y), F32(z), rows, c, affine, fake)
+        else
+            SPECIALISE(norm_forward_as, affine->act, 1, BYTE(y), BF16(z), rows, c, affine, fake)
+    } else if (whole) {
         assert(y.dtype == MIX__DTYPE_F32);
         SPECIALISE(norm_forward_as, affine->act, fake->n_branch, F32(y), F32(z), rows, c, affine,
                    fake)
     } else if (y.dtype == MIX__DTYPE_F32) {
         SPECIALISE(norm_forward_as, affine->act, fake->n_branch, F32(y), BF16(z), rows, c, affine,
                    fake)
-    } else if (y.dtype != MIX__DTYPE_BF16) {
-        assert(fake->codes);
-        SPECIALISE(norm_forward_as, affine->act, 1, BYTE(y), BF16(z), rows, c, affine, fake)
     } else {
         SPECIALISE(norm_forward_as, affine->act, fake->n_branch, BF16(y), BF16(z), rows, c, affine,
                    fake)

@@ -3,11 +3,10 @@
  *
  * All are single-threaded, work on rows of c channels, (rows, c) without gaps, and add to
  * their sums, which the caller clears. Values are float32 or bfloat16 in memory and float32 in
- * every formula; codes may be written as bytes, from bfloat16; per-channel vectors are float32
- * alone. The engine cuts a tensor into pieces, gives each piece to
- * one thread and adds the pieces' sums up in a fixed order, so results do not depend on which
- * thread took which piece. loops.c, loops_basic.c and loops_depthwise.c are compiled once for each
- * instruction set.
+ * every formula; codes may be written as bytes; per-channel vectors are float32 alone. The engine
+ * cuts a tensor into pieces, gives each piece to one thread and adds the pieces' sums up in a fixed
+ * order, so results do not depend on which thread took which piece. loops.c, loops_basic.c and
+ * loops_depthwise.c are compiled once for each instruction set.
  */
 #ifndef METAMIX_ENGINE_LOOPS_H
 #define METAMIX_ENGINE_LOOPS_H

@@ -143,6 +143,16 @@ MIX__TEMPLATE void vec_bytes(uint8_t *p, vec v, int n)
     const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvttps_epi32((__m512)v));
     _mm_mask_storeu_epi8(p, (__mmask16)((1u << n) - 1), bytes);
 #else
+#if defined(__AVX2__)
+    if (n == LANES) {
+        const __m256i low =
+            _mm256_and_si256(_mm256_cvttps_epi32((__m256)v), _mm256_set1_epi32(255));
+        const __m128i pairs =
+            _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+        _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(pairs, pairs));
+        return;
+    }
+#endif
     for (int i = 0; i < n; i++)
         p[i] = (uint8_t)(int)v[i];
 #endif
@@ -279,6 +289,11 @@ MIX__TEMPLATE vec_mask vec_equal(vec a, vec b)
 
 MIX__TEMPLATE vec_mask vec_equal_bytes(const uint8_t *p, int n, uint8_t value)
 {
+#if defined(__AVX2__)
+    if (n == LANES)
+        return (vec_mask)_mm256_cmpeq_epi32(
+            _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)), _mm256_set1_epi32(value));
+#endif
     vec_bits v = { 0 };
     for (int i = 0; i < n; i++)
         v[i] = p[i] == value ? UINT32_MAX : 0;

@@ -289,8 +289,10 @@ static void check_half(size_t rows, size_t c, int branches)
         l->norm_forward(y32, z, rows, c, &affine, &f);
         same_values("norm_forward bf16", t, y16, want, n);
         same_values("norm_forward bf16 to f32", t, y32, want, n);
-        if (branches == 1)
+        if (branches == 1) {
             check_bytes(l, t, z, rows, c, &affine, &f);
+            check_bytes(l, t, mix__f32(z32), rows, c, &affine, &f);
+        }
 
         const struct mix__norm_back back = { affine, mean, rstd, &f, sums, sums + c, &want_sums };
         l->norm_backward_sums(mix__f32(want), mix__f32(dy32), mix__f32(z32), rows, c, &back, false);

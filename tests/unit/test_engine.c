@@ -305,6 +305,81 @@ static void test_bytes(void **unused)
         skip();
 }
 
+/* Whether the layer's result is what its codes and its weights' codes give. */
+static bool multiplied(struct mix__engine *e, const struct mix__step *s)
+{
+    const struct mix__node *node = s->node;
+    const int c = s->in.c, k = s->out.c, taps = node->kernel * node->kernel;
+    const size_t pixels = mix__rows(e, &s->in), outputs = mix__rows(e, &s->out);
+    const float *z = mix__engine_floats(e, s->y);
+    float *x = calloc(pixels * (size_t)c, sizeof *x),
+          *work = calloc((size_t)(taps * c * k), sizeof *work);
+    mix__make_input(e, s, mix__f32(x), mix__engine_at(e, s->x[0]), pixels);
+    const float *w = mix__quantized_weights(e, s->layer, work);
+    bool same = true;
+    for (size_t p = 0; p < outputs && same; p++) {
+        const int column = (int)p % s->out.w, row = (int)p / s->out.w % s->out.h;
+        const size_t image = p / (size_t)(s->out.w * s->out.h);
+        for (int o = 0; o < k; o++) {
+            int64_t sum = 0;
+            for (int t = 0; t < taps; t++) {
+                const int r = row * node->stride - node->pad + t / node->kernel;
+                const int q = column * node->stride - node->pad + t % node->kernel;
+                if (r < 0 || r >= s->in.h || q < 0 || q >= s->in.w)
+                    continue;
+                const float *at = x + (((size_t)(image * s->in.h + r)) * s->in.w + q) * c;
+                for (int i = 0; i < c; i++)
+                    sum += (int64_t)at[i] * (int64_t)w[(o * c + i) * taps + t];
+            }
+            same &= z[p * k + o] == (float)sum;
+        }
+    }
+    free(x);
+    free(work);
+    return same;
+}
+
+/* So it is in float32 too, where operands are as large as they can be, which they are with small
+ * steps. */
+static void test_bytes_exact(void **unused)
+{
+    static const char *const archs[] = { "mobilenet_v2", "resnet18" };
+    static const struct {
+        int weight_bits;
+        float shrink;
+    } cases[] = { { 4, 1.0f }, { 7, 0.01f }, { 8, 0.01f } };
+    (void)unused;
+    mix_ctx *ctx = plain_ctx();
+    const bool able = mix_ctx_cpu(ctx) & MIX_CPU_AVX2, vnni = mix_ctx_cpu(ctx) & MIX_CPU_VNNI;
+    for (size_t i = 0; able && i < MIX_COUNT(archs) * MIX_COUNT(cases); i++) {
+        const int bits = cases[i / MIX_COUNT(archs)].weight_bits;
+        const struct mix__pass pass = { .batch_stats = true };
+        const float *logits;
+        struct fixture f;
+        CHECK_OK(build_arch(&f, ctx, archs[i % MIX_COUNT(archs)], 0.5));
+        CHECK_OK(mix__engine_calibrate(f.engine));
+        mix__engine_mode_all(f.engine, MIX__QUANT_ONE, 2, bits);
+        mix__state_init_weight_steps(f.state, mix__engine_modes(f.engine));
+        for (size_t k = f.state->act_step; k < f.state->n; k++)
+            f.state->value[k] *= cases[i / MIX_COUNT(archs)].shrink;
+        f.state->version++;
+        CHECK_OK(mix__engine_forward(f.engine, &pass, &logits));
+        int layers = 0;
+        for (size_t k = 0; k < f.engine->plan.n_steps; k++) {
+            const struct mix__step *s = &f.engine->plan.steps[k];
+            if (s->kind != MIX__STEP_CONV || !f.engine->units[s->layer].bytes)
+                continue;
+            layers++;
+            assert_true(multiplied(f.engine, s));
+        }
+        assert_true(vnni || bits < 8 ? layers > 10 : layers == 0);
+        release(&f);
+    }
+    mix_ctx_free(ctx);
+    if (!able)
+        skip();
+}
+
 /* Tensors written by streaming stores, all of them or none, are the same. */
 static void test_streams(void **unused)
 {
@@ -396,6 +471,7 @@ int main(void)
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_bytes_exact),
         cmocka_unit_test(test_streams),
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_large_pool),
