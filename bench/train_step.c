@@ -208,7 +208,7 @@ static mix_status sum_floors(const struct job *j, enum mix__dtype dtype, struct 
         const struct mix__floor *f = &floors[l];
         const double bytes = f->bytes_forward + f->bytes_backward;
         add_layer(&sums[OWN], f->forward, f, bytes);
-        add_layer(&sums[CODES], f->forward_codes, f, bytes - f->bytes_spared);
+        add_layer(&sums[CODES], f->forward_codes, f, bytes - 2 * f->bytes_spared);
     }
     free(floors);
     return status;

@@ -243,6 +243,9 @@ static double book_step(struct mix__engine *e, const struct mix__step *s, unsign
     layer->forward_passes += what == 0;
     layer->data_passes += what != 0;
     layer->weights_passes += (what & MIX__GRAD_PARAMS) != 0;
+    const bool codes = e->fakes[s->layer].n_branch == 1;
+    layer->code_passes += codes;
+    layer->product_passes += codes && what == 0 && e->modes[s->layer].weight_bits != 32;
     return book(what == 0 ? &layer->forward : &layer->backward, began);
 }
 

@@ -99,6 +99,7 @@ mix_status mix__engine_share_stem(struct mix__engine *engine) MIX_CHECKED;
 struct mix__layer_time {
     double forward, backward;
     int64_t forward_passes, data_passes, weights_passes; /* data, weights: backward */
+    int64_t code_passes, product_passes; /* that read codes; forward, of codes with codes */
 };
 struct mix__times {
     double weights;                 /* quantizing and packing weights          */

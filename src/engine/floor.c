@@ -144,7 +144,7 @@ static bool layer_floor(const struct bench *b, const struct mix__step *s, int ba
                                   .backward_weights = INFINITY,
                                   .bytes_forward = x + y,
                                   .bytes_backward = y + (image ? x : 2 * x),
-                                  .bytes_spared = (size - 1.0) / size * 2 * x };
+                                  .bytes_spared = x - x / size };
     for (size_t i = 0; i < MIX_COUNT(tags); i++) {
         try_layer(b, s, batch, &in_f32, tags[i], floor);
         if (half)

@@ -14,7 +14,7 @@ struct mix__floor {
     double forward, backward_data, backward_weights;
     double forward_codes; /* of products of codes: of bytes, where that is faster */
     double bytes_forward, bytes_backward;
-    double bytes_spared; /* of both, when the layer's input is read as bytes of codes */
+    double bytes_spared; /* of each, when the layer's input is read as bytes of codes */
 };
 
 /* Measures floors (layer), each primitive alone with all threads, on zeros, and keeps the fastest

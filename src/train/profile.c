@@ -101,12 +101,14 @@ mix_status mix__profiler_report(struct mix__profiler *p, const char *phase, mix_
             .layer = &p->graph->layers[l].info,
             .forward = time->forward / steps,
             .backward = time->backward / steps,
-            .bare = ((double)time->forward_passes * f->forward +
+            .bare = ((double)(time->forward_passes - time->product_passes) * f->forward +
+                     (double)time->product_passes * f->forward_codes +
                      (double)time->data_passes * f->backward_data +
                      (double)time->weights_passes * f->backward_weights) /
                     steps,
             .bytes = ((double)time->forward_passes * f->bytes_forward +
-                      (double)time->data_passes * f->bytes_backward) /
+                      (double)time->data_passes * f->bytes_backward -
+                      (double)time->code_passes * f->bytes_spared) /
                      steps,
         };
         layer->floor = layer->bare + layer->bytes / p->copies;
