@@ -1,6 +1,7 @@
 #!/bin/sh
 # How the cost of a training step grows: with the batch, with the number of candidates, with threads
-# and without AVX-512. Nothing else should run on the machine.
+# and without AVX-512; in the precision `auto` where nothing else is said. Nothing else should run on
+# the machine.
 #
 #   bench/scaling.sh [SIZE]           image size, default 224
 #   TRAIN_STEP, SECONDS_EACH          the program and the time of each row, when other than usual
@@ -19,7 +20,7 @@ steps() {
 echo "mobilenet_v2, $size x $size"
 printf '\n%-12s%26s\n%-12s%12s%14s%12s\n' "" "ms for one image" batch float weights bit-meta
 for batch in 16 32 64 128 256; do
-    steps --precision bf16 --batch "$batch" |
+    steps --precision auto --batch "$batch" |
         awk -v b="$batch" '{ printf "%-12d%12.2f%14.2f%12.2f\n", b, $1 / b, $2 / b, $3 / b }'
 done
 
@@ -27,7 +28,7 @@ done
 printf '\n%-12s%12s%12s%16s\n' candidates bit-meta "one more" "of a W4 step"
 for round in 1 2 3; do
     for branches in 1 2 3 4; do
-        echo "$branches $(steps --precision bf16 --branches "$branches")"
+        echo "$branches $(steps --precision auto --branches "$branches")"
     done
 done | awk '
     !w4 || $3 < w4 { w4 = $3 }
@@ -46,7 +47,7 @@ row() {
     steps "$@" | awk '{ printf "%12.1f%14.1f%12.1f\n", $1, $2, $3 }'
 }
 printf '\n%-20s%12s%14s%12s\n' "ms for a step" float weights bit-meta
-for precision in bf16 f32; do
+for precision in auto f32; do
     row "$precision, 1 thread" --precision $precision --threads 1
     row "$precision, 2 threads" --precision $precision --threads 2
 done

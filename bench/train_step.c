@@ -1,8 +1,8 @@
 /*
  * bench/train_step.c - how long a training step takes, against its floor.
  *
- *   train_step [--arch NAME] [--seconds S] [--size N --batch N] [--data DIR] [--precision f32|bf16]
- *              [--branches N] [--threads N] [--cpu-mask avx2] [--floor 0] [--layers 1]
+ *   train_step [--arch NAME] [--seconds S] [--size N --batch N] [--data DIR]
+ *              [--precision f32|bf16|auto] [--branches N] [--threads N] [--cpu-mask avx2] [--floor 0] [--layers 1]
  *
  * For one network of the zoo (MobileNet v2) at 32 x 32 (batch 128) and 224 x 224 (batch 32): images
  * per second of a float step, a weight training step (W4, mixed activation bits) and a bit-meta
@@ -194,14 +194,13 @@ static void add_layer(struct floor *sum, double forward, const struct mix__floor
 /* In the step's types, and with products and operands of codes. */
 enum { OWN, CODES, FLOORS };
 
-static mix_status sum_floors(const struct job *j, enum mix__dtype dtype, struct floor *sums,
-                             double *copies)
+static mix_status sum_floors(const struct job *j, struct floor *sums, double *copies)
 {
     const size_t n = j->state->graph->n_layers;
     struct mix__floor *floors = calloc(n, sizeof *floors);
     if (!floors)
         return MIX_ENOMEM;
-    mix_status status = mix__floor_measure(j->engine, dtype, floors);
+    mix_status status = mix__floor_measure(j->engine, mix__engine_dtype(j->engine), floors);
     if (status == MIX_OK)
         status = mix__floor_memory(j->engine, copies);
     for (size_t l = 0; l < n && status == MIX_OK; l++) {
@@ -214,6 +213,11 @@ static mix_status sum_floors(const struct job *j, enum mix__dtype dtype, struct 
     return status;
 }
 
+static const char *type_name(const struct mix__engine *engine)
+{
+    return mix__engine_dtype(engine) == MIX__DTYPE_BF16 ? "bf16" : "f32";
+}
+
 static void print_floor(const char *type, const struct floor *f, double copies)
 {
     printf("  bare convolutions, %-5s forward %.1f, backward data %.1f, backward weights %.1f, sum "
@@ -224,9 +228,8 @@ static void print_floor(const char *type, const struct floor *f, double copies)
 
 /* What the command line says. */
 struct what {
-    const char *arch, *data; /* data NULL: noise */
-    double budget;           /* seconds */
-    enum mix__dtype dtype;
+    const char *arch, *precision, *data; /* data NULL: noise */
+    double budget;                       /* seconds */
     int branches;
     bool floor, layers;
 };
@@ -242,13 +245,12 @@ static void name_kind(char *name, size_t size, enum kind kind, int branches)
 
 static mix_status print_steps(struct job *j, const struct what *w, const double *least_seconds)
 {
-    const bool half = w->dtype == MIX__DTYPE_BF16;
     struct floor floors[FLOORS] = { 0 };
     double copies;
     char name[32];
     if (w->floor) {
-        MIX_TRY(sum_floors(j, w->dtype, floors, &copies));
-        print_floor(half ? "bf16" : "f32", &floors[OWN], copies);
+        MIX_TRY(sum_floors(j, floors, &copies));
+        print_floor(type_name(j->engine), &floors[OWN], copies);
         print_floor("int8", &floors[CODES], copies);
     }
     printf("  %-22s %10s %12s%s\n", "step", "ms", "images/s",
@@ -299,15 +301,17 @@ static mix_status measure_job(struct job *j, mix_ctx *ctx, const mix_graph *g, c
                               int size, int batch)
 {
     double seconds[KINDS];
+    enum mix__dtype dtype;
     int runs;
-    MIX_TRY(job_new(j, ctx, g, batch, w->dtype));
+    MIX_TRY(mix__training_dtype(ctx, w->precision, &dtype));
+    MIX_TRY(job_new(j, ctx, g, batch, dtype));
     if (w->data)
         MIX_TRY(open_loader(j, ctx, w->data, size, batch));
     const double start = mix__clock();
     MIX_TRY(run_steps(j, ctx, w, seconds, &runs));
     const double took = mix__clock() - start;
     printf("%s, %d x %d, batch %d, %s, %d threads, best of %d\n", w->arch, size, size, batch,
-           w->dtype == MIX__DTYPE_BF16 ? "bf16" : "f32", mix_ctx_threads(ctx), runs);
+           type_name(j->engine), mix_ctx_threads(ctx), runs);
     MIX_TRY(print_steps(j, w, seconds));
     const struct mix__memory m = mix__engine_memory(j->engine);
     printf("  plan: %.0f MB activations and gradients, %.0f MB packed weights, %.0f MB scratch\n",
@@ -353,10 +357,9 @@ static bool read_options(int argc, char **argv, struct what *w, mix_ctx_options 
             w->floor = atoi(value) != 0;
         else if (!strcmp(name, "--layers"))
             w->layers = atoi(value) != 0;
-        else if (!strcmp(name, "--precision") && !strcmp(value, "f32"))
-            w->dtype = MIX__DTYPE_F32;
-        else if (!strcmp(name, "--precision") && !strcmp(value, "bf16"))
-            w->dtype = MIX__DTYPE_BF16;
+        else if (!strcmp(name, "--precision") &&
+                 (!strcmp(value, "f32") || !strcmp(value, "bf16") || !strcmp(value, "auto")))
+            w->precision = value;
         else if (!strcmp(name, "--branches"))
             w->branches = atoi(value);
         else if (!strcmp(name, "--threads"))
@@ -371,14 +374,14 @@ static bool read_options(int argc, char **argv, struct what *w, mix_ctx_options 
 
 static const char usage[] =
     "usage: train_step [--arch NAME] [--size PIXELS] [--batch N] [--branches 1..4] [--data DIR]\n"
-    "                  [--precision f32|bf16] [--threads N] [--cpu-mask avx2] [--seconds S]\n"
-    "                  [--floor 0|1] [--layers 0|1]\n";
+    "                  [--precision f32|bf16|auto] [--threads N] [--cpu-mask avx2]\n"
+    "                  [--seconds S] [--floor 0|1] [--layers 0|1]\n";
 
 int main(int argc, char **argv)
 {
     struct what w = { .arch = "mobilenet_v2",
                       .budget = 20.0,
-                      .dtype = MIX__DTYPE_F32,
+                      .precision = "f32",
                       .branches = MIX_COUNT(candidates),
                       .floor = true };
     int size = 0, batch = 0;

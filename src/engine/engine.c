@@ -8,6 +8,17 @@
 #include "base/clock.h"
 #include "engine/engine_inside.h"
 
+mix_status mix__training_dtype(mix_ctx *ctx, const char *precision, enum mix__dtype *dtype)
+{
+    const bool able = mix_ctx_cpu(ctx) & MIX_CPU_BF16;
+    *dtype = able && strcmp(precision, "f32") != 0 ? MIX__DTYPE_BF16 : MIX__DTYPE_F32;
+    if (!able && strcmp(precision, "bf16") == 0)
+        return mix__fail(ctx, MIX_EUNSUPPORTED,
+                         "precision is bf16, which this CPU (or --cpu-mask) cannot multiply; "
+                         "expected f32 or auto");
+    return MIX_OK;
+}
+
 /* Bytes of a tensor that the second level caches of a few cores will not hold until it is read
  * again: it need not come into them. */
 enum { LARGE = 4 << 20 };

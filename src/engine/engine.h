@@ -40,6 +40,11 @@ struct mix__memory {
     size_t arena, weights, scratch; /* bytes */
 };
 
+/* The type of what trains with a precision, "f32", "bf16" or, as the CPU can, "auto".
+ * MIX_EUNSUPPORTED: it cannot. */
+mix_status mix__training_dtype(mix_ctx *ctx, const char *precision,
+                               enum mix__dtype *dtype) MIX_CHECKED;
+
 /* backward: also plan for mix__engine_backward(). dtype: of activations and gradients in memory and
  * of what convolutions multiply, F32 or BF16; sums, parameters, logits and the image are float32
  * always. Evaluation on codes needs F32, and no backward: with it, expand layers are not stored

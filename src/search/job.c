@@ -241,24 +241,12 @@ static uint64_t memory_of(const struct mix__engine *engine)
     return m.arena + m.weights + m.scratch;
 }
 
-mix_status mix__training_dtype(const struct mix__job *job, enum mix__dtype *dtype)
-{
-    const char *precision = job->settings->precision;
-    const bool able = mix_ctx_cpu(job->ctx) & MIX_CPU_BF16;
-    *dtype = able && strcmp(precision, "f32") != 0 ? MIX__DTYPE_BF16 : MIX__DTYPE_F32;
-    if (!able && strcmp(precision, "bf16") == 0)
-        return mix__fail(job->ctx, MIX_EUNSUPPORTED,
-                         "precision is bf16, which this CPU (or --cpu-mask) cannot multiply; "
-                         "expected f32 or auto");
-    return MIX_OK;
-}
-
 static mix_status make_engines(struct mix__job *job)
 {
     struct mix__trainer *t = &job->t;
     const int batch = job->settings->batch;
     enum mix__dtype dtype;
-    MIX_TRY(mix__training_dtype(job, &dtype));
+    MIX_TRY(mix__training_dtype(job->ctx, job->settings->precision, &dtype));
     MIX_TRY(mix__engine_new(&t->engine, t->state, batch, true, dtype));
     MIX_TRY(mix__engine_new(&t->judge, t->state, batch, false, MIX__DTYPE_F32));
     job->plan_bytes = memory_of(t->engine);

@@ -105,9 +105,6 @@ mix_status mix__network_recentre(struct mix__job *job) MIX_CHECKED;
 
 /* ---- the teacher (teacher_load.c) ---- */
 
-/* The type of activations and gradients in training, and in the teacher: `precision` and what the
- * CPU can. MIX_EUNSUPPORTED: bf16 is asked for and not there. */
-mix_status mix__training_dtype(const struct mix__job *job, enum mix__dtype *dtype) MIX_CHECKED;
 /* Fills the trainer's teacher as settings->teacher says; "none": leaves it. MIX_EINVAL: it is no
  * float network, or has no classifier; MIX_ESHAPE: other images or classes than the student's. */
 mix_status mix__teacher_make(struct mix__job *job) MIX_CHECKED;
