@@ -301,10 +301,8 @@ static mix_status measure_job(struct job *j, mix_ctx *ctx, const mix_graph *g, c
                               int size, int batch)
 {
     double seconds[KINDS];
-    enum mix__dtype dtype;
     int runs;
-    MIX_TRY(mix__training_dtype(ctx, w->precision, &dtype));
-    MIX_TRY(job_new(j, ctx, g, batch, dtype));
+    MIX_TRY(job_new(j, ctx, g, batch, mix__training_dtype(ctx, w->precision)));
     if (w->data)
         MIX_TRY(open_loader(j, ctx, w->data, size, batch));
     const double start = mix__clock();

@@ -8,15 +8,11 @@
 #include "base/clock.h"
 #include "engine/engine_inside.h"
 
-mix_status mix__training_dtype(mix_ctx *ctx, const char *precision, enum mix__dtype *dtype)
+enum mix__dtype mix__training_dtype(const mix_ctx *ctx, const char *precision)
 {
-    const bool able = mix_ctx_cpu(ctx) & MIX_CPU_BF16;
-    *dtype = able && strcmp(precision, "f32") != 0 ? MIX__DTYPE_BF16 : MIX__DTYPE_F32;
-    if (!able && strcmp(precision, "bf16") == 0)
-        return mix__fail(ctx, MIX_EUNSUPPORTED,
-                         "precision is bf16, which this CPU (or --cpu-mask) cannot multiply; "
-                         "expected f32 or auto");
-    return MIX_OK;
+    const bool half = strcmp(precision, "auto") == 0 ? mix_ctx_cpu(ctx) & MIX_CPU_AVX2
+                                                     : strcmp(precision, "bf16") == 0;
+    return half ? MIX__DTYPE_BF16 : MIX__DTYPE_F32;
 }
 
 /* Bytes of a tensor that the second level caches of a few cores will not hold until it is read
@@ -43,7 +39,7 @@ static mix_status make_conv(struct mix__engine *e, const struct mix__step *s)
     const enum mix__dtype x = e->plan.buffers[s->x[0]].dtype, y = e->plan.buffers[s->y].dtype;
     struct mix__conv_dims dims = mix__step_dims(&e->plan, s);
     dims.image = mix__reads_image(s);
-    dims.dtype = x == y || dims.image ? y : MIX__DTYPE_F32;
+    dims.dtype = mix_ctx_cpu(e->ctx) & MIX_CPU_BF16 && (x == y || dims.image) ? y : MIX__DTYPE_F32;
     dims.codes = code_type(e, s, dims.dtype);
     dims.y = y;
     dims.dx = x;

@@ -40,14 +40,12 @@ struct mix__memory {
     size_t arena, weights, scratch; /* bytes */
 };
 
-/* The type of what trains with a precision, "f32", "bf16" or, as the CPU can, "auto".
- * MIX_EUNSUPPORTED: it cannot. */
-mix_status mix__training_dtype(mix_ctx *ctx, const char *precision,
-                               enum mix__dtype *dtype) MIX_CHECKED;
+/* The type of what trains with a precision: "f32", "bf16" or, whichever is faster here, "auto". */
+enum mix__dtype mix__training_dtype(const mix_ctx *ctx, const char *precision);
 
-/* backward: also plan for mix__engine_backward(). dtype: of activations and gradients in memory and
- * of what convolutions multiply, F32 or BF16; sums, parameters, logits and the image are float32
- * always. Evaluation on codes needs F32, and no backward: with it, expand layers are not stored
+/* backward: also plan for mix__engine_backward(). dtype: of activations and gradients in memory and,
+ * if the CPU can, of what convolutions multiply, F32 or BF16; sums, parameters, logits and the image
+ * are float32 always. Evaluation on codes needs F32, and no backward: with it, expand layers are not stored
  * (expand.c) and evaluate on values. Takes nothing; state outlives the engine.
  * OpenMP's number of threads is set, for the calling thread, to the context's.
  * Errors: MIX_ENOMEM, MIX_EBACKEND, MIX_EUNSUPPORTED. */

@@ -296,12 +296,12 @@ void mix__each_piece(struct mix__engine *e, const struct mix__step *s, mix__part
 void mix__norm_forward(struct mix__engine *e, const struct mix__step *s);
 void mix__norm_backward(struct mix__engine *e, const struct mix__step *s, unsigned what);
 struct mix__affine mix__norm_affine(const struct mix__engine *e, const struct mix__step *s);
-/* Statistics: begin a part (of what any step s gives), add the rows of tiles (streamed to `to`,
+/* Statistics: begin a part (of what any step s gives), add the rows of tiles (copied to `to`,
  * unless that is z), settle all parts into mean and rstd. */
 double *mix__norm_sums(const struct mix__engine *e, int part); /* mean, and `widest` later m2 */
 void mix__norm_part_begin(struct mix__engine *e, const struct mix__step *s, int part);
 void mix__norm_part_add(struct mix__engine *e, int part, struct mix__values to,
-                        struct mix__values z, size_t rows, size_t c);
+                        struct mix__values z, size_t rows, size_t c, bool stream);
 void mix__norm_settle(struct mix__engine *e, const struct mix__step *s, int parts);
 /* The same for the way back, of what any step s reads: dy becomes du; gradients of gamma and beta,
  * and k1, k2, k3. */

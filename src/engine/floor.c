@@ -16,6 +16,7 @@ static const double SLOW = 0.5; /* seconds: a reference implementation, never th
 struct bench {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
+    bool half; /* products of bfloat16 are tried too */
 };
 
 /* One of a layer's three primitives: what it reads and writes, as arguments and as queries. */
@@ -135,8 +136,8 @@ static bool layer_floor(const struct bench *b, const struct mix__step *s, int ba
                         enum mix__dtype dtype, struct mix__floor *floor)
 {
     static const dnnl_format_tag_t tags[] = { dnnl_format_tag_any, dnnl_nhwc };
-    const bool half = dtype == MIX__DTYPE_BF16, image = mix__reads_image(s);
-    const double size = half ? 2.0 : 4.0;
+    const bool image = mix__reads_image(s);
+    const double size = (double)mix__dtype_size(dtype);
     const double x = size * batch * s->in.h * s->in.w * s->in.c;
     const double y = size * batch * s->out.h * s->out.w * s->out.c;
     *floor = (struct mix__floor){ .forward = INFINITY,
@@ -147,12 +148,12 @@ static bool layer_floor(const struct bench *b, const struct mix__step *s, int ba
                                   .bytes_spared = x - x / size };
     for (size_t i = 0; i < MIX_COUNT(tags); i++) {
         try_layer(b, s, batch, &in_f32, tags[i], floor);
-        if (half)
+        if (b->half)
             try_layer(b, s, batch, &in_bf16, tags[i], floor);
     }
     struct mix__floor codes = *floor;
     for (size_t i = 0; i < MIX_COUNT(tags); i++)
-        try_layer(b, s, batch, half ? &codes_to_bf16 : &codes_to_f32, tags[i], &codes);
+        try_layer(b, s, batch, b->half ? &codes_to_bf16 : &codes_to_f32, tags[i], &codes);
     floor->forward_codes = codes.forward;
     const bool known = isfinite(floor->forward + floor->backward_data + floor->backward_weights);
     if (image)
@@ -163,7 +164,7 @@ static bool layer_floor(const struct bench *b, const struct mix__step *s, int ba
 mix_status mix__floor_measure(const struct mix__engine *e, enum mix__dtype dtype,
                               struct mix__floor *floors)
 {
-    struct bench b = { NULL, NULL };
+    struct bench b = { .half = dtype == MIX__DTYPE_BF16 && mix_ctx_cpu(e->ctx) & MIX_CPU_BF16 };
     mix_status status = MIX_OK;
     if (dnnl_engine_create(&b.engine, dnnl_cpu, 0) != dnnl_success ||
         dnnl_stream_create(&b.stream, b.engine, dnnl_stream_default_flags) != dnnl_success)

@@ -192,17 +192,16 @@ static mix_status forward_tile(struct mix__engine *e, const struct mix__step *s,
     const struct mix__span own = mix__y_span(conv, t, t->y0, t->y1);
     const struct mix__values y = mix__buffer_at(e, s->y, own.first, s->out.c);
     const bool statistics = s->after >= 0 && mix__wants_statistics(e), same = types.y == y.dtype;
-    const bool stream =
-        statistics && same && !e->exacts[s->layer].on && streams(e, &s->out, y.dtype);
+    const bool stream = statistics && !e->exacts[s->layer].on && streams(e, &s->out, y.dtype);
     const struct mix__values work = { mix__work_at(e, thread, MIX__WORK_RESULT), types.y };
     const struct mix__values z = same && !stream ? y : work;
     MIX_TRY(multiply(e, s, thread, t, z.at));
-    if (!same)
+    if (!same && !statistics)
         e->loops.act_forward(y, z, own.count * (size_t)s->out.c, MIX__ACT_NONE);
     if (e->exacts[s->layer].on)
         mix__exact_finish(e, s, own.first, own.first + own.count);
     if (statistics)
-        mix__norm_part_add(e, part, y, stream ? z : y, own.count, (size_t)s->out.c);
+        mix__norm_part_add(e, part, y, z, own.count, (size_t)s->out.c, stream);
     return MIX_OK;
 }
 

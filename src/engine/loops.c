@@ -435,8 +435,8 @@ MIX__TEMPLATE void stats_block(size_t i, int wide, int lanes, const struct walk 
             sum[k] += d;
             square[k] += d * d;
         }
-        if (w->stream)
-            vec_store_wide(w->to, at, z, wide, lanes, true);
+        if (w->to.at != w->z.at)
+            vec_store_wide(w->to, at, z, wide, lanes, w->stream);
     }
     UNROLL for (int k = 0; k < wide; k++)
     {
@@ -448,11 +448,11 @@ MIX__TEMPLATE void stats_block(size_t i, int wide, int lanes, const struct walk 
 
 /* One pass: sums of z - reference and of its square, reference being the first row. */
 MIX__TEMPLATE void norm_stats_as(float *mean, float *m2, struct mix__values to,
-                                 struct mix__values z, size_t rows, size_t c)
+                                 struct mix__values z, size_t rows, size_t c, bool stream)
 {
     ALIGNED float first[WIDE], place[WIDE] = { 0 }, one[WIDE] = { 0 }, two[WIDE] = { 0 };
     double sum[WIDE], square[WIDE];
-    struct walk w = { .to = to, .z = z, .stream = to.at != z.at };
+    struct walk w = { .to = to, .z = z, .stream = stream };
     for (struct strip s = strip_at(c, 0); s.width; s = strip_at(c, s.first + s.width)) {
         memset(sum, 0, sizeof sum);
         memset(square, 0, sizeof square);
@@ -478,13 +478,15 @@ MIX__TEMPLATE void norm_stats_as(float *mean, float *m2, struct mix__values to,
 }
 
 static void norm_stats(float *mean, float *m2, struct mix__values to, struct mix__values z,
-                       size_t rows, size_t c)
+                       size_t rows, size_t c, bool stream)
 {
-    assert(to.dtype == z.dtype);
-    if (z.dtype == MIX__DTYPE_F32)
-        norm_stats_as(mean, m2, F32(to), F32(z), rows, c);
+    if (to.dtype == MIX__DTYPE_F32) {
+        assert(z.dtype == MIX__DTYPE_F32);
+        norm_stats_as(mean, m2, F32(to), F32(z), rows, c, stream);
+    } else if (z.dtype == MIX__DTYPE_F32)
+        norm_stats_as(mean, m2, BF16(to), F32(z), rows, c, stream);
     else
-        norm_stats_as(mean, m2, BF16(to), BF16(z), rows, c);
+        norm_stats_as(mean, m2, BF16(to), BF16(z), rows, c, stream);
 }
 
 MIX__TEMPLATE void sum_vec(size_t i, int lanes, float *at, struct mix__values x)

@@ -116,9 +116,9 @@ struct mix__loops {
     double (*abs_sum)(struct mix__values x, size_t n, float shift);
 
     /* Per channel: mean (c) and m2 (c) = sum of squared deviations from that mean, of these rows.
-     * Overwrites mean and m2. Unless `to` is z, z is copied there by streaming stores. */
+     * Overwrites mean and m2. Unless `to` is z, z is copied there, by streaming stores if wanted. */
     void (*norm_stats)(float *mean, float *m2, struct mix__values to, struct mix__values z,
-                       size_t rows, size_t c);
+                       size_t rows, size_t c, bool stream);
     /* y = fake(act(affine(z))); y may be z. */
     void (*norm_forward)(struct mix__values y, struct mix__values z, size_t rows, size_t c,
                          const struct mix__affine *affine, const struct mix__fake *fake);

@@ -110,6 +110,8 @@ MIX__TEMPLATE vec vec_widen(const uint16_t *p, int n)
         memcpy(&h, p, sizeof h);
 #if defined(__AVX512F__) /* gcc 12 converts halves of it */
     return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)h), 16);
+#elif defined(__AVX2__)
+    return (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)h), 16);
 #else
     return (vec)(__builtin_convertvector(h, vec_bits) << 16);
 #endif
@@ -123,7 +125,14 @@ MIX__TEMPLATE vec_half vec_halves(vec v)
 #else
     const vec_bits bits = (vec_bits)v, nan = (vec_bits)(v != v);
     const vec_bits even = bits + 0x7fffu + (bits >> 16 & 1u);
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    const __m256i high = _mm256_srli_epi32(
+        (__m256i)_mm256_blendv_ps((__m256)even, (__m256)(bits | 0x400000u), (__m256)nan), 16);
+    return (vec_half)_mm_packus_epi32(_mm256_castsi256_si128(high),
+                                      _mm256_extracti128_si256(high, 1));
+#else
     return __builtin_convertvector(((nan & (bits | 0x400000u)) | (~nan & even)) >> 16, vec_half);
+#endif
 #endif
 }
 

@@ -83,11 +83,11 @@ void mix__norm_part_begin(struct mix__engine *e, const struct mix__step *s, int 
 }
 
 void mix__norm_part_add(struct mix__engine *e, int part, struct mix__values to,
-                        struct mix__values z, size_t rows, size_t c)
+                        struct mix__values z, size_t rows, size_t c, bool stream)
 {
     double *mean = mix__norm_sums(e, part);
     float *piece = e->piece_sums + (size_t)part * 2 * e->widest;
-    e->loops.norm_stats(piece, piece + e->widest, to, z, rows, c);
+    e->loops.norm_stats(piece, piece + e->widest, to, z, rows, c, stream);
     join(mean, mean + e->widest, e->part_rows[part], piece, piece + e->widest, rows, c);
     e->part_rows[part] += rows;
 }

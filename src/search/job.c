@@ -245,8 +245,7 @@ static mix_status make_engines(struct mix__job *job)
 {
     struct mix__trainer *t = &job->t;
     const int batch = job->settings->batch;
-    enum mix__dtype dtype;
-    MIX_TRY(mix__training_dtype(job->ctx, job->settings->precision, &dtype));
+    const enum mix__dtype dtype = mix__training_dtype(job->ctx, job->settings->precision);
     MIX_TRY(mix__engine_new(&t->engine, t->state, batch, true, dtype));
     MIX_TRY(mix__engine_new(&t->judge, t->state, batch, false, MIX__DTYPE_F32));
     job->plan_bytes = memory_of(t->engine);

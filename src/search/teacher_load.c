@@ -93,8 +93,6 @@ mix_status mix__teacher_make(struct mix__job *job)
     MIX_TRY(find(job));
     MIX_TRY(check_shape(job));
     MIX_TRY(mix__state_new(&job->t.teacher_state, job->teacher_graph, &(int){ 8 }, 1, 0));
-    enum mix__dtype dtype;
-    MIX_TRY(mix__training_dtype(job->ctx, job->settings->precision, &dtype));
     return mix__engine_new(&job->t.teacher, job->t.teacher_state, job->settings->batch, false,
-                           dtype);
+                           mix__training_dtype(job->ctx, job->settings->precision));
 }

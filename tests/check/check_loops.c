@@ -317,11 +317,16 @@ static void check_half(size_t rows, size_t c, int branches)
         same_values("norm_backward_input bf16", t, y16, want, n);
         same_values("norm_backward_input bf16 to f32", t, y32, want, n);
 
-        l->norm_stats(stats, stats + c, mix__f32(z32), mix__f32(z32), rows, c);
+        l->norm_stats(stats, stats + c, mix__f32(z32), mix__f32(z32), rows, c, false);
         const struct mix__values copy = half_of(want, n);
-        l->norm_stats(stats + 2 * c, stats + 3 * c, copy, z, rows, c);
+        l->norm_stats(stats + 2 * c, stats + 3 * c, copy, z, rows, c, true);
         same("norm_stats bf16", isa[t].name, stats + 2 * c, stats, 2 * c);
         same_values("norm_stats bf16 copy", t, copy, z32, n);
+        const struct mix__values whole = mix__f32(filled(n, -1, 1));
+        l->norm_stats(stats, stats + c, whole, whole, rows, c, false);
+        l->norm_stats(stats + 2 * c, stats + 3 * c, copy, whole, rows, c, t % 2);
+        same("norm_stats rounding", isa[t].name, stats + 2 * c, stats, 2 * c);
+        same_values("norm_stats rounded copy", t, copy, whole.at, n);
 
         const int accumulate = draw_int(0, 1);
         memcpy(want, dy32, n * sizeof *want);
@@ -452,7 +457,7 @@ static void check_stats(size_t rows, size_t c)
     float *first[2] = { 0 };
     for (int t = 0; t < n_isa; t++) {
         float *out[2] = { filled(c, 7, 8), filled(c, 7, 8) };
-        isa[t].loops.norm_stats(out[0], out[1], mix__f32(z), mix__f32(z), rows, c);
+        isa[t].loops.norm_stats(out[0], out[1], mix__f32(z), mix__f32(z), rows, c, false);
         if (t == 0)
             memcpy(first, out, sizeof out);
         for (size_t j = 0; j < c; j++) {
@@ -470,7 +475,7 @@ static void check_stats(size_t rows, size_t c)
         same("norm_stats mean", isa[t].name, out[0], first[0], c);
         same("norm_stats m2", isa[t].name, out[1], first[1], c);
         float *copy = filled(rows * c, 7, 8);
-        isa[t].loops.norm_stats(out[0], out[1], mix__f32(copy), mix__f32(z), rows, c);
+        isa[t].loops.norm_stats(out[0], out[1], mix__f32(copy), mix__f32(z), rows, c, true);
         same("norm_stats copy", isa[t].name, copy, z, rows * c);
         same("norm_stats copying mean", isa[t].name, out[0], first[0], c);
         same("norm_stats copying m2", isa[t].name, out[1], first[1], c);
@@ -1002,7 +1007,7 @@ static void bench_norm(size_t rows, size_t c)
         const char *name = isa[t].name;
         struct mix__fake_sums sums = { 0 };
         double seconds;
-        BEST(seconds, PIECES(l->norm_stats(db, dg, mix__f32(z + i), mix__f32(z + i), r, c)));
+        BEST(seconds, PIECES(l->norm_stats(db, dg, mix__f32(z + i), mix__f32(z + i), r, c, false)));
         print_values("norm_stats", name, rows, c, 1, seconds);
         for (size_t k = 0; k < MIX_COUNT(branches); k++) {
             const struct mix__fake f = draw_fake(branches[k]);

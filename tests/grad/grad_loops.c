@@ -146,7 +146,7 @@ static void check_norm(enum mix__act act)
         xd[i] = x[i];
     for (size_t i = 0; i < N; i++)
         du[i] = dy[i];
-    loops.norm_stats(mean, m2, mix__f32(x), mix__f32(x), ROWS, C);
+    loops.norm_stats(mean, m2, mix__f32(x), mix__f32(x), ROWS, C, false);
     for (size_t j = 0; j < C; j++) {
         rstd[j] = (float)(1 / sqrt(m2[j] / ROWS + EPSILON));
         scale[j] = x[GAMMA + j] * rstd[j];
