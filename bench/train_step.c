@@ -2,7 +2,8 @@
  * bench/train_step.c - how long a training step takes, against its floor.
  *
  *   train_step [--arch NAME] [--seconds S] [--size N --batch N] [--data DIR]
- *              [--precision f32|bf16|auto] [--branches N] [--threads N] [--cpu-mask avx2] [--floor 0] [--layers 1]
+ *              [--precision f32|bf16|auto] [--branches N] [--threads N] [--cpu-mask avx2]
+ *              [--floor 0] [--layers 1]
  *
  * For one network of the zoo (MobileNet v2) at 32 x 32 (batch 128) and 224 x 224 (batch 32): images
  * per second of a float step, a weight training step (W4, mixed activation bits) and a bit-meta

@@ -45,8 +45,8 @@ enum mix__dtype mix__training_dtype(const mix_ctx *ctx, const char *precision);
 
 /* backward: also plan for mix__engine_backward(). dtype: of activations and gradients in memory and,
  * if the CPU can, of what convolutions multiply, F32 or BF16; sums, parameters, logits and the image
- * are float32 always. Evaluation on codes needs F32, and no backward: with it, expand layers are not stored
- * (expand.c) and evaluate on values. Takes nothing; state outlives the engine.
+ * are float32 always. Evaluation on codes needs F32, and no backward: with it, expand layers are
+ * not stored (expand.c) and evaluate on values. Takes nothing; state outlives the engine.
  * OpenMP's number of threads is set, for the calling thread, to the context's.
  * Errors: MIX_ENOMEM, MIX_EBACKEND, MIX_EUNSUPPORTED. */
 mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, int batch,
