@@ -214,10 +214,11 @@ static mix_status plan_fastest(struct mix__conv *c)
                                              { MIX__DTYPE_F32 } };
     if (c->kind == MIX__CONV_DEPTHWISE)
         return plan_as(c, (struct mix__conv_types){ .y = d->y });
+    const size_t n = MIX_COUNT(types) - (d->codes == MIX__DTYPE_F32); /* the last two are one */
     size_t i = d->dtype == MIX__DTYPE_BF16 && d->groups == 1 ? 0 : 1;
     do
         MIX_TRY(plan_as(c, types[i++]));
-    while (mix__primitives_slow(c->p) && i < MIX_COUNT(types));
+    while (mix__primitives_slow(c->p) && i < n);
     return MIX_OK;
 }
 
