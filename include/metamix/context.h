@@ -28,8 +28,9 @@ typedef enum mix_log_level { MIX_LOG_INFO, MIX_LOG_WARNING } mix_log_level;
 enum {
     MIX_CPU_AVX2 = 1u << 0,
     MIX_CPU_AVX512 = 1u << 1,
-    MIX_CPU_VNNI = 1u << 2, /* AVX-512 with VNNI */
-    MIX_CPU_BF16 = 1u << 3, /* AVX-512 with bfloat16 products; AMX where there is it */
+    MIX_CPU_VNNI = 1u << 2,          /* AVX-512 with VNNI */
+    MIX_CPU_BF16 = 1u << 3,          /* AVX-512 with bfloat16 */
+    MIX_CPU_BF16_PRODUCTS = 1u << 4, /* whose products are faster than those of float32 */
     MIX_CPU_ALL = ~0u
 };
 

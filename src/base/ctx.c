@@ -13,6 +13,9 @@
 #include "base/ctx.h"
 
 #include <assert.h>
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#endif
 #include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -74,6 +77,17 @@ static void give_back(const mix_allocator *a, void *block)
     a->free(a->user, raw);
 }
 
+#if defined(__x86_64__) || defined(__i386__)
+/* Intel's cores multiply pairs of bfloat16 at half the rate of float32, which is no gain, and by
+ * AMX at many times that rate. */
+static bool multiplies_bf16_fast(void)
+{
+    const unsigned amx_bf16 = 1u << 22;
+    unsigned a, b, c, d;
+    return !__builtin_cpu_is("intel") || (__get_cpuid_count(7, 0, &a, &b, &c, &d) && d & amx_bf16);
+}
+#endif
+
 static unsigned detect_cpu(void)
 {
     unsigned cpu = 0;
@@ -87,7 +101,7 @@ static unsigned detect_cpu(void)
     if (cpu & MIX_CPU_AVX512 && __builtin_cpu_supports("avx512vnni"))
         cpu |= MIX_CPU_VNNI;
     if (cpu & MIX_CPU_AVX512 && __builtin_cpu_supports("avx512bf16"))
-        cpu |= MIX_CPU_BF16;
+        cpu |= MIX_CPU_BF16 | (multiplies_bf16_fast() ? MIX_CPU_BF16_PRODUCTS : 0);
 #endif
     return cpu;
 }
@@ -129,6 +143,8 @@ mix_status mix_ctx_new(mix_ctx **out, const mix_ctx_options *options)
         o.cpu_mask = 0;
     if (!(o.cpu_mask & MIX_CPU_AVX512))
         o.cpu_mask &= ~(unsigned)(MIX_CPU_VNNI | MIX_CPU_BF16);
+    if (!(o.cpu_mask & MIX_CPU_BF16))
+        o.cpu_mask &= ~(unsigned)MIX_CPU_BF16_PRODUCTS;
     if (!o.threads)
         o.threads = available_cores();
     ctx->options = o;

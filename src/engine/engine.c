@@ -37,9 +37,10 @@ static enum mix__dtype code_type(const struct mix__engine *e, const struct mix__
 static mix_status make_conv(struct mix__engine *e, const struct mix__step *s)
 {
     const enum mix__dtype x = e->plan.buffers[s->x[0]].dtype, y = e->plan.buffers[s->y].dtype;
+    const bool products = mix_ctx_cpu(e->ctx) & MIX_CPU_BF16_PRODUCTS;
     struct mix__conv_dims dims = mix__step_dims(&e->plan, s);
     dims.image = mix__reads_image(s);
-    dims.dtype = mix_ctx_cpu(e->ctx) & MIX_CPU_BF16 && (x == y || dims.image) ? y : MIX__DTYPE_F32;
+    dims.dtype = products && (x == y || dims.image) ? y : MIX__DTYPE_F32;
     dims.codes = code_type(e, s, dims.dtype);
     dims.y = y;
     dims.dx = x;

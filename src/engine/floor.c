@@ -164,7 +164,8 @@ static bool layer_floor(const struct bench *b, const struct mix__step *s, int ba
 mix_status mix__floor_measure(const struct mix__engine *e, enum mix__dtype dtype,
                               struct mix__floor *floors)
 {
-    struct bench b = { .half = dtype == MIX__DTYPE_BF16 && mix_ctx_cpu(e->ctx) & MIX_CPU_BF16 };
+    struct bench b = { .half = dtype == MIX__DTYPE_BF16 &&
+                               mix_ctx_cpu(e->ctx) & MIX_CPU_BF16_PRODUCTS };
     mix_status status = MIX_OK;
     if (dnnl_engine_create(&b.engine, dnnl_cpu, 0) != dnnl_success ||
         dnnl_stream_create(&b.stream, b.engine, dnnl_stream_default_flags) != dnnl_success)

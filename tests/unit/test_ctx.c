@@ -17,8 +17,8 @@ static void test_defaults(void **state)
     mix_ctx *ctx = plain_ctx();
     assert_string_equal(mix_ctx_error(ctx), "");
     assert_in_range(mix_ctx_threads(ctx), 1, 256);
-    assert_int_equal(mix_ctx_cpu(ctx) &
-                         ~(unsigned)(MIX_CPU_AVX2 | MIX_CPU_AVX512 | MIX_CPU_VNNI | MIX_CPU_BF16),
+    assert_int_equal(mix_ctx_cpu(ctx) & ~(unsigned)(MIX_CPU_AVX2 | MIX_CPU_AVX512 | MIX_CPU_VNNI |
+                                                    MIX_CPU_BF16 | MIX_CPU_BF16_PRODUCTS),
                      0);
     mix_ctx_free(ctx);
     mix_ctx_free(NULL);
@@ -39,6 +39,10 @@ static void test_options(void **state)
     o.cpu_mask = MIX_CPU_AVX2 | MIX_CPU_VNNI | MIX_CPU_BF16; /* these stand on AVX-512 */
     CHECK_OK(mix_ctx_new(&ctx, &o));
     assert_int_equal(mix_ctx_cpu(ctx) & ~(unsigned)MIX_CPU_AVX2, 0);
+    mix_ctx_free(ctx);
+    o.cpu_mask = MIX_CPU_ALL & ~(unsigned)MIX_CPU_BF16;
+    CHECK_OK(mix_ctx_new(&ctx, &o));
+    assert_int_equal(mix_ctx_cpu(ctx) & MIX_CPU_BF16_PRODUCTS, 0);
     mix_ctx_free(ctx);
 
     static const int bad[] = { -1, 257 };

@@ -270,7 +270,7 @@ static void test_bytes(void **unused)
     static const char *const archs[] = { "mobilenet_v2", "mobilenet_v3_small", "resnet18" };
     (void)unused;
     mix_ctx *with = plain_ctx(), *without = masked_ctx(MIX_CPU_ALL & ~(unsigned)MIX_CPU_VNNI);
-    const unsigned needed = MIX_CPU_VNNI | MIX_CPU_BF16;
+    const unsigned needed = MIX_CPU_VNNI | MIX_CPU_BF16_PRODUCTS;
     const bool able = (mix_ctx_cpu(with) & needed) == needed;
     for (size_t a = 0; able && a < MIX_COUNT(archs); a++) {
         struct fixture bytes, half;
