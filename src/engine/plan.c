@@ -447,7 +447,8 @@ static size_t find_stem(const struct mix__plan *p, const mix_graph *g)
 /* ---- expand layers that are not stored ------------------------------------------------------ */
 
 /* An unstored layer costs products of its own, c for each value that is not stored, and some with
- * matrices (k, c): it pays where it widens from few channels, and for many pixels. */
+ * matrices (k, c): it pays where it widens from few channels, for many pixels, and where products
+ * are cheap: not where values of half the size cost products of float32. */
 enum { WIDENS_LEAST = 2, NARROW_MOST = 24, PIXELS_LEAST = 4 };
 
 static bool is_of_kind(const struct mix__plan *p, const struct mix__step *s,
@@ -469,7 +470,8 @@ static bool is_expand(const struct mix__plan *p, const mix_graph *g, const struc
 
 static void find_unstored(struct mix__plan *p, const mix_graph *g)
 {
-    if (!p->backward)
+    const bool products = mix_ctx_cpu(p->ctx) & MIX_CPU_BF16_PRODUCTS;
+    if (!p->backward || (p->dtype == MIX__DTYPE_BF16 && !products))
         return;
     for (size_t i = 0; i < p->n_steps; i++) {
         struct mix__step *s = &p->steps[i];
