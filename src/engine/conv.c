@@ -167,19 +167,18 @@ enum mix__conv_kind mix__conv_kind(const struct mix__conv_dims *d)
 static void choose_tiles(struct mix__conv *c)
 {
     const struct mix__conv_dims *d = &c->d;
-    const bool half = c->types.operand == MIX__DTYPE_BF16;
     c->shape = (struct mix__tile_shape){ d->n,  d->h, d->w,      d->c,      d->oh,
                                          d->ow, d->k, d->kernel, d->stride, d->pad };
     if (c->kind == MIX__CONV_POINTWISE) {
         c->shape.h = c->shape.oh = d->n * d->h * d->w;
         c->shape.n = c->shape.w = c->shape.ow = 1;
-        mix__tiling_pixels(&c->tiling, &c->shape, half);
+        mix__tiling_pixels(&c->tiling, &c->shape, c->types.operand == MIX__DTYPE_BF16);
     } else if (c->kind == MIX__CONV_DEPTHWISE) {
         mix__tiling_bands(&c->tiling, &c->shape);
     } else {
         mix__tiling_images(&c->tiling, &c->shape);
-        /* Float32 keeps short sums in each product, which are the more exact ones. */
-        if (half)
+        /* Between tensors of float32 each product's sums stay short, and so the more exact. */
+        if (d->y == MIX__DTYPE_BF16)
             mix__tiling_grow(&c->tiling, &c->shape, c->backend->threads);
     }
 }
