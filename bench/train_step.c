@@ -9,7 +9,7 @@
  * per second of a float step, a weight training step (W4, mixed activation bits) and a bit-meta
  * step (the first N of the candidates 2, 3, 4, 8; N 4 unless --branches says), and what each is of
  * its floor (engine/floor.h): the bare oneDNN convolutions (forward, backward data, backward
- * weights) that it needs, in float32 and, where the step is in bfloat16, in the faster of both, and
+ * weights) that it needs, in float32 or, where the step multiplies bfloat16, in the faster of both, and
  * the bytes that have to move at the speed of copies in memory. Quantized steps have a lower floor:
  * their layers' inputs are codes of a byte, and where weights are codes too, forward convolutions
  * multiply bytes. "x bare" is the same without what has to move: where the operands of
@@ -251,7 +251,8 @@ static mix_status print_steps(struct job *j, const struct what *w, const double 
     char name[32];
     if (w->floor) {
         MIX_TRY(sum_floors(j, floors, &copies));
-        print_floor(type_name(j->engine), &floors[OWN], copies);
+        const bool products = mix_ctx_cpu(j->state->graph->ctx) & MIX_CPU_BF16_PRODUCTS;
+        print_floor(products ? type_name(j->engine) : "f32", &floors[OWN], copies);
         print_floor("int8", &floors[CODES], copies);
     }
     printf("  %-22s %10s %12s%s\n", "step", "ms", "images/s",

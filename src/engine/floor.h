@@ -18,7 +18,7 @@ struct mix__floor {
 };
 
 /* Measures floors (layer), each primitive alone with all threads, on zeros, and keeps the fastest
- * of oneDNN's own layout and plain nhwc; with BF16, if the CPU can, also of bfloat16 and float32.
+ * of oneDNN's own layout and plain nhwc; with BF16 also of bfloat16, where engines multiply it.
  * dtype: of activations and gradients in memory. An operand that fits into a cache is there, which
  * in a step of many layers it is not. Takes seconds. Errors: MIX_ENOMEM, MIX_EBACKEND.
  */

@@ -263,6 +263,36 @@ static void build_half(struct fixture *f, mix_ctx *ctx, const char *arch)
     f->engine = half;
 }
 
+/* Without fast products of bfloat16 they are of float32, between stored tensors of bfloat16. */
+static void test_products(void **unused)
+{
+    static const unsigned masks[] = { MIX_CPU_ALL, MIX_CPU_ALL & ~(unsigned)MIX_CPU_BF16_PRODUCTS };
+    (void)unused;
+    for (size_t m = 0; m < MIX_COUNT(masks); m++) {
+        struct fixture f;
+        mix_ctx *ctx = masked_ctx(masks[m]);
+        build_half(&f, ctx, "mobilenet_v2");
+        const struct mix__plan *p = &f.engine->plan;
+        int products = 0, halves = 0, unstored = 0;
+        for (size_t i = 0; i < p->n_steps; i++) {
+            const struct mix__step *s = &p->steps[i];
+            if (s->kind != MIX__STEP_CONV)
+                continue;
+            products += mix__conv_types(f.engine->convs[s->layer]).operand == MIX__DTYPE_BF16;
+            halves += p->buffers[s->y].dtype == MIX__DTYPE_BF16;
+            unstored += s->unstored;
+        }
+        assert_true(halves > 30);
+        if (mix_ctx_cpu(ctx) & MIX_CPU_BF16_PRODUCTS)
+            assert_true(products > 10 && unstored > 0);
+        else
+            assert_true(products == 0 && unstored == 0);
+        assert_true(isfinite(run(&f, MIX__GRAD_PARAMS)));
+        release(&f);
+        mix_ctx_free(ctx);
+    }
+}
+
 /* Codes multiplied as bytes give the sums that codes in bfloat16 give, and a weight that is not a
  * number does not get lost in them. */
 static void test_bytes(void **unused)
@@ -469,6 +499,7 @@ int main(void)
         cmocka_unit_test(test_stem_is_shared),
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_products),
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_bytes_exact),
         cmocka_unit_test(test_streams),
