@@ -9,10 +9,10 @@
  * per second of a float step, a weight training step (W4, mixed activation bits) and a bit-meta
  * step (the first N of the candidates 2, 3, 4, 8; N 4 unless --branches says), and what each is of
  * its floor (engine/floor.h): the bare oneDNN convolutions (forward, backward data, backward
- * weights) that it needs, in float32 or, where the step multiplies bfloat16, in the faster of both, and
- * the bytes that have to move at the speed of copies in memory. Quantized steps have a lower floor:
- * their layers' inputs are codes of a byte, and where weights are codes too, forward convolutions
- * multiply bytes. "x bare" is the same without what has to move: where the operands of
+ * weights) that it needs, in float32 or, where the step multiplies bfloat16, in the faster of
+ * both, and the bytes that have to move at the speed of copies in memory. Quantized steps have a
+ * lower floor: their layers' inputs are codes of a byte, and where weights are codes too, forward
+ * convolutions multiply bytes. "x bare" is the same without what has to move: where the operands of
  * a bare convolution do not fit into a cache, it moves them itself, and the floor has them twice.
  * A step is forward, loss, backward, clipping and optimizer. All in one process, steps alternate,
  * each figure is the best of its runs: a busy neighbour disturbs that least. With --floor 0 no

@@ -30,7 +30,7 @@ enum {
     MIX_CPU_AVX512 = 1u << 1,
     MIX_CPU_VNNI = 1u << 2,          /* AVX-512 with VNNI */
     MIX_CPU_BF16 = 1u << 3,          /* AVX-512 with bfloat16 */
-    MIX_CPU_BF16_PRODUCTS = 1u << 4, /* whose products are faster than those of float32 */
+    MIX_CPU_BF16_PRODUCTS = 1u << 4, /* and products of it faster than float32's */
     MIX_CPU_ALL = ~0u
 };
 

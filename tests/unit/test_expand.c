@@ -241,7 +241,7 @@ static void test_bfloat16(void **unused)
     const bool able = mix_ctx_cpu(ctx) & MIX_CPU_BF16_PRODUCTS;
     mix_ctx_free(ctx);
     if (!able)
-        skip(); /* what is not stored is not rounded here, as products are float32: codes go apart */
+        skip(); /* all is stored where products are float32 */
     assert_true(check("mobilenet_v2", 0.35, 32, 32, 1, MIX__DTYPE_BF16) > 0);
     assert_true(check("mobilenet_v2", 1.0, 62, 6, 3, MIX__DTYPE_BF16) > 0);
     check("mobilenet_v3_large", 1.0, 120, 4, 2, MIX__DTYPE_BF16);
