@@ -40,7 +40,8 @@ struct mix__memory {
     size_t arena, weights, scratch; /* bytes */
 };
 
-/* The type of what trains with a precision: "f32", "bf16" or, whichever is faster here, "auto". */
+/* The type of what trains with a precision: "f32", "bf16" or "auto", which is "bf16" where the CPU
+ * multiplies that faster. */
 enum mix__dtype mix__training_dtype(const mix_ctx *ctx, const char *precision);
 
 /* backward: also plan for mix__engine_backward(). dtype: of activations and gradients in memory and,
