@@ -11,7 +11,7 @@
 #include "metamix/zoo.h"
 #include "train/train.h"
 
-enum { BATCH = 4, SIZE = 16, CLASSES = 5 };
+enum { BATCH = 4, SIZE = 16, HALF_SIZE = 32, CLASSES = 5 };
 static const int candidates[] = { 2, 3, 8 };
 
 struct fixture {
@@ -20,21 +20,27 @@ struct fixture {
     struct mix__engine *engine;
 };
 
-static mix_status build_arch(struct fixture *f, mix_ctx *ctx, const char *arch, double width)
+static mix_status build_sized(struct fixture *f, mix_ctx *ctx, const char *arch, double width,
+                              int size)
 {
     mix_zoo_options options;
     *f = (struct fixture){ NULL };
     mix_zoo_options_init(&options);
     options.arch = arch;
     options.width = width;
-    options.size = SIZE;
+    options.size = size;
     options.classes = CLASSES;
     MIX_TRY(mix_zoo_new(&f->graph, ctx, &options));
     MIX_TRY(mix__state_new(&f->state, f->graph, candidates, (int)MIX_COUNT(candidates), 1));
     MIX_TRY(mix__engine_new(&f->engine, f->state, BATCH, true, MIX__DTYPE_F32));
-    for (size_t i = 0; i < (size_t)BATCH * SIZE * SIZE * 3; i++)
+    for (size_t i = 0; i < (size_t)BATCH * size * size * 3; i++)
         mix__engine_input(f->engine)[i] = (float)mix__random_normal(3, 0, i);
     return MIX_OK;
+}
+
+static mix_status build_arch(struct fixture *f, mix_ctx *ctx, const char *arch, double width)
+{
+    return build_sized(f, ctx, arch, width, SIZE);
 }
 
 static mix_status build(struct fixture *f, mix_ctx *ctx)
@@ -251,13 +257,14 @@ static mix_ctx *masked_ctx(unsigned cpu_mask)
     return ctx;
 }
 
+/* Of images so large that no layer's tensors are single pixels, which are float32. */
 static void build_half(struct fixture *f, mix_ctx *ctx, const char *arch)
 {
-    CHECK_OK(build_arch(f, ctx, arch, 0.5));
+    CHECK_OK(build_sized(f, ctx, arch, 0.5, HALF_SIZE));
     struct mix__engine *half;
     CHECK_OK(mix__engine_new(&half, f->state, BATCH, true, MIX__DTYPE_BF16));
     memcpy(mix__engine_input(half), mix__engine_input(f->engine),
-           (size_t)BATCH * SIZE * SIZE * 3 * sizeof(float));
+           (size_t)BATCH * HALF_SIZE * HALF_SIZE * 3 * sizeof(float));
     CHECK_OK(mix__engine_calibrate(half));
     mix__engine_free(f->engine);
     f->engine = half;
@@ -337,13 +344,18 @@ static void test_bytes(void **unused)
         skip();
 }
 
+static float as_stored(struct mix__values z, float value)
+{
+    return z.dtype == MIX__DTYPE_BF16 ? mix__bf16_widen(mix__bf16_round(value)) : value;
+}
+
 /* Whether the layer's result is what its codes and its weights' codes give. */
 static bool multiplied(struct mix__engine *e, const struct mix__step *s)
 {
     const struct mix__node *node = s->node;
     const int c = s->in.c, k = s->out.c, taps = node->kernel * node->kernel;
     const size_t pixels = mix__rows(e, &s->in), outputs = mix__rows(e, &s->out);
-    const float *z = mix__engine_floats(e, s->y);
+    const struct mix__values z = mix__engine_at(e, s->y);
     float *x = calloc(pixels * (size_t)c, sizeof *x),
           *work = calloc((size_t)(taps * c * k), sizeof *work);
     mix__make_input(e, s, mix__f32(x), mix__engine_at(e, s->x[0]), pixels);
@@ -363,7 +375,7 @@ static bool multiplied(struct mix__engine *e, const struct mix__step *s)
                 for (int i = 0; i < c; i++)
                     sum += (int64_t)at[i] * (int64_t)w[(o * c + i) * taps + t];
             }
-            same &= z[p * k + o] == (float)sum;
+            same &= mix__values_get(z, p * k + o) == as_stored(z, (float)sum);
         }
     }
     free(x);
@@ -371,45 +383,59 @@ static bool multiplied(struct mix__engine *e, const struct mix__step *s)
     return same;
 }
 
-/* So it is in float32 too, where operands are as large as they can be, which they are with small
- * steps. */
+/* Every layer that multiplies bytes, of a network of this precision: how many those are. */
+static int layers_of_bytes(mix_ctx *ctx, const char *arch, bool half, int weight_bits, float shrink)
+{
+    const struct mix__pass pass = { .batch_stats = true };
+    const float *logits;
+    struct fixture f;
+    int layers = 0;
+    if (half)
+        build_half(&f, ctx, arch);
+    else
+        CHECK_OK(build_arch(&f, ctx, arch, 0.5));
+    CHECK_OK(mix__engine_calibrate(f.engine));
+    mix__engine_mode_all(f.engine, MIX__QUANT_ONE, 2, weight_bits);
+    mix__state_init_weight_steps(f.state, mix__engine_modes(f.engine));
+    for (size_t k = f.state->act_step; k < f.state->n; k++)
+        f.state->value[k] *= shrink;
+    f.state->version++;
+    CHECK_OK(mix__engine_forward(f.engine, &pass, &logits));
+    for (size_t k = 0; k < f.engine->plan.n_steps; k++) {
+        const struct mix__step *s = &f.engine->plan.steps[k];
+        if (s->kind != MIX__STEP_CONV || !f.engine->units[s->layer].bytes)
+            continue;
+        layers++;
+        assert_true(multiplied(f.engine, s));
+    }
+    release(&f);
+    return layers;
+}
+
+/* So it is with products of float32 too, between tensors of float32 and of bfloat16, and where
+ * operands are as large as they can be, which they are with small steps. */
 static void test_bytes_exact(void **unused)
 {
     static const char *const archs[] = { "mobilenet_v2", "resnet18" };
+    static const unsigned without[] = { 0, MIX_CPU_BF16_PRODUCTS, MIX_CPU_VNNI };
     static const struct {
         int weight_bits;
         float shrink;
     } cases[] = { { 4, 1.0f }, { 7, 0.01f }, { 8, 0.01f } };
     (void)unused;
-    mix_ctx *ctx = plain_ctx();
-    const bool able = mix_ctx_cpu(ctx) & MIX_CPU_AVX2, vnni = mix_ctx_cpu(ctx) & MIX_CPU_VNNI;
-    for (size_t i = 0; able && i < MIX_COUNT(archs) * MIX_COUNT(cases); i++) {
-        const int bits = cases[i / MIX_COUNT(archs)].weight_bits;
-        const struct mix__pass pass = { .batch_stats = true };
-        const float *logits;
-        struct fixture f;
-        CHECK_OK(build_arch(&f, ctx, archs[i % MIX_COUNT(archs)], 0.5));
-        CHECK_OK(mix__engine_calibrate(f.engine));
-        mix__engine_mode_all(f.engine, MIX__QUANT_ONE, 2, bits);
-        mix__state_init_weight_steps(f.state, mix__engine_modes(f.engine));
-        for (size_t k = f.state->act_step; k < f.state->n; k++)
-            f.state->value[k] *= cases[i / MIX_COUNT(archs)].shrink;
-        f.state->version++;
-        CHECK_OK(mix__engine_forward(f.engine, &pass, &logits));
-        int layers = 0;
-        for (size_t k = 0; k < f.engine->plan.n_steps; k++) {
-            const struct mix__step *s = &f.engine->plan.steps[k];
-            if (s->kind != MIX__STEP_CONV || !f.engine->units[s->layer].bytes)
-                continue;
-            layers++;
-            assert_true(multiplied(f.engine, s));
+    for (size_t m = 0; m < MIX_COUNT(without); m++) {
+        mix_ctx *ctx = masked_ctx(MIX_CPU_ALL & ~without[m]);
+        const unsigned cpu = mix_ctx_cpu(ctx);
+        for (size_t i = 0; i < 2 * MIX_COUNT(archs) * MIX_COUNT(cases); i++) {
+            const int bits = cases[i / 2 / MIX_COUNT(archs)].weight_bits;
+            const bool half = i % 2,
+                       able = cpu & MIX_CPU_AVX2 && (!half || !(cpu & MIX_CPU_BF16_PRODUCTS));
+            const int layers = layers_of_bytes(ctx, archs[i / 2 % MIX_COUNT(archs)], half, bits,
+                                               cases[i / 2 / MIX_COUNT(archs)].shrink);
+            assert_true(cpu & MIX_CPU_VNNI || (able && bits < 8) ? layers > 10 : layers == 0);
         }
-        assert_true(vnni || bits < 8 ? layers > 10 : layers == 0);
-        release(&f);
+        mix_ctx_free(ctx);
     }
-    mix_ctx_free(ctx);
-    if (!able)
-        skip();
 }
 
 /* Tensors written by streaming stores, all of them or none, are the same. */
