@@ -110,7 +110,8 @@ enum {
       "training batches that re-estimate batch norm's statistics before each evaluation")          \
     X(TEXT, precision, "auto", MIX_GROUP_RUN,                                                      \
       "numbers of the training step: f32, bf16 (activations and gradients in bfloat16, products "  \
-      "too where the CPU's are faster; sums and weights in float32), auto (bf16 there, else f32)") \
+      "too where the CPU's are faster; sums, weights in float32), auto (bf16 with AVX2, else "     \
+      "f32)")                                                                                      \
     X(REAL, checkpoint_minutes, 5.0, MIX_GROUP_RUN, "also save inside an epoch, this often")       \
     X(INT, seed, 1, MIX_GROUP_NET | MIX_GROUP_RUN, "random seed")
 

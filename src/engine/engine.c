@@ -10,7 +10,7 @@
 
 enum mix__dtype mix__training_dtype(const mix_ctx *ctx, const char *precision)
 {
-    const bool half = strcmp(precision, "auto") == 0 ? mix_ctx_cpu(ctx) & MIX_CPU_BF16_PRODUCTS
+    const bool half = strcmp(precision, "auto") == 0 ? mix_ctx_cpu(ctx) & MIX_CPU_AVX2
                                                      : strcmp(precision, "bf16") == 0;
     return half ? MIX__DTYPE_BF16 : MIX__DTYPE_F32;
 }

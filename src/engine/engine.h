@@ -40,8 +40,7 @@ struct mix__memory {
     size_t arena, weights, scratch; /* bytes */
 };
 
-/* The type of what trains with a precision: "f32", "bf16" or "auto", which is "bf16" where the CPU
- * multiplies that faster. */
+/* The type of what trains with a precision: "f32", "bf16" or, whichever is faster here, "auto". */
 enum mix__dtype mix__training_dtype(const mix_ctx *ctx, const char *precision);
 
 /* backward: also plan for mix__engine_backward(). dtype: of activations and gradients in memory and,

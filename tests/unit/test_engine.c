@@ -290,16 +290,28 @@ static void test_products(void **unused)
             unstored += s->unstored;
         }
         assert_true(halves > 30);
-        if (mix_ctx_cpu(ctx) & MIX_CPU_BF16_PRODUCTS) {
+        if (mix_ctx_cpu(ctx) & MIX_CPU_BF16_PRODUCTS)
             assert_true(products > 10 && unstored > 0);
-        } else {
+        else
             assert_true(products == 0 && unstored == 0);
-            assert_int_equal(mix__training_dtype(ctx, "auto"), MIX__DTYPE_F32);
-        }
         assert_true(isfinite(run(&f, MIX__GRAD_PARAMS)));
         release(&f);
         mix_ctx_free(ctx);
     }
+}
+
+/* auto is bfloat16, but where plain C would have to round to it. */
+static void test_precision(void **unused)
+{
+    (void)unused;
+    mix_ctx *all = plain_ctx(), *plain_c = masked_ctx(0);
+    const bool able = mix_ctx_cpu(all) & MIX_CPU_AVX2;
+    assert_int_equal(mix__training_dtype(all, "auto"), able ? MIX__DTYPE_BF16 : MIX__DTYPE_F32);
+    assert_int_equal(mix__training_dtype(plain_c, "auto"), MIX__DTYPE_F32);
+    assert_int_equal(mix__training_dtype(plain_c, "bf16"), MIX__DTYPE_BF16);
+    assert_int_equal(mix__training_dtype(all, "f32"), MIX__DTYPE_F32);
+    mix_ctx_free(all);
+    mix_ctx_free(plain_c);
 }
 
 /* Codes multiplied as bytes give the sums that codes in bfloat16 give, and a weight that is not a
@@ -528,6 +540,7 @@ int main(void)
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_products),
+        cmocka_unit_test(test_precision),
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_bytes_exact),
         cmocka_unit_test(test_streams),
