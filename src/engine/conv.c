@@ -263,7 +263,10 @@ mix_status mix__conv_pack(struct mix__conv *c, const float *weights, bool codes)
                 c->dw_packed[t * channels + k] = weights[k * taps + t];
         return MIX_OK;
     }
-    MIX_TRY(mix__primitives_pack(c->p, codes ? MIX__FORWARD_CODES : MIX__FORWARD, weights));
+    if (codes)
+        MIX_TRY(mix__primitives_pack(c->p, MIX__FORWARD_CODES, weights));
+    if (!codes || c->d.image) /* which is multiplied as slopes too */
+        MIX_TRY(mix__primitives_pack(c->p, MIX__FORWARD, weights));
     return mix__primitives_pack(c->p, MIX__BACKWARD_DATA, weights);
 }
 
@@ -347,26 +350,6 @@ static size_t packed_length(const struct mix__conv *c)
     return sums_used(c) / sizeof(float) / (size_t)mix__conv_weights_pieces(c);
 }
 
-/* Of a DENSE layer, to the piece's place in dw. */
-static mix_status unpack(const struct mix__conv *c, int thread, int piece, const float *packed,
-                         float *dw)
-{
-    return mix__primitives_unpack(c->p, thread, packed,
-                                  dw + mix__conv_weights_first(c, piece) * channel_length(c));
-}
-
-mix_status mix__conv_tile_weights(struct mix__conv *c, int thread, float *dw, const void *x,
-                                  const void *dy)
-{
-    if (c->kind == MIX__CONV_POINTWISE)
-        return mix__primitives_run(c->p, MIX__BACKWARD_WEIGHTS, thread, x, dy, dw);
-    float *own = sums_of(c->backend, thread, 1);
-    MIX_TRY(mix__primitives_run(c->p, MIX__BACKWARD_WEIGHTS, thread, x, dy, own));
-    for (int i = 0; i < mix__conv_weights_pieces(c); i++)
-        MIX_TRY(unpack(c, thread, i, own + (size_t)i * packed_length(c), dw));
-    return MIX_OK;
-}
-
 /* n of the values that the threads have summed, added up in `to` if more than one has. With a static
  * schedule the first thread has the first tile: its sum is always there. */
 static const float *add_threads(const struct mix__conv *c, size_t first, size_t n, float *to)
@@ -387,7 +370,8 @@ mix_status mix__conv_weights_end(struct mix__conv *c, int thread, int piece, flo
     if (c->kind == MIX__CONV_DENSE) {
         const size_t n = packed_length(c);
         const float *total = add_threads(c, (size_t)piece * n, n, sums_of(c->backend, thread, 1));
-        return unpack(c, thread, piece, total, dw);
+        return mix__primitives_unpack(c->p, thread, total,
+                                      dw + mix__conv_weights_first(c, piece) * channel_length(c));
     }
     const size_t first = mix__conv_weights_first(c, piece);
     const size_t channels = mix__conv_weights_first(c, piece + 1) - first;

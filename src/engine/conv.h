@@ -81,9 +81,6 @@ int mix__conv_weights_pieces(const struct mix__conv *conv);
 size_t mix__conv_weights_first(const struct mix__conv *conv, int piece);
 mix_status mix__conv_weights_end(struct mix__conv *conv, int thread, int piece,
                                  float *dw) MIX_CHECKED;
-/* Apart from that, of a layer that is not depthwise: dw (k, c / groups, r, s) of one tile. */
-mix_status mix__conv_tile_weights(struct mix__conv *conv, int thread, float *dw, const void *x,
-                                  const void *dy) MIX_CHECKED;
 /* Of a depthwise layer: x from row x0 of the tile's first image on, dz from row dy0 and du from row
  * dx0 on. du: the gradient at x, float32, or what that
  * is behind `back`, then by streaming stores if wanted; weights: theirs is wanted too. */

@@ -95,13 +95,12 @@ struct mix__engine {
     struct mix__exact *exacts;     /* (layer) */
     struct mix__expand *expands;   /* (layer) */
     struct mix__units *units;      /* (layer): in the running pass */
-    float *zeros;                  /* (widest): the bias of a layer on codes */
+    float *zeros;                  /* (widest): a bias where none is to be added */
     float *norm_block;
-    float *weights;             /* (threads, most_weights): fake-quantized ones of a layer */
-    float *dweights;            /* (most_weights): the gradient there */
-    const float *image_weights; /* for image_step_gradient(); in dweights until that is written */
-    size_t most_weights;        /* of a layer */
-    struct mix__pass pass;      /* the last one */
+    float *weights;        /* (threads, most_weights): fake-quantized ones of a layer */
+    float *dweights;       /* (most_weights): the gradient there */
+    size_t most_weights;   /* of a layer */
+    struct mix__pass pass; /* the last one */
     int threads;
     char *work;             /* (thread, mix__work, work_size bytes) */
     struct mix__span *made; /* (thread): pixels in its WORK_MADE and WORK_NARROW */

@@ -303,25 +303,24 @@ static bool trains_image_step(const struct mix__engine *e, const struct mix__ste
 /*
  * Of the image no gradient is wanted, but the step of its quantizer is trained. With slope_i the
  * derivative of the quantized x_i by the step,
- *   dstep = sum_i slope_i (w^T dz)_i = sum w * (dz^T slope),
- * the weights times what would be their gradient if the layer had read the slopes. That is far
- * cheaper than w^T dz, of few channels and many pixels.
+ *   dstep = sum_i slope_i (w^T dz)_i = sum_o (w slope)_o dz_o,
+ * a forward product, of the slopes, times dz. That is far cheaper than w^T dz, of few channels and
+ * many pixels.
  */
 static mix_status image_step_gradient(struct mix__engine *e, const struct mix__step *s, int part,
-                                      struct mix__span in, const void *dz)
+                                      const struct mix__tile *t, struct mix__values dz)
 {
     struct mix__conv *conv = e->convs[s->layer];
+    const struct mix__conv_types types = mix__conv_types(conv);
     const int thread = omp_get_thread_num();
-    const size_t count = (size_t)e->graph->params[s->node->weight].count;
-    const struct mix__values slope = { mix__work_at(e, thread, MIX__WORK_READ),
-                                       mix__conv_types(conv).operand };
-    float *dw = mix__weights_at(e, thread);
-    double *sum = &e->fake_sums[part].step[0];
+    const struct mix__span in = mix__x_span(conv, t, t->x0, t->x1);
+    const struct mix__span out = mix__y_span(conv, t, t->y0, t->y1);
+    const struct mix__values slope = { mix__work_at(e, thread, MIX__WORK_READ), types.operand };
+    const struct mix__values y = { mix__work_at(e, thread, MIX__WORK_RESULT), types.y };
     e->loops.fake_slope(slope, mix__buffer_at(e, s->x[0], in.first, s->in.c),
                         in.count * (size_t)s->in.c, &e->fakes[s->layer]);
-    MIX_TRY(mix__conv_tile_weights(conv, thread, dw, slope.at, dz));
-    for (size_t i = 0; i < count; i++)
-        *sum += (double)e->image_weights[i] * (double)dw[i];
+    MIX_TRY(mix__conv_forward(conv, thread, y.at, slope, s->node->bias < 0 ? NULL : e->zeros));
+    e->fake_sums[part].step[0] += e->loops.dot(y, dz, out.count * (size_t)s->out.c);
     return MIX_OK;
 }
 
@@ -344,7 +343,7 @@ static mix_status backward_tile(struct mix__engine *e, const struct mix__step *s
                               (size_t)s->out.c);
     }
     if (trains_image_step(e, s, what))
-        return image_step_gradient(e, s, part, in, dz.at);
+        return image_step_gradient(e, s, part, t, dz);
     return mix__reads_image(s) ? MIX_OK : input_gradient(e, s, part, t, dz.at);
 }
 
@@ -438,8 +437,6 @@ mix_status mix__layer_backward(struct mix__engine *e, const struct mix__step *s,
         MIX_TRY(mix__expand_back_begin(e, from));
     if (weights)
         mix__conv_weights_begin(conv);
-    if (trains_image_step(e, s, what))
-        e->image_weights = mix__quantized_weights(e, s->layer, e->dweights);
     if (weights && s->node->bias >= 0)
         memset(e->bias_sums, 0, MIX__PARTS * e->widest * sizeof *e->bias_sums);
     MIX_TRY(mix__each_tile(e, s, conv, mix__norm_back_begin,

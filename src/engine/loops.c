@@ -390,16 +390,40 @@ MIX__TEMPLATE void abs_vec(size_t i, int lanes, float *at, struct mix__values x,
     vec_put(at + i, vec_get(at + i, lanes) + vec_max(v, -v), lanes);
 }
 
+/* What a strip's sums come to, and clears them, after every FOLD strips; 0 after the others. */
+static double fold(float *at, size_t strips)
+{
+    if (strips % FOLD != 0)
+        return 0;
+    const double sum = total(at, WIDE);
+    memset(at, 0, WIDE * sizeof *at);
+    return sum;
+}
+
 static double abs_sum(struct mix__values x, size_t n, float shift)
 {
     ALIGNED float at[WIDE] = { 0 };
     double sum = 0;
     for (size_t i = 0, strips = 1; i < n; i += WIDE, strips++) {
         EACH_VEC(MIN(WIDE, n - i), abs_vec, at, mix__values_from(x, i), shift);
-        if (strips % FOLD == 0) {
-            sum += total(at, WIDE);
-            memset(at, 0, sizeof at);
-        }
+        sum += fold(at, strips);
+    }
+    return sum + total(at, WIDE);
+}
+
+MIX__TEMPLATE void dot_vec(size_t i, int lanes, float *at, struct mix__values x,
+                           struct mix__values y)
+{
+    vec_put(at + i, vec_get(at + i, lanes) + vec_load(x, i, lanes) * vec_load(y, i, lanes), lanes);
+}
+
+static double dot(struct mix__values x, struct mix__values y, size_t n)
+{
+    ALIGNED float at[WIDE] = { 0 };
+    double sum = 0;
+    for (size_t i = 0, strips = 1; i < n; i += WIDE, strips++) {
+        EACH_VEC(MIN(WIDE, n - i), dot_vec, at, mix__values_from(x, i), mix__values_from(y, i));
+        sum += fold(at, strips);
     }
     return sum + total(at, WIDE);
 }
@@ -513,6 +537,7 @@ void MIX__LOOPS_NAME(mix__loops_fill)(struct mix__loops *loops)
     loops->fake_backward = fake_backward;
     loops->fake_slope = fake_slope;
     loops->abs_sum = abs_sum;
+    loops->dot = dot;
     loops->norm_stats = norm_stats;
     loops->norm_forward = norm_forward;
     loops->norm_backward_sums = norm_backward_sums;

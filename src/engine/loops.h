@@ -112,8 +112,9 @@ struct mix__loops {
     /* y = the derivative of Q(x) by its step, as in mix__fake_sums; one branch. */
     void (*fake_slope)(struct mix__values y, struct mix__values x, size_t n,
                        const struct mix__fake *fake);
-    /* Sum of |x + shift| over n values, in double. */
+    /* Sums over n values, in double: of |x + shift|, and of x y. */
     double (*abs_sum)(struct mix__values x, size_t n, float shift);
+    double (*dot)(struct mix__values x, struct mix__values y, size_t n);
 
     /* Per channel: mean (c) and m2 (c) = sum of squared deviations from that mean, of these rows.
      * Overwrites mean and m2. Unless `to` is z, z is copied there, by streaming stores if wanted. */

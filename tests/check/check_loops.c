@@ -366,6 +366,11 @@ static void check_half(size_t rows, size_t c, int branches)
         compared++;
         if (half_size != size)
             fail("abs_sum bf16", isa[t].name, 0, half_size, size);
+        const double product = l->dot(mix__f32(z32), mix__f32(dy32), n),
+                     half_product = l->dot(z, dy, n);
+        compared++;
+        if (half_product != product || l->dot(z, mix__f32(dy32), n) != product)
+            fail("dot bf16", isa[t].name, 0, half_product, product);
 
         double *rows_sum = calloc(3 * c, sizeof *rows_sum);
         for (size_t i = 0; i < n; i++)
@@ -392,11 +397,11 @@ static void check_flat(size_t n, int branches)
     const int accumulate = draw_int(0, 1);
     const enum mix__act act = (enum mix__act)draw_int(MIX__ACT_NONE, MIX__ACTS - 1);
     struct sum *y = calloc(6 * n + 1, sizeof *y), *dx = y + n, *ax = y + 2 * n, *ad = y + 3 * n;
-    struct sum *plus = y + 4 * n, *slope = y + 5 * n, total = { 0 };
+    struct sum *plus = y + 4 * n, *slope = y + 5 * n, total = { 0 }, product = { 0 };
     struct fake_naive_sums sums = { 0 };
     struct mix__fake_sums first_sums = { 0 };
     float *first[6] = { 0 };
-    double first_abs = 0;
+    double first_abs = 0, first_dot = 0;
     for (size_t i = 0; i < n; i++) {
         const double before = accumulate ? old[i] : 0;
         y[i] = fake_naive(x[i], &f);
@@ -408,6 +413,7 @@ static void check_flat(size_t n, int branches)
         sum_add(&plus[i], x[i]);
         sum_add(&plus[i], dy[i]);
         sum_add(&total, fabsf(x[i] + f.bounds[0].shift));
+        sum_add(&product, (double)x[i] * dy[i]);
         if (f.n_branch > 0) {
             const struct coded q = code_of(x[i], f.step[0], &f.bounds[0]);
             sum_add(&slope[i], q.slope);
@@ -430,10 +436,12 @@ static void check_flat(size_t n, int branches)
         if (f.n_branch > 0)
             l->fake_slope(mix__f32(out[5]), mix__f32(x), n, &f);
         const double abs = l->abs_sum(mix__f32(x), n, f.bounds[0].shift);
+        const double dot = l->dot(mix__f32(x), mix__f32(dy), n);
         if (t == 0) {
             memcpy(first, out, sizeof out);
             first_sums = got;
             first_abs = abs;
+            first_dot = dot;
         }
         static const char *const names[] = { "fake_forward", "fake_backward", "act_forward",
                                              "act_backward", "add",           "fake_slope" };
@@ -446,6 +454,9 @@ static void check_flat(size_t n, int branches)
         near_double("abs_sum", isa[t].name, 0, abs, total);
         if (abs != first_abs)
             fail("abs_sum", isa[t].name, 0, abs, first_abs);
+        near_double("dot", isa[t].name, 0, dot, product);
+        if (dot != first_dot)
+            fail("dot", isa[t].name, 0, dot, first_dot);
     }
     free(y);
     give_back("flat");
