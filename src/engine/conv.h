@@ -62,7 +62,8 @@ struct mix__tile mix__conv_tile(const struct mix__conv *conv, int index);
 size_t mix__conv_x_pixels(const struct mix__conv *conv, int image, int row);
 size_t mix__conv_y_pixels(const struct mix__conv *conv, int image, int row);
 
-/* codes: weights are whole numbers within a signed byte, and forward's x will be codes. */
+/* codes: weights are whole numbers within a signed byte, and forward's x will be codes; that of the
+ * layer that reads the image may be values all the same. */
 mix_status mix__conv_pack(struct mix__conv *conv, const float *weights, bool codes) MIX_CHECKED;
 /* Other weights for backward_data than for forward; not of a depthwise layer. */
 mix_status mix__conv_pack_back(struct mix__conv *conv, const float *weights) MIX_CHECKED;

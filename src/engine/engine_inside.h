@@ -226,7 +226,7 @@ static inline void *mix__work_at(const struct mix__engine *e, int thread, enum m
     return e->work + ((size_t)thread * MIX__WORKS + (size_t)place) * e->work_size;
 }
 
-/* A thread's place for a layer's weights, or what is like them. */
+/* A thread's place for a layer's weights. */
 static inline float *mix__weights_at(const struct mix__engine *e, int thread)
 {
     return e->weights + (size_t)thread * e->most_weights;

@@ -390,11 +390,9 @@ MIX__TEMPLATE void abs_vec(size_t i, int lanes, float *at, struct mix__values x,
     vec_put(at + i, vec_get(at + i, lanes) + vec_max(v, -v), lanes);
 }
 
-/* What a strip's sums come to, and clears them, after every FOLD strips; 0 after the others. */
-static double fold(float *at, size_t strips)
+/* What a strip's sums come to; clears them. */
+static double fold(float *at)
 {
-    if (strips % FOLD != 0)
-        return 0;
     const double sum = total(at, WIDE);
     memset(at, 0, WIDE * sizeof *at);
     return sum;
@@ -406,9 +404,10 @@ static double abs_sum(struct mix__values x, size_t n, float shift)
     double sum = 0;
     for (size_t i = 0, strips = 1; i < n; i += WIDE, strips++) {
         EACH_VEC(MIN(WIDE, n - i), abs_vec, at, mix__values_from(x, i), shift);
-        sum += fold(at, strips);
+        if (strips % FOLD == 0)
+            sum += fold(at);
     }
-    return sum + total(at, WIDE);
+    return sum + fold(at);
 }
 
 MIX__TEMPLATE void dot_vec(size_t i, int lanes, float *at, struct mix__values x,
@@ -423,9 +422,10 @@ static double dot(struct mix__values x, struct mix__values y, size_t n)
     double sum = 0;
     for (size_t i = 0, strips = 1; i < n; i += WIDE, strips++) {
         EACH_VEC(MIN(WIDE, n - i), dot_vec, at, mix__values_from(x, i), mix__values_from(y, i));
-        sum += fold(at, strips);
+        if (strips % FOLD == 0)
+            sum += fold(at);
     }
-    return sum + total(at, WIDE);
+    return sum + fold(at);
 }
 
 /* Adds a strip's sums to the channels' ones and clears them. */
