@@ -67,7 +67,7 @@ static mix_status feed(struct job *j)
     if (!j->data)
         return MIX_OK;
     MIX_TRY(mix__batches_next(j->batches, &batch));
-    mix__engine_feed(j->engine, j->state->graph, &batch);
+    mix__engine_feed(j->engine, &batch);
     memcpy(j->labels, batch.labels, (size_t)batch.count * sizeof *j->labels);
     return MIX_OK;
 }
@@ -201,7 +201,7 @@ static mix_status sum_floors(const struct job *j, struct floor *sums, double *co
     struct mix__floor *floors = calloc(n, sizeof *floors);
     if (!floors)
         return MIX_ENOMEM;
-    mix_status status = mix__floor_measure(j->engine, mix__engine_dtype(j->engine), floors);
+    mix_status status = mix__floor_measure(j->engine, floors);
     if (status == MIX_OK)
         status = mix__floor_memory(j->engine, copies);
     for (size_t l = 0; l < n && status == MIX_OK; l++) {
@@ -281,8 +281,7 @@ static mix_status print_steps(struct job *j, const struct what *w, const double 
 }
 
 /* Steps of all kinds in turn, after one of each. */
-static mix_status run_steps(struct job *j, mix_ctx *ctx, const struct what *w,
-                            double *least_seconds, int *runs)
+static mix_status run_steps(struct job *j, const struct what *w, double *least_seconds, int *runs)
 {
     double seconds[KINDS][MAX_RUNS];
     const double start = mix__clock();
@@ -291,7 +290,7 @@ static mix_status run_steps(struct job *j, mix_ctx *ctx, const struct what *w,
         for (int kind = 0; kind < KINDS; kind++)
             MIX_TRY(one_step(j, (enum kind)kind, &seconds[kind][i < 0 ? 0 : i]));
         for (int kind = 0; kind < KINDS && i < 0 && w->layers; kind++)
-            MIX_TRY(mix__profiler_new(&j->profilers[kind], ctx, j->state->graph, j->engine));
+            MIX_TRY(mix__profiler_new(&j->profilers[kind], j->engine));
         *runs = i + 1;
     }
     for (int kind = 0; kind < KINDS; kind++)
@@ -308,7 +307,7 @@ static mix_status measure_job(struct job *j, mix_ctx *ctx, const mix_graph *g, c
     if (w->data)
         MIX_TRY(open_loader(j, ctx, w->data, size, batch));
     const double start = mix__clock();
-    MIX_TRY(run_steps(j, ctx, w, seconds, &runs));
+    MIX_TRY(run_steps(j, w, seconds, &runs));
     const double took = mix__clock() - start;
     printf("%s, %d x %d, batch %d, %s, %d threads, best of %d\n", w->arch, size, size, batch,
            type_name(j->engine), mix_ctx_threads(ctx), runs);

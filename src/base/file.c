@@ -136,7 +136,7 @@ static mix_status sync_folder(mix_ctx *ctx, char *path)
 
 static mix_status commit(struct mix__file_writer *w)
 {
-    if (fflush(w->file) != 0 || fsync(fileno(w->file)) != 0)
+    if (ferror(w->file) || fflush(w->file) != 0 || fsync(fileno(w->file)) != 0)
         return fail_errno(w->ctx, "write", w->part);
     FILE *file = w->file;
     w->file = NULL;
@@ -165,15 +165,27 @@ void mix__file_abandon(struct mix__file_writer *w)
     release(w);
 }
 
+static mix_status end(struct mix__file_writer *w, mix_status status)
+{
+    if (status == MIX_OK)
+        return mix__file_commit(w);
+    mix__file_abandon(w);
+    return status;
+}
+
+mix_status mix__file_print(mix_ctx *ctx, const char *path,
+                           mix_status (*print)(void *user, FILE *out), void *user)
+{
+    struct mix__file_writer w;
+    MIX_TRY(mix__file_begin(&w, ctx, path));
+    return end(&w, print(user, w.file));
+}
+
 mix_status mix__file_save(mix_ctx *ctx, const char *path, const void *bytes, size_t size)
 {
     struct mix__file_writer w;
     MIX_TRY(mix__file_begin(&w, ctx, path));
-    const mix_status status = mix__file_write(&w, bytes, size);
-    if (status == MIX_OK)
-        return mix__file_commit(&w);
-    mix__file_abandon(&w);
-    return status;
+    return end(&w, mix__file_write(&w, bytes, size));
 }
 
 static bool is_folder(const char *path)

@@ -191,6 +191,11 @@ void mix__engine_free(struct mix__engine *e)
     mix__free(e->ctx, e);
 }
 
+struct mix__state *mix__engine_state(const struct mix__engine *e)
+{
+    return e->state;
+}
+
 int mix__engine_batch(const struct mix__engine *e)
 {
     return e->plan.batch;

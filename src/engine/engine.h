@@ -53,6 +53,7 @@ mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, i
                            bool backward, enum mix__dtype dtype) MIX_CHECKED;
 void mix__engine_free(struct mix__engine *engine);
 
+struct mix__state *mix__engine_state(const struct mix__engine *engine);
 int mix__engine_batch(const struct mix__engine *engine);
 enum mix__dtype mix__engine_dtype(const struct mix__engine *engine);
 struct mix__memory mix__engine_memory(const struct mix__engine *engine);

@@ -88,7 +88,8 @@ void mix__exact_prepare(struct mix__engine *e, const struct mix__step *s, const 
     const struct mix__net_source source = { .graph = e->graph,
                                             .trained = state->value,
                                             .stats = state->stats };
-    mix__net_fold(x->scale, x->offset, &source, s->node, s->bn, fake->step[0],
+    const struct mix__node *bn = s->after < 0 ? NULL : e->plan.steps[s->after].node;
+    mix__net_fold(x->scale, x->offset, &source, s->node, bn, fake->step[0],
                   state->value + state->weight_step[s->layer]);
     if (!x->border_offset)
         return;

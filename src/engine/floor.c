@@ -161,9 +161,9 @@ static bool layer_floor(const struct bench *b, const struct mix__step *s, int ba
     return known;
 }
 
-mix_status mix__floor_measure(const struct mix__engine *e, enum mix__dtype dtype,
-                              struct mix__floor *floors)
+mix_status mix__floor_measure(const struct mix__engine *e, struct mix__floor *floors)
 {
+    const enum mix__dtype dtype = e->plan.dtype;
     struct bench b = { .half = dtype == MIX__DTYPE_BF16 &&
                                mix_ctx_cpu(e->ctx) & MIX_CPU_BF16_PRODUCTS };
     mix_status status = MIX_OK;

@@ -18,11 +18,10 @@ struct mix__floor {
 };
 
 /* Measures floors (layer), each primitive alone with all threads, on zeros, and keeps the fastest
- * of oneDNN's own layout and plain nhwc; with BF16 also of bfloat16, where engines multiply it.
- * dtype: of activations and gradients in memory. An operand that fits into a cache is there, which
- * in a step of many layers it is not. Takes seconds. Errors: MIX_ENOMEM, MIX_EBACKEND.
- */
-mix_status mix__floor_measure(const struct mix__engine *engine, enum mix__dtype dtype,
+ * of oneDNN's own layout and plain nhwc; of an engine in bfloat16 also in it, where the CPU
+ * multiplies that faster. An operand that fits into a cache is there, which in a step of many layers
+ * it is not. Takes seconds. Errors: MIX_ENOMEM, MIX_EBACKEND. */
+mix_status mix__floor_measure(const struct mix__engine *engine,
                               struct mix__floor *floors) MIX_CHECKED;
 
 /* Bytes a second that all threads together copy in memory, read and written. Errors: MIX_ENOMEM. */

@@ -7,13 +7,13 @@
 #include <string.h>
 
 #include "base/ctx.h"
+#include "model/arena.h"
 
 /* While planning: where each tensor's value and gradient live, and who reads it. */
 struct maker {
     struct mix__plan *plan;
     const mix_graph *graph;
     int *value, *grad;        /* (tensor): buffer, -1: not yet or not needed  */
-    int *reader;              /* (tensor): the node that reads it, the last one of several */
     int *fused;               /* (tensor): step of the fused batch norm that makes it, -1  */
     bool *skip;               /* (node): taken in by an earlier step */
     struct mix__step nowhere; /* what a builder writes to after a failure */
@@ -62,11 +62,6 @@ static struct mix__step *new_step(struct maker *m, enum mix__step_kind kind,
     return s;
 }
 
-static const struct mix__node *single_reader(const struct maker *m, int tensor)
-{
-    return m->graph->tensors[tensor].n_consumers == 1 ? &m->graph->nodes[m->reader[tensor]] : NULL;
-}
-
 /* ---- forward: steps and value buffers ------------------------------------------------------- */
 
 /* Tells the convolution in front of a batch norm, which alone reads it, of that; its layer, or -1. */
@@ -75,7 +70,6 @@ static int tell_conv(struct maker *m, const struct mix__node *bn)
     for (size_t i = 0; i + 1 < m->plan->n_steps; i++) {
         struct mix__step *s = &m->plan->steps[i];
         if (s->kind == MIX__STEP_CONV && s->node->out == bn->in[0]) {
-            s->bn = bn;
             s->after = (int)m->plan->n_steps - 1;
             return s->layer;
         }
@@ -97,14 +91,14 @@ static void plan_norm(struct maker *m, const struct mix__node *node)
 {
     int out = node->out;
     enum mix__act act = MIX__ACT_NONE;
-    const struct mix__node *next = single_reader(m, out);
+    const struct mix__node *next = mix__graph_single_reader(m->graph, out);
     if (next && mix__op_act(next->op) != MIX__ACT_NONE) {
         act = mix__op_act(next->op);
         m->skip[next - m->graph->nodes] = true;
         out = next->out;
-        next = single_reader(m, out);
+        next = mix__graph_single_reader(m->graph, out);
     }
-    if (!single_reader(m, node->in[0])) {
+    if (!mix__graph_single_reader(m->graph, node->in[0])) {
         m->status = mix__fail(m->plan->ctx, MIX_EUNSUPPORTED,
                               "%s: the input of a batch norm may have no other reader", node->name);
         return;
@@ -137,7 +131,7 @@ static void plan_conv(struct maker *m, const struct mix__node *node)
 static void plan_add(struct maker *m, const struct mix__node *node)
 {
     int out = node->out;
-    const struct mix__node *next = single_reader(m, out);
+    const struct mix__node *next = mix__graph_single_reader(m->graph, out);
     const enum mix__act act = next ? mix__op_act(next->op) : MIX__ACT_NONE;
     const bool clips = act == MIX__ACT_RELU || act == MIX__ACT_RELU6;
     const bool turned = m->fused[node->in[1]] >= 0;
@@ -236,7 +230,7 @@ static int output_tensor(const struct maker *m, const struct mix__step *s)
 {
     if ((s->kind != MIX__STEP_NORM && s->kind != MIX__STEP_ADD) || s->act == MIX__ACT_NONE)
         return s->node->out;
-    return m->graph->nodes[m->reader[s->node->out]].out;
+    return m->graph->nodes[m->graph->tensors[s->node->out].reader].out;
 }
 
 /* Whether the addition's gradient stays as it is at its input x[1] until the convolution in front of
@@ -263,7 +257,8 @@ static void plan_add_gradients(struct maker *m, struct mix__step *s)
     const bool free = m->grad[second] < 0;
     if (s->before >= 0)
         m->grad[first] = s->dy;
-    if (free && (s->before >= 0 ? stays(m, s, second) : single_reader(m, second) != NULL))
+    if (free &&
+        (s->before >= 0 ? stays(m, s, second) : mix__graph_single_reader(m->graph, second) != NULL))
         m->grad[second] = s->dy;
     s->dx[1] = grad_of(m, second);
     s->dx[0] = grad_of(m, first);
@@ -364,58 +359,24 @@ static size_t bytes_of(const struct mix__buffer *b)
     return mix__aligned(b->count * mix__dtype_size(b->dtype));
 }
 
-/* Buffers in falling order of size, equal ones as they came. */
-static void sort_by_size(const struct mix__plan *p, int *order)
-{
-    for (int i = 0; i < (int)p->n_buffers; i++) {
-        int j = i;
-        for (; j > 0 && bytes_of(&p->buffers[order[j - 1]]) < bytes_of(&p->buffers[i]); j--)
-            order[j] = order[j - 1];
-        order[j] = i;
-    }
-}
-
-/* Largest first, each at the lowest place where it meets no buffer that is in use at the same time.
- */
-static void place(struct mix__plan *p, const int *order)
-{
-    for (size_t i = 0; i < p->n_buffers; i++) {
-        struct mix__buffer *b = &p->buffers[order[i]];
-        size_t at = 0;
-        for (bool moved = true; moved;) {
-            moved = false;
-            for (size_t j = 0; j < i; j++) {
-                const struct mix__buffer *o = &p->buffers[order[j]];
-                if (o->first <= b->last && b->first <= o->last && o->offset < at + bytes_of(b) &&
-                    at < o->offset + bytes_of(o)) {
-                    at = o->offset + bytes_of(o);
-                    moved = true;
-                }
-            }
-        }
-        b->offset = at;
-        if (at + bytes_of(b) > p->arena)
-            p->arena = at + bytes_of(b);
-    }
-}
-
 static mix_status lay_out(struct mix__plan *p)
 {
-    int *order = mix__alloc(p->ctx, p->n_buffers, sizeof *order);
-    if (!order)
+    struct mix__arena arena = { NULL };
+    struct mix__lifetime *things = mix__alloc(p->ctx, p->n_buffers, sizeof *things);
+    if (!things)
         return MIX_ENOMEM;
-    sort_by_size(p, order);
-    place(p, order);
-    mix__free(p->ctx, order);
-    for (int time = 0; time <= 2 * (int)p->n_steps; time++) {
-        size_t live = 0;
-        for (size_t i = 0; i < p->n_buffers; i++)
-            if (p->buffers[i].first <= time && time <= p->buffers[i].last)
-                live += bytes_of(&p->buffers[i]);
-        if (live > p->values_live)
-            p->values_live = live;
+    for (size_t i = 0; i < p->n_buffers; i++) {
+        const struct mix__buffer *b = &p->buffers[i];
+        things[i] = (struct mix__lifetime){ bytes_of(b), b->first, b->last };
     }
-    return MIX_OK;
+    const mix_status status = mix__arena_place(&arena, p->ctx, things, p->n_buffers);
+    for (size_t i = 0; status == MIX_OK && i < p->n_buffers; i++)
+        p->buffers[i].offset = arena.offset[i];
+    p->arena = arena.bytes;
+    p->values_live = arena.live;
+    mix__free(p->ctx, arena.offset);
+    mix__free(p->ctx, things);
+    return status;
 }
 
 /* Written by one of the first n steps. */
@@ -497,9 +458,6 @@ static void make(struct maker *m)
     struct mix__plan *p = m->plan;
     for (size_t t = 0; t < g->n_tensors; t++)
         m->value[t] = m->grad[t] = m->fused[t] = -1;
-    for (size_t i = 0; i < g->n_nodes; i++)
-        for (int k = 0; k < g->nodes[i].n_in; k++)
-            m->reader[g->nodes[i].in[k]] = (int)i;
     p->input = m->value[0] = new_buffer(m, &g->tensors[0]);
     for (size_t i = 0; i < g->n_nodes && m->status == MIX_OK; i++)
         if (!m->skip[i])
@@ -529,17 +487,15 @@ mix_status mix__plan_make(struct mix__plan *plan, const mix_graph *graph, int ba
         .graph = graph,
         .value = mix__alloc(ctx, graph->n_tensors, sizeof(int)),
         .grad = mix__alloc(ctx, graph->n_tensors, sizeof(int)),
-        .reader = mix__zalloc(ctx, graph->n_tensors, sizeof(int)),
         .fused = mix__alloc(ctx, graph->n_tensors, sizeof(int)),
         .skip = mix__zalloc(ctx, graph->n_nodes, sizeof(bool)),
     };
-    if (m.value && m.grad && m.reader && m.fused && m.skip)
+    if (m.value && m.grad && m.fused && m.skip)
         make(&m);
     else
         m.status = MIX_ENOMEM;
     mix__free(ctx, m.value);
     mix__free(ctx, m.grad);
-    mix__free(ctx, m.reader);
     mix__free(ctx, m.fused);
     mix__free(ctx, m.skip);
     if (m.status == MIX_OK) {

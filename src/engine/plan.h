@@ -54,11 +54,10 @@ struct mix__step {
     int norm;                     /* NORM: number among the batch norms */
     bool fused;                   /* NORM: done by the step that reads it; y is x */
     int source;                   /* NORM: the layer whose output it reads, -1: none         */
-    int before;  /* CONV, ADD, MAXPOOL: step of the fused NORM that x[0] is from, -1 */
-    int where;   /* MAXPOOL, for the way back: which of its window each value is, -1 */
-    int after;   /* CONV: step of the NORM behind it, -1 */
-    bool turned; /* ADD: x[0] is the node's second input */
-    const struct mix__node *bn; /* CONV: that batch norm; NULL: none     */
+    int before;    /* CONV, ADD, MAXPOOL: step of the fused NORM that x[0] is from, -1 */
+    int where;     /* MAXPOOL, for the way back: which of its window each value is, -1 */
+    int after;     /* CONV: step of the NORM behind it, -1 */
+    bool turned;   /* ADD: x[0] is the node's second input */
     bool unstored; /* CONV: an expand layer whose result is never in memory; y is empty, dy has the
                       size of x (expand.c) */
     int expand;    /* CONV: the step of the unstored layer that it reads, -1                 */

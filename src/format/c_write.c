@@ -7,7 +7,6 @@
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -276,9 +275,11 @@ static void put_pixel_constants(struct writer *w)
     fprintf(w->out, "};\n");
 }
 
-static mix_status put_source(struct writer *w)
+static mix_status put_source(void *writer, FILE *out)
 {
+    struct writer *w = writer;
     char network[MIX__NAME_MAX];
+    w->out = out;
     fprintf(w->out,
             "/*\n * %s.c - the integer network %s, written by metamix.\n *\n"
             " * %zu bytes of weights and %" PRIu64 " multiply-accumulates for an image.\n */\n"
@@ -298,12 +299,14 @@ static mix_status put_source(struct writer *w)
     return MIX_OK;
 }
 
-static mix_status put_header(struct writer *w)
+static mix_status put_header(void *writer, FILE *out)
 {
+    struct writer *w = writer;
     const struct mix__net_tensor *x = &w->net->tensors[0];
     const char *name = w->name, *upper = w->upper;
     char network[MIX__NAME_MAX];
     const int classes = w->net->tensors[w->net->output].c;
+    w->out = out;
     fprintf(w->out,
             "/*\n * %s.h - the integer network %s, written by metamix.\n */\n"
             "#ifndef %s_H\n#define %s_H\n\n"
@@ -324,24 +327,6 @@ static mix_status put_header(struct writer *w)
     return MIX_OK;
 }
 
-static mix_status write_file(struct writer *w, const char *path,
-                             mix_status (*put)(struct writer *w))
-{
-    mix_ctx *ctx = w->net->ctx;
-    char *bytes = NULL;
-    size_t size = 0;
-    if (!(w->out = open_memstream(&bytes, &size)))
-        return mix__fail(ctx, MIX_ENOMEM, "out of memory for %s", path);
-    mix_status status = put(w);
-    const bool failed = ferror(w->out) != 0;
-    if ((fclose(w->out) != 0 || failed) && status == MIX_OK)
-        status = mix__fail(ctx, MIX_ENOMEM, "out of memory for %s", path);
-    if (status == MIX_OK)
-        status = mix__file_save(ctx, path, bytes, size);
-    free(bytes);
-    return status;
-}
-
 static mix_status write_both(struct writer *w, const char *path)
 {
     mix_ctx *ctx = w->net->ctx;
@@ -349,10 +334,10 @@ static mix_status write_both(struct writer *w, const char *path)
     if (!header)
         return MIX_ENOMEM;
     header[strlen(header) - 1] = 'h';
-    mix_status status = write_file(w, header, put_header);
+    mix_status status = mix__file_print(ctx, header, put_header, w);
     mix__free(ctx, header);
     if (status == MIX_OK)
-        status = write_file(w, path, put_source);
+        status = mix__file_print(ctx, path, put_source, w);
     if (status == MIX_OK)
         mix__log(
             ctx, MIX_LOG_INFO,

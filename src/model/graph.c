@@ -44,8 +44,9 @@ static int add_tensor(mix_graph *g, int h, int w, int c, mix_range range, int pr
         g->failed = status;
         return 0;
     }
-    g->tensors[g->n_tensors] =
-        (struct mix__tensor){ .h = h, .w = w, .c = c, .range = range, .producer = producer };
+    g->tensors[g->n_tensors] = (struct mix__tensor){
+        .h = h, .w = w, .c = c, .range = range, .producer = producer, .reader = -1
+    };
     return (int)g->n_tensors++;
 }
 
@@ -100,9 +101,11 @@ static struct mix__node *add_node(mix_graph *g, enum mix__op op, const char *nam
         .layer = -1,
     };
     copy_name(g, node->name, name, "");
-    g->tensors[a].n_consumers++;
-    if (b >= 0)
-        g->tensors[b].n_consumers++;
+    for (int i = 0; i < node->n_in; i++) {
+        struct mix__tensor *t = &g->tensors[node->in[i]];
+        t->n_consumers++;
+        t->reader = (int)g->n_nodes - 1;
+    }
     return node;
 }
 
@@ -113,7 +116,6 @@ mix_status mix__graph_new(mix_graph **out, mix_ctx *ctx, const char *name, int s
     if (!g)
         return MIX_ENOMEM;
     g->ctx = ctx;
-    g->width = 1.0;
     copy_name(g, g->name, name, "");
     add_tensor(g, size, size, channels, MIX_RANGE_SIGNED, -1);
     if (g->failed != MIX_OK) {

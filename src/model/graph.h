@@ -48,7 +48,8 @@ enum { MIX__WINDOW_MAX = 255 };
 struct mix__tensor {
     int h, w, c;
     mix_range range;
-    int producer; /* node, -1 for the image         */
+    int producer; /* node, -1 for the image                 */
+    int reader;   /* node, the last of n_consumers; -1: none */
     int n_consumers;
 };
 
@@ -91,8 +92,6 @@ struct mix__layer {
 struct mix_graph {
     mix_ctx *ctx;
     char name[MIX__NAME_MAX];
-    double width; /* what the zoo was asked for, for checkpoints */
-    bool small_stem;
     mix_normalize normalize;     /* of the images that it was trained with; auto: not known */
     bool recentre;               /* batch norms hold mean 0 and variance 1 for want of statistics */
     struct mix__tensor *tensors; /* 0 is the image */
@@ -137,6 +136,13 @@ mix_status mix__graph_finish(mix_graph *g, int output) MIX_CHECKED;
  * characters, become '?'. Error: MIX_ENOMEM, and the names are as before. */
 typedef const char *mix__class_name(const void *of, int index);
 mix_status mix__graph_name_classes(mix_graph *g, mix__class_name *name, const void *of) MIX_CHECKED;
+
+/* The node that alone reads a tensor of a finished graph; NULL: none, or others read it too. */
+static inline const struct mix__node *mix__graph_single_reader(const mix_graph *g, int tensor)
+{
+    const struct mix__tensor *t = &g->tensors[tensor];
+    return t->n_consumers == 1 && tensor != g->output ? &g->nodes[t->reader] : NULL;
+}
 
 enum mix__act mix__op_act(enum mix__op op); /* NONE: no activation */
 

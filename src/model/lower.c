@@ -18,7 +18,6 @@ struct lowering {
     const mix_graph *graph;
     struct mix__net *net;
     int *value;         /* (graph tensor): its tensor in the net, -1: none */
-    int *reader;        /* (graph tensor): the node that reads it, the last one of several */
     int *codes;         /* (layer): tensor with its input codes, -1: none yet */
     bool *taken;        /* (node): in an operator already */
     size_t weight_step; /* of the next layer, in source->weight_step */
@@ -29,13 +28,6 @@ static const float *value_of(const struct mix__net_source *source, int param)
     const mix_graph *g = source->graph;
     const size_t at = g->params[param].offset;
     return at < g->n_trained ? source->trained + at : source->stats + (at - g->n_trained);
-}
-
-static const struct mix__node *single_reader(const struct lowering *l, int tensor)
-{
-    const mix_graph *g = l->graph;
-    const bool single = g->tensors[tensor].n_consumers == 1 && tensor != g->output;
-    return single ? &g->nodes[l->reader[tensor]] : NULL;
 }
 
 /* ---- tensors and operators ------------------------------------------------------------------ */
@@ -84,17 +76,17 @@ static void take(struct lowering *l, const struct mix__node *node)
 /* What follows the operator's value at the graph's tensor, and the operator's output. */
 static mix_status finish(struct lowering *l, struct mix__net_op *op, int tensor)
 {
-    const struct mix__node *next = single_reader(l, tensor);
+    const struct mix__node *next = mix__graph_single_reader(l->graph, tensor);
     if (next && op->act == MIX__ACT_NONE && mix__op_act(next->op) != MIX__ACT_NONE) {
         op->act = mix__op_act(next->op);
         take(l, next);
         tensor = next->out;
-        next = single_reader(l, tensor);
+        next = mix__graph_single_reader(l->graph, tensor);
     }
     while (next && is_nothing(l, next)) {
         take(l, next);
         tensor = next->out;
-        next = single_reader(l, tensor);
+        next = mix__graph_single_reader(l->graph, tensor);
     }
     const int layer = next ? next->layer : -1;
     MIX_TRY(add_tensor(l, tensor, layer, &op->out));
@@ -219,7 +211,7 @@ static mix_status lower_conv(struct lowering *l, const struct mix__node *node)
     op->weight_bits = bits->weight;
 
     int out = node->out;
-    const struct mix__node *bn = single_reader(l, out);
+    const struct mix__node *bn = mix__graph_single_reader(l->graph, out);
     bn = bn && bn->op == MIX__OP_BATCHNORM ? bn : NULL;
     if (bn) {
         take(l, bn);
@@ -320,9 +312,6 @@ static mix_status lower(struct lowering *l, const float *mean, const float *devi
         l->value[t] = -1;
     for (size_t i = 0; i < g->n_layers; i++)
         l->codes[i] = -1;
-    for (size_t i = 0; i < g->n_nodes; i++)
-        for (int k = 0; k < g->nodes[i].n_in; k++)
-            l->reader[g->nodes[i].in[k]] = (int)i;
     MIX_TRY(add_tensor(l, 0, -1, &l->value[0]));
     MIX_TRY(copy_normalisation(l->net, mean, deviation));
     MIX_TRY(copy_class_names(l->net, g));
@@ -345,16 +334,14 @@ mix_status mix__net_lower(struct mix__net **out, const struct mix__net_source *s
         .graph = g,
         .net = mix__zalloc(ctx, 1, sizeof *l.net),
         .value = mix__alloc(ctx, g->n_tensors, sizeof *l.value),
-        .reader = mix__zalloc(ctx, g->n_tensors, sizeof *l.reader),
         .codes = mix__alloc(ctx, g->n_layers, sizeof *l.codes),
         .taken = mix__zalloc(ctx, g->n_nodes, sizeof *l.taken),
     };
     if (l.net)
         l.net->ctx = ctx;
-    if (l.net && l.value && l.reader && l.codes && l.taken)
+    if (l.net && l.value && l.codes && l.taken)
         status = lower(&l, mean, deviation);
     mix__free(ctx, l.value);
-    mix__free(ctx, l.reader);
     mix__free(ctx, l.codes);
     mix__free(ctx, l.taken);
     if (status != MIX_OK)

@@ -368,8 +368,10 @@ static mix_status write_bits(struct page *p)
 
 /* ---- the page ------------------------------------------------------------------------------- */
 
-static mix_status write_page(struct page *p)
+static mix_status write_page(void *page, FILE *out)
 {
+    struct page *p = page;
+    p->out = out;
     fputs(head, p->out);
     write_summary(p);
     if (p->n == 1)
@@ -389,23 +391,6 @@ static mix_status write_page(struct page *p)
     return MIX_OK;
 }
 
-static mix_status save_page(struct page *p, const char *path)
-{
-    char *text = NULL;
-    size_t size;
-    if (!(p->out = open_memstream(&text, &size)))
-        return mix__fail(p->ctx, MIX_ENOMEM, "out of memory for %s", path);
-    mix_status status = write_page(p);
-    bool whole = !ferror(p->out);
-    whole &= fclose(p->out) == 0;
-    if (status == MIX_OK && !whole)
-        status = mix__fail(p->ctx, MIX_ENOMEM, "out of memory for %s", path);
-    if (status == MIX_OK)
-        status = mix__file_save(p->ctx, path, text, size);
-    free(text);
-    return status;
-}
-
 mix_status mix_report_write(mix_ctx *ctx, const char *const *runs, int n, const char *path)
 {
     struct mix__run_files files[MIX_REPORT_RUNS];
@@ -419,7 +404,7 @@ mix_status mix_report_write(mix_ctx *ctx, const char *const *runs, int n, const 
         page.n += status == MIX_OK;
     }
     if (status == MIX_OK)
-        status = save_page(&page, path);
+        status = mix__file_print(ctx, path, write_page, &page);
     while (page.n > 0)
         mix__run_files_release(&files[--page.n]);
     return status;

@@ -79,7 +79,7 @@ mix_status mix_eval(mix_ctx *ctx, const char *from, const mix_settings *settings
     status =
         from ? open_run(ctx, c, settings, &graph, &data) : open_file(ctx, settings, &graph, &data);
     if (status == MIX_OK && (status = mix__judge_make(&t, c, data, graph, as_float)) == MIX_OK)
-        status = mix__evaluate(t.judge, graph, t.validation, observer, accuracy);
+        status = mix__evaluate(t.judge, t.validation, observer, accuracy);
     mix__trainer_release(&t);
     mix_data_free(data);
     mix_graph_free(graph);

@@ -327,7 +327,7 @@ static mix_status begin(struct mix__job *job, const struct mix__checkpoint *c)
         if (job->bits_text)
             t->state->weight_steps_ready = false;
     }
-    return mix__evaluate(t->judge, job->graph, t->validation, t->observer, &t->point.start);
+    return mix__evaluate(t->judge, t->validation, t->observer, &t->point.start);
 }
 
 static mix_status set_up(struct mix__job *job)

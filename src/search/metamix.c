@@ -83,7 +83,7 @@ static mix_status calibrate(struct mix__trainer *t, const struct mix__phase *p)
     struct mix__batch batch;
     MIX_TRY(mix__batches_seek(t->batches, p->first_epoch, 0));
     MIX_TRY(mix__batches_next(t->batches, &batch));
-    mix__engine_feed(t->engine, t->state->graph, &batch);
+    mix__engine_feed(t->engine, &batch);
     return mix__engine_calibrate(t->engine);
 }
 
@@ -97,7 +97,7 @@ mix_status mix__stage_c_enter(struct mix__trainer *t, const struct mix__phase *p
     if (!t->state->act_steps_ready)
         MIX_TRY(calibrate(t, p));
     MIX_TRY(mix__batches_seek(t->batches, p->first_epoch, 0));
-    return mix__restat(t->engine, t->state, t->batches, t->settings->bn_batches);
+    return mix__restat(t->engine, t->batches, t->settings->bn_batches);
 }
 
 mix_status mix__stage_step(struct mix__trainer *t, const struct mix__phase *p, const int *labels,

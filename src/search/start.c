@@ -129,7 +129,7 @@ mix_status mix__network_recentre(struct mix__job *job)
     const int64_t n = (RECENTRE_IMAGES + job->settings->batch - 1) / job->settings->batch;
     const int64_t most = mix__batches_per_epoch(t->batches), used = n < most ? n : most;
     MIX_TRY(mix__batches_seek(t->batches, 0, 0));
-    MIX_TRY(mix__recentre(t->judge, t->state, t->batches, (int)used));
+    MIX_TRY(mix__recentre(t->judge, t->batches, (int)used));
     job->graph->recentre = false;
     mix__log(job->ctx, MIX_LOG_INFO, "%s: statistics of its batch norms measured over %lld batches",
              job->graph->name, (long long)used);

@@ -108,7 +108,7 @@ static mix_status next_of_run(mix_trace *trace)
     const struct mix__pass pass = { .batch_stats = false };
     struct mix__batch batch;
     MIX_TRY(mix__batches_next(trace->t.validation, &batch));
-    mix__engine_feed(trace->t.judge, trace->graph, &batch);
+    mix__engine_feed(trace->t.judge, &batch);
     trace->image.pixels = batch.images;
     return mix__engine_forward(trace->t.judge, &pass, &trace->image.logits);
 }

@@ -8,10 +8,9 @@
 
 #include "base/clock.h"
 
-void mix__engine_feed(struct mix__engine *engine, const mix_graph *graph,
-                      const struct mix__batch *batch)
+void mix__engine_feed(struct mix__engine *engine, const struct mix__batch *batch)
 {
-    const struct mix__tensor *image = &graph->tensors[0];
+    const struct mix__tensor *image = &mix__engine_state(engine)->graph->tensors[0];
     const size_t row = (size_t)image->h * (size_t)image->w * (size_t)image->c;
     const size_t used = row * (size_t)batch->count;
     float *input = mix__engine_input(engine);
@@ -49,10 +48,10 @@ static void report(const mix_observer *observer, int64_t step, int64_t steps,
     observer->progress(observer->user, &progress);
 }
 
-mix_status mix__evaluate(struct mix__engine *engine, const mix_graph *graph,
-                         struct mix__batches *validation, const mix_observer *observer,
-                         mix_accuracy *accuracy)
+mix_status mix__evaluate(struct mix__engine *engine, struct mix__batches *validation,
+                         const mix_observer *observer, mix_accuracy *accuracy)
 {
+    const mix_graph *graph = mix__engine_state(engine)->graph;
     const struct mix__pass pass = { .batch_stats = false };
     const int64_t steps = mix__batches_per_epoch(validation);
     const int classes = graph->tensors[graph->output].c;
@@ -64,7 +63,7 @@ mix_status mix__evaluate(struct mix__engine *engine, const mix_graph *graph,
         struct mix__batch batch;
         const float *logits;
         MIX_TRY(mix__batches_next(validation, &batch));
-        mix__engine_feed(engine, graph, &batch);
+        mix__engine_feed(engine, &batch);
         MIX_TRY(mix__engine_forward(engine, &pass, &logits));
         mix_accuracy_add(&so_far, logits, batch.labels, batch.count, classes);
         report(observer, step + 1, steps, &so_far, mix__clock() - began);
@@ -108,9 +107,9 @@ static void add_batch_stats(const struct mix__state *state, double *sum)
     }
 }
 
-mix_status mix__restat(struct mix__engine *engine, struct mix__state *state,
-                       struct mix__batches *batches, int n)
+mix_status mix__restat(struct mix__engine *engine, struct mix__batches *batches, int n)
 {
+    struct mix__state *state = mix__engine_state(engine);
     const struct mix__pass pass = { .batch_stats = true, .update_stats = true };
     mix_status status = MIX_OK;
     double *sum = mix__zalloc(state->ctx, state->n_stats, sizeof *sum);
@@ -122,7 +121,7 @@ mix_status mix__restat(struct mix__engine *engine, struct mix__state *state,
         memset(state->stats, 0, state->n_stats * sizeof *state->stats);
         if ((status = mix__batches_next(batches, &batch)) != MIX_OK)
             goto out;
-        mix__engine_feed(engine, state->graph, &batch);
+        mix__engine_feed(engine, &batch);
         if ((status = mix__engine_forward(engine, &pass, &logits)) != MIX_OK)
             goto out;
         add_batch_stats(state, sum);
@@ -158,9 +157,9 @@ static void move_centre(struct mix__state *state, const struct mix__node *bn,
     }
 }
 
-mix_status mix__recentre(struct mix__engine *engine, struct mix__state *state,
-                         struct mix__batches *batches, int n)
+mix_status mix__recentre(struct mix__engine *engine, struct mix__batches *batches, int n)
 {
+    struct mix__state *state = mix__engine_state(engine);
     const mix_graph *g = state->graph;
     mix_status status = MIX_ENOMEM;
     struct mix__pass pass = { .measure = mix__zalloc(state->ctx, state->n_stats, sizeof(float)) };
@@ -172,7 +171,7 @@ mix_status mix__recentre(struct mix__engine *engine, struct mix__state *state,
         const float *logits;
         if ((status = mix__batches_next(batches, &batch)) != MIX_OK)
             goto out;
-        mix__engine_feed(engine, g, &batch);
+        mix__engine_feed(engine, &batch);
         if ((status = mix__engine_forward(engine, &pass, &logits)) != MIX_OK)
             goto out;
         for (size_t s = 0; s < state->n_stats; s++)

@@ -10,24 +10,21 @@
 
 /* With the running statistics and the engine's modes as they stand. observer may be NULL. Errors
  * besides the parts': MIX_ESTOPPED. */
-mix_status mix__evaluate(struct mix__engine *engine, const mix_graph *graph,
-                         struct mix__batches *validation, const mix_observer *observer,
-                         mix_accuracy *accuracy) MIX_CHECKED;
+mix_status mix__evaluate(struct mix__engine *engine, struct mix__batches *validation,
+                         const mix_observer *observer, mix_accuracy *accuracy) MIX_CHECKED;
 
 /* Replaces the running statistics by the mean over the next n batches of what each batch norm
  * sees in training mode. The engine needs no backward pass. */
-mix_status mix__restat(struct mix__engine *engine, struct mix__state *state,
-                       struct mix__batches *batches, int n) MIX_CHECKED;
+mix_status mix__restat(struct mix__engine *engine, struct mix__batches *batches, int n) MIX_CHECKED;
 
 /* For batch norms that were put in without statistics (onnx.h): makes mean and variance of what
  * each one sees in evaluation, over the next n batches, its running statistics, and changes its
- * weight and bias so that the network's function stays what it was. Any engine of the state will
- * do, with its modes as they stand. */
-mix_status mix__recentre(struct mix__engine *engine, struct mix__state *state,
-                         struct mix__batches *batches, int n) MIX_CHECKED;
+ * weight and bias so that the network's function stays what it was. The engine needs no
+ * backward pass; its modes are as they stand. */
+mix_status mix__recentre(struct mix__engine *engine, struct mix__batches *batches,
+                         int n) MIX_CHECKED;
 
 /* Copies a batch to the engine's input; rows behind a short batch are cleared. */
-void mix__engine_feed(struct mix__engine *engine, const mix_graph *graph,
-                      const struct mix__batch *batch);
+void mix__engine_feed(struct mix__engine *engine, const struct mix__batch *batch);
 
 #endif

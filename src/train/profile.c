@@ -5,15 +5,16 @@
 #include "base/ctx.h"
 #include "model/graph.h"
 
-mix_status mix__profiler_new(struct mix__profiler **out, mix_ctx *ctx, const mix_graph *graph,
-                             struct mix__engine *engine)
+mix_status mix__profiler_new(struct mix__profiler **out, struct mix__engine *engine)
 {
+    const struct mix__state *state = mix__engine_state(engine);
+    mix_ctx *ctx = state->ctx;
     *out = NULL;
     struct mix__profiler *p = mix__zalloc(ctx, 1, sizeof *p);
     if (!p)
         return MIX_ENOMEM;
     p->ctx = ctx;
-    p->graph = graph;
+    p->graph = state->graph;
     p->engine = engine;
     p->times.layers = mix__zalloc(ctx, p->graph->n_layers, sizeof *p->times.layers);
     p->layers = mix__zalloc(ctx, p->graph->n_layers, sizeof *p->layers);
@@ -55,7 +56,7 @@ static mix_status measure_floors(struct mix__profiler *p)
     struct mix__floor *floors = mix__zalloc(p->ctx, p->graph->n_layers, sizeof *floors);
     if (!floors)
         return MIX_ENOMEM;
-    mix_status status = mix__floor_measure(p->engine, mix__engine_dtype(p->engine), floors);
+    mix_status status = mix__floor_measure(p->engine, floors);
     if (status == MIX_OK)
         status = mix__floor_memory(p->engine, &p->copies);
     if (status == MIX_OK)

@@ -21,8 +21,7 @@ struct mix__profiler {
 };
 
 /* Errors: MIX_ENOMEM. */
-mix_status mix__profiler_new(struct mix__profiler **out, mix_ctx *ctx, const mix_graph *graph,
-                             struct mix__engine *engine) MIX_CHECKED;
+mix_status mix__profiler_new(struct mix__profiler **out, struct mix__engine *engine) MIX_CHECKED;
 void mix__profiler_free(struct mix__profiler *profiler);
 /* A step begins and ends: between them the engine's passes count. NULL: nothing happens. */
 void mix__profiler_begin(struct mix__profiler *profiler);

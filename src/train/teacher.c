@@ -56,15 +56,16 @@ static void renormalise(mix_normalize from, mix_normalize to, float scale[3], fl
     }
 }
 
-void mix__teacher_feed(struct mix__engine *teacher, const mix_graph *to, const mix_graph *from,
+void mix__teacher_feed(struct mix__engine *teacher, const mix_graph *from,
                        const struct mix__batch *batch)
 {
+    const mix_graph *to = mix__engine_state(teacher)->graph;
     const struct mix__tensor *image = &from->tensors[0], *wanted = &to->tensors[0];
     const size_t in = (size_t)image->h * image->w * image->c;
     const size_t out = (size_t)wanted->h * wanted->w * wanted->c;
     float scale[3], offset[3];
     if (image->h == wanted->h && from->normalize == to->normalize) {
-        mix__engine_feed(teacher, to, batch);
+        mix__engine_feed(teacher, batch);
         return;
     }
     renormalise(from->normalize, to->normalize, scale, offset);
@@ -81,7 +82,7 @@ mix_status mix__trainer_teach(struct mix__trainer *t, const struct mix__batch *b
     if (!t->teacher)
         return MIX_OK;
     const double began = mix__clock();
-    mix__teacher_feed(t->teacher, t->teacher_state->graph, t->state->graph, batch);
+    mix__teacher_feed(t->teacher, t->state->graph, batch);
     MIX_TRY(mix__engine_forward(t->teacher, &pass, &t->teacher_logits));
     if (t->profiler)
         t->profiler->teacher += mix__clock() - began;

@@ -162,13 +162,12 @@ static mix_status make_step(struct mix__trainer *t, const struct mix__phase *p)
 {
     struct mix__batch batch;
     struct mix__loss loss = { .loss = NAN };
-    const mix_graph *g = t->state->graph;
     const int64_t per_epoch = mix__batches_per_epoch(t->batches);
     const double began = mix__clock(), before = mix__batches_waited(t->batches);
     mix__profiler_begin(t->profiler);
     MIX_TRY(mix__batches_next(t->batches, &batch));
     assert(batch.count == mix__engine_batch(t->engine));
-    mix__engine_feed(t->engine, g, &batch);
+    mix__engine_feed(t->engine, &batch);
     MIX_TRY(mix__trainer_teach(t, &batch));
     t->lr = rate(t, p, t->point.step);
     t->counter = (p->first_epoch + t->point.epoch) * per_epoch + t->point.step;
@@ -209,9 +208,9 @@ mix_status mix__trainer_judge(struct mix__trainer *t, const struct mix__phase *p
     if (t->settings->bn_batches > 0 && !p->fixed_stats) {
         /* the first batches of the epoch that was just trained on */
         MIX_TRY(mix__batches_seek(t->batches, p->first_epoch + (int)last, 0));
-        MIX_TRY(mix__restat(t->engine, t->state, t->batches, t->settings->bn_batches));
+        MIX_TRY(mix__restat(t->engine, t->batches, t->settings->bn_batches));
     }
-    MIX_TRY(mix__evaluate(t->judge, t->state->graph, t->validation, t->observer, accuracy));
+    MIX_TRY(mix__evaluate(t->judge, t->validation, t->observer, accuracy));
     if (!isfinite(accuracy->loss))
         return mix__fail(t->ctx, MIX_ENUMERIC, "the validation loss is %g", accuracy->loss);
     t->judge_seconds = mix__clock() - began;
@@ -319,7 +318,7 @@ mix_status mix__trainer_run(struct mix__trainer *t)
 {
     MIX_TRY(check_point(t));
     if (t->observer && t->observer->profile)
-        MIX_TRY(mix__profiler_new(&t->profiler, t->ctx, t->state->graph, t->engine));
+        MIX_TRY(mix__profiler_new(&t->profiler, t->engine));
     t->marked = t->saved = mix__clock();
     while (t->point.phase < t->n_phases)
         MIX_TRY(run_phase(t, &t->phases[t->point.phase]));

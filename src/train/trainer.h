@@ -104,7 +104,7 @@ mix_status mix__trainer_teach(struct mix__trainer *t, const struct mix__batch *b
 /* A batch of images for network `from` becomes the input of network `to`, whose images are of the
  * same size or larger (bilinear, as PyTorch's interpolate() does it) and may be normalised
  * otherwise. */
-void mix__teacher_feed(struct mix__engine *teacher, const mix_graph *to, const mix_graph *from,
+void mix__teacher_feed(struct mix__engine *teacher, const mix_graph *from,
                        const struct mix__batch *batch);
 
 /* Forward in training mode with dropout, and the loss; dlogits holds scale * its gradient. branch:

@@ -98,6 +98,32 @@ static void test_full_disk_at_commit(void **state)
     assert_int_not_equal(readlink("f.part", (char[2]){ 0 }, 1), 1);
 }
 
+static mix_status print_all(void *user, FILE *out)
+{
+    static const char much[1 << 20];
+    const size_t *n = user;
+    fwrite(much, 1, *n, out);
+    return *n > sizeof much / 2 ? MIX_OK : mix__fail(ctx, MIX_EINVAL, "too little");
+}
+
+/* Nobody looked whether the words came out: the commit does. */
+static void test_print(void **state)
+{
+    (void)state;
+    struct mix__file_writer w;
+    size_t n = 1 << 20;
+    CHECK_OK(mix__file_print(ctx, "g", print_all, &n));
+    n = 3;
+    CHECK_FAILS(ctx, mix__file_print(ctx, "f", print_all, &n), MIX_EINVAL, "too little");
+    assert_int_not_equal(access("f", F_OK), 0);
+    assert_int_not_equal(access("f.part", F_OK), 0);
+    begin_on_full_disk(&w);
+    n = 1 << 20;
+    assert_int_equal(print_all(&n, w.file), MIX_OK);
+    CHECK_FAILS(ctx, mix__file_commit(&w), MIX_EIO, "f.part: cannot write: No space left");
+    check_bytes("f", "old", 3);
+}
+
 static void test_bad_targets(void **state)
 {
     (void)state;
@@ -175,6 +201,7 @@ int main(void)
         TEST(test_abandon),
         TEST(test_full_disk_at_write),
         TEST(test_full_disk_at_commit),
+        TEST(test_print),
         TEST(test_bad_targets),
         TEST(test_no_memory),
         TEST(test_folders),

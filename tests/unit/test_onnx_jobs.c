@@ -66,28 +66,28 @@ static void recentred(void **unused)
     CHECK_OK(mix__batches_new(&batches, data, &options));
     CHECK_OK(mix__batches_seek(batches, 0, 0));
     CHECK_OK(mix__batches_next(batches, &batch));
-    mix__engine_feed(engine, graph, &batch);
+    mix__engine_feed(engine, &batch);
     float *before = forward(engine, false, N), *trained = forward(engine, true, N);
     assert_true(difference(before, trained, N) > 0.1); /* mean 0, variance 1 are not the batch's */
     free(trained);
 
     CHECK_OK(mix__batches_seek(batches, 0, 0));
-    CHECK_OK(mix__recentre(engine, state, batches, 1)); /* over this very batch */
+    CHECK_OK(mix__recentre(engine, batches, 1)); /* over this very batch */
     CHECK_OK(mix__batches_seek(batches, 0, 0));
     CHECK_OK(mix__batches_next(batches, &batch));
-    mix__engine_feed(engine, graph, &batch);
+    mix__engine_feed(engine, &batch);
     float *after = forward(engine, false, N);
     assert_true(difference(before, after, N) <= 1e-4);
     trained = forward(engine, true, N);
     assert_true(difference(before, trained, N) <= 1e-3);
 
     /* Over other batches the function is the same too. */
-    CHECK_OK(mix__recentre(engine, state, batches, 3));
-    mix__engine_feed(engine, graph, &batch);
+    CHECK_OK(mix__recentre(engine, batches, 3));
+    mix__engine_feed(engine, &batch);
     free(after);
     CHECK_OK(mix__batches_seek(batches, 0, 0));
     CHECK_OK(mix__batches_next(batches, &batch));
-    mix__engine_feed(engine, graph, &batch);
+    mix__engine_feed(engine, &batch);
     after = forward(engine, false, N);
     assert_true(difference(before, after, N) <= 1e-4);
     free(before);

@@ -48,7 +48,7 @@ static void check_feed(mix_normalize to, const double *mean, const double *devia
         images[i] =
             (float)plane(i / (SMALL * SMALL * 3), i / (SMALL * 3) % SMALL, i / 3 % SMALL, i % 3);
     const struct mix__batch batch = { .images = images, .labels = labels, .count = BATCH };
-    mix__teacher_feed(engine, teacher, student, &batch);
+    mix__teacher_feed(engine, student, &batch);
     for (int i = 0; i < BATCH * LARGE * LARGE * 3; i++) {
         const int k = i % 3;
         const double x =

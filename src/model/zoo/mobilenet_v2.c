@@ -56,11 +56,11 @@ static int inverted_residual(mix_graph *g, const char *prefix, int in, int expan
     return stride == 1 && in_channels == channels ? mix__zoo_add(g, prefix, in, x) : x;
 }
 
-int mix__mobilenet_v2_build(mix_graph *g, const mix_zoo_options *o, int unused)
+int mix__mobilenet_v2_build(mix_graph *g, const mix_zoo_options *o, int variant)
 {
     char prefix[32];
     int number = 0;
-    (void)unused;
+    (void)variant; /* there is one */
     struct mix__conv_bn stem =
         block("features.0", "0", "1", mix__make_divisible(STEM_CHANNELS * o->width), MIX__OP_RELU6);
     stem.kernel = KERNEL;

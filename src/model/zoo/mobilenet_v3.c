@@ -100,9 +100,9 @@ static int inverted_residual(mix_graph *g, int number, int in, const struct stag
     return s->stride == 1 && in_channels == channels ? mix__zoo_add(g, prefix, in, x) : x;
 }
 
-int mix__mobilenet_v3_build(mix_graph *g, const mix_zoo_options *o, int is_small)
+int mix__mobilenet_v3_build(mix_graph *g, const mix_zoo_options *o, int variant)
 {
-    const struct variant *v = &variants[is_small];
+    const struct variant *v = &variants[variant];
     char prefix[32];
     int x = conv_bn(g, "features.0", 0, mix__make_divisible(STEM_CHANNELS * o->width), 3,
                     mix__zoo_stem_stride(o), 1, MIX__OP_HARDSWISH);

@@ -14,13 +14,13 @@
 enum { LAYERS = 4, FIRST_CHANNELS = 64, WIDENING = 4 };
 
 static const struct variant {
-    int depth, blocks[LAYERS];
+    int blocks[LAYERS];
     bool bottleneck;
 } variants[] = {
-    { 18, { 2, 2, 2, 2 }, false },
-    { 34, { 3, 4, 6, 3 }, false },
-    { 50, { 3, 4, 6, 3 }, true },
-    { 101, { 3, 4, 23, 3 }, true },
+    { { 2, 2, 2, 2 }, false }, /* 18, 34, 50, 101 */
+    { { 3, 4, 6, 3 }, false },
+    { { 3, 4, 6, 3 }, true },
+    { { 3, 4, 23, 3 }, true },
 };
 
 static int conv_bn(mix_graph *g, const char *prefix, const char *conv, const char *bn, int in,
@@ -51,20 +51,18 @@ static int residual(mix_graph *g, const char *prefix, int in, int width, int str
     return mix__zoo_unary(g, MIX__OP_RELU, prefix, "relu", mix__zoo_add(g, prefix, x, shortcut));
 }
 
-int mix__resnet_build(mix_graph *g, const mix_zoo_options *o, int depth)
+int mix__resnet_build(mix_graph *g, const mix_zoo_options *o, int variant)
 {
+    const struct variant *v = &variants[variant];
     char prefix[32];
-    size_t v = 0;
-    while (variants[v].depth != depth)
-        v++;
     int x = conv_bn(g, NULL, "conv1", "bn1", 0, mix__make_divisible(FIRST_CHANNELS * o->width), 7,
                     mix__zoo_stem_stride(o), MIX__OP_RELU);
     x = mix__graph_maxpool(g, "maxpool", x, 3, 2, 1);
     for (int layer = 0; layer < LAYERS; layer++) {
         const int width = mix__make_divisible((FIRST_CHANNELS << layer) * o->width);
-        for (int b = 0; b < variants[v].blocks[layer]; b++) {
+        for (int b = 0; b < v->blocks[layer]; b++) {
             snprintf(prefix, sizeof prefix, "layer%d.%d", layer + 1, b);
-            x = residual(g, prefix, x, width, b == 0 && layer > 0 ? 2 : 1, variants[v].bottleneck);
+            x = residual(g, prefix, x, width, b == 0 && layer > 0 ? 2 : 1, v->bottleneck);
         }
     }
     return mix__graph_linear(g, "fc", mix__zoo_pool(g, x), o->classes);

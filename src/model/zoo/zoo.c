@@ -16,21 +16,20 @@ static const struct builder {
     int variant;
 } builders[] = {
     { mix__mobilenet_v2_build, 0 }, { mix__mobilenet_v3_build, 0 }, { mix__mobilenet_v3_build, 1 },
-    { mix__resnet_build, 18 },      { mix__resnet_build, 34 },      { mix__resnet_build, 50 },
-    { mix__resnet_build, 101 },
+    { mix__resnet_build, 0 },       { mix__resnet_build, 1 },       { mix__resnet_build, 2 },
+    { mix__resnet_build, 3 },
 };
+_Static_assert(MIX_COUNT(names) == MIX_COUNT(builders) + 1, "a builder for each name");
 
 bool mix_stem_parse(const char *name, mix_stem *stem)
 {
     static const char *const stems[] = {
         [MIX_STEM_AUTO] = "auto", [MIX_STEM_STANDARD] = "standard", [MIX_STEM_SMALL] = "small"
     };
-    for (size_t i = 0; i < MIX_COUNT(stems); i++)
-        if (strcmp(name, stems[i]) == 0) {
-            *stem = (mix_stem)i;
-            return true;
-        }
-    return false;
+    const int index = mix__text_index(name, stems, MIX_COUNT(stems));
+    if (index >= 0)
+        *stem = (mix_stem)index;
+    return index >= 0;
 }
 
 void mix_zoo_options_init(mix_zoo_options *options)
@@ -88,8 +87,6 @@ mix_status mix_zoo_new(mix_graph **out, mix_ctx *ctx, const mix_zoo_options *opt
         o.stem = o.size <= 64 ? MIX_STEM_SMALL : MIX_STEM_STANDARD;
     mix_graph *g;
     MIX_TRY(mix__graph_new(&g, ctx, names[which], o.size, o.channels));
-    g->width = o.width;
-    g->small_stem = o.stem == MIX_STEM_SMALL;
     const mix_status status =
         mix__graph_finish(g, builders[which].build(g, &o, builders[which].variant));
     if (status != MIX_OK) {

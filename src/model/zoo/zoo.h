@@ -8,10 +8,11 @@
 #include "model/graph.h"
 
 /* Each appends the whole network behind tensor 0 and returns the logits. Failures stay in the
- * graph. options->stem is STANDARD or SMALL. */
-int mix__mobilenet_v2_build(mix_graph *g, const mix_zoo_options *options, int unused);
-int mix__mobilenet_v3_build(mix_graph *g, const mix_zoo_options *options, int small);
-int mix__resnet_build(mix_graph *g, const mix_zoo_options *options, int depth);
+ * graph. options->stem is STANDARD or SMALL; variant counts the networks of a family
+ * in the order of zoo.c's names. */
+int mix__mobilenet_v2_build(mix_graph *g, const mix_zoo_options *options, int variant);
+int mix__mobilenet_v3_build(mix_graph *g, const mix_zoo_options *options, int variant);
+int mix__resnet_build(mix_graph *g, const mix_zoo_options *options, int variant);
 
 /* What the builders share (blocks.c). */
 
