@@ -65,7 +65,7 @@ static void add_backward_piece(struct mix__engine *e, const struct mix__step *s,
         if (s->accumulate[k])
             e->loops.add(dx, dy, dx, n);
         else
-            e->loops.act_forward(dx, dy, n, MIX__ACT_NONE);
+            mix__convert(e, dx, dy, n);
     }
     if (s->before >= 0)
         mix__norm_back_add(
@@ -116,10 +116,10 @@ static void act_forward(const struct mix__engine *e, const struct mix__step *s)
     const size_t n = mix__rows(e, &s->out) * (size_t)s->out.c;
     const struct mix__values x = mix__engine_at(e, s->x[0]), y = mix__engine_at(e, s->y);
 #pragma omp parallel for schedule(static)
-    for (int group = 0; group < MIX__PARTS; group++) {
-        const size_t from = mix__group_row(n, group);
+    for (int part = 0; part < MIX__PARTS; part++) {
+        const size_t from = mix__part_row(n, part);
         e->loops.act_forward(mix__values_from(y, from), mix__values_from(x, from),
-                             mix__group_row(n, group + 1) - from, s->act);
+                             mix__part_row(n, part + 1) - from, s->act);
     }
 }
 
@@ -129,10 +129,10 @@ static void act_backward(const struct mix__engine *e, const struct mix__step *s)
     const struct mix__values x = mix__engine_at(e, s->x[0]), dx = mix__engine_at(e, s->dx[0]);
     const struct mix__values dy = mix__engine_at(e, s->dy);
 #pragma omp parallel for schedule(static)
-    for (int group = 0; group < MIX__PARTS; group++) {
-        const size_t from = mix__group_row(n, group);
+    for (int part = 0; part < MIX__PARTS; part++) {
+        const size_t from = mix__part_row(n, part);
         e->loops.act_backward(mix__values_from(dx, from), mix__values_from(dy, from),
-                              mix__values_from(x, from), mix__group_row(n, group + 1) - from,
+                              mix__values_from(x, from), mix__part_row(n, part + 1) - from,
                               s->accumulate[0], s->act);
     }
 }

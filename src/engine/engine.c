@@ -120,6 +120,7 @@ static mix_status make_blocks(struct mix__engine *e)
     e->packed = mix__zalloc(e->ctx, g->n_layers, sizeof *e->packed);
     e->fakes = mix__zalloc(e->ctx, g->n_layers, sizeof *e->fakes);
     e->units = mix__zalloc(e->ctx, g->n_layers, sizeof *e->units);
+    e->zeros = mix__zalloc(e->ctx, e->widest, sizeof *e->zeros);
     e->made = mix__zalloc(e->ctx, (size_t)e->threads, sizeof *e->made);
     e->weights = mix__alloc(e->ctx, (size_t)e->threads * e->most_weights, sizeof *e->weights);
     e->dweights = mix__alloc(e->ctx, e->most_weights, sizeof *e->dweights);
@@ -129,8 +130,8 @@ static mix_status make_blocks(struct mix__engine *e)
     e->bytes_scratch +=
         ((size_t)e->threads + 1) * e->most_weights * sizeof *e->weights +
         MIX__PARTS * e->widest * (2 * sizeof *e->piece_sums + 3 * sizeof *e->part_sums);
-    return e->arena && e->modes && e->packed && e->fakes && e->units && e->made && e->weights &&
-                   e->dweights && e->piece_sums && e->part_sums && e->bias_sums
+    return e->arena && e->modes && e->packed && e->fakes && e->units && e->zeros && e->made &&
+                   e->weights && e->dweights && e->piece_sums && e->part_sums && e->bias_sums
                ? MIX_OK
                : MIX_ENOMEM;
 }
@@ -154,7 +155,6 @@ mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, i
     e->ctx = state->ctx;
     e->state = state;
     e->graph = state->graph;
-    e->plan.ctx = e->ctx;
     e->threads = mix_ctx_threads(e->ctx);
     take_threads(e);
     mix__loops_init(&e->loops, mix_ctx_cpu(e->ctx));
@@ -182,10 +182,10 @@ void mix__engine_free(struct mix__engine *e)
     mix__backend_free(e->backend);
     mix__exact_free(e);
     mix__plan_release(&e->plan);
-    void *const blocks[] = { e->convs,    e->arena,    e->modes,      e->packed,    e->fakes,
-                             e->units,    e->norms,    e->norm_block, e->made,      e->weights,
-                             e->dweights, e->work,     e->piece_sums, e->part_sums, e->bias_sums,
-                             e->watched,  e->stem_grad };
+    void *const blocks[] = { e->convs,    e->arena,     e->modes,      e->packed,    e->fakes,
+                             e->units,    e->norms,     e->norm_block, e->made,      e->weights,
+                             e->dweights, e->work,      e->piece_sums, e->part_sums, e->bias_sums,
+                             e->watched,  e->stem_grad, e->zeros };
     for (size_t i = 0; i < MIX_COUNT(blocks); i++)
         mix__free(e->ctx, blocks[i]);
     mix__free(e->ctx, e);
@@ -367,8 +367,8 @@ static void sum_stem_gradient(struct mix__engine *e)
     const struct mix__values to = last ? grad : sum;
 #pragma omp parallel for schedule(static)
     for (int part = 0; part < MIX__PARTS; part++) {
-        const size_t first = mix__group_row(buffer->count, part);
-        const size_t n = mix__group_row(buffer->count, part + 1) - first;
+        const size_t first = mix__part_row(buffer->count, part);
+        const size_t n = mix__part_row(buffer->count, part + 1) - first;
         const struct mix__values out = mix__values_from(to, first);
         const struct mix__values in = mix__values_from(grad, first);
         if (e->stem_grad_filled)

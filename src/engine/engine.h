@@ -48,7 +48,7 @@ enum mix__dtype mix__training_dtype(const mix_ctx *ctx, const char *precision);
  * are float32 always. Evaluation on codes needs F32, and no backward: with it, expand layers are
  * not stored (expand.c) and evaluate on values. Takes nothing; state outlives the engine.
  * OpenMP's number of threads is set, for the calling thread, to the context's.
- * Errors: MIX_ENOMEM, MIX_EBACKEND, MIX_EUNSUPPORTED. */
+ * Errors: MIX_EINVAL (batch), MIX_ENOMEM, MIX_EBACKEND, MIX_EUNSUPPORTED. */
 mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, int batch,
                            bool backward, enum mix__dtype dtype) MIX_CHECKED;
 void mix__engine_free(struct mix__engine *engine);
@@ -86,7 +86,8 @@ mix_status mix__engine_watch(struct mix__engine *engine,
                              void *user) MIX_CHECKED;
 
 /* Gradients of the last forward pass (with batch_stats or fixed_stats) from dlogits (batch,
- * classes): added to state->grad and state->alpha_grad as asked. */
+ * classes): added to state->grad and state->alpha_grad as asked. Errors: MIX_EINVAL (there is no
+ * such pass), MIX_EBACKEND. */
 enum { MIX__GRAD_PARAMS = 1, MIX__GRAD_ALPHA = 2 };
 mix_status mix__engine_backward(struct mix__engine *engine, const float *dlogits,
                                 unsigned what) MIX_CHECKED;
@@ -113,7 +114,8 @@ struct mix__times {
 /* Passes to come add their time to *times, the caller's; NULL: they do not, as at first. */
 void mix__engine_clock(struct mix__engine *engine, struct mix__times *times);
 
-/* First activation steps from the input batch in place: one float pass that moves nothing else. */
+/* First activation steps from the input batch in place: one float pass that moves nothing else.
+ * Errors: MIX_EINVAL (an engine without backward), MIX_ENOMEM, MIX_EBACKEND. */
 mix_status mix__engine_calibrate(struct mix__engine *engine) MIX_CHECKED;
 
 /* First weight steps from the weights as they are. */

@@ -174,13 +174,6 @@ static inline bool mix__wants_statistics(const struct mix__engine *e)
     return e->pass.batch_stats || e->pass.measure;
 }
 
-/* What output channel k of a layer is multiplied by to be a value. */
-static inline double mix__unit(const struct mix__engine *e, int layer, size_t k)
-{
-    const struct mix__units *u = &e->units[layer];
-    return (double)u->x * (u->w ? (double)u->w[k] : 1.0);
-}
-
 /* A tile's rows [from, to) at the layer's output. */
 static inline struct mix__span mix__y_span(const struct mix__conv *c, const struct mix__tile *t,
                                            int from, int to)
@@ -197,11 +190,11 @@ static inline struct mix__span mix__x_span(const struct mix__conv *c, const stru
     return (struct mix__span){ first, mix__conv_x_pixels(c, t->image + t->images - 1, to) - first };
 }
 
-/* What a layer that makes its input makes for a tile's backward pass: what that reads, and where it
- * puts a gradient. */
-static inline struct mix__span mix__made_span(const struct mix__conv *c, const struct mix__tile *t)
+/* n values in another type. */
+static inline void mix__convert(const struct mix__engine *e, struct mix__values to,
+                                struct mix__values from, size_t n)
 {
-    return mix__x_span(c, t, t->x0, t->x1 > t->dx1 ? t->x1 : t->dx1);
+    e->loops.act_forward(to, from, n, MIX__ACT_NONE);
 }
 
 static inline struct mix__values mix__buffer_at(const struct mix__engine *e, int buffer,
@@ -224,12 +217,6 @@ enum mix__work {
 static inline void *mix__work_at(const struct mix__engine *e, int thread, enum mix__work place)
 {
     return e->work + ((size_t)thread * MIX__WORKS + (size_t)place) * e->work_size;
-}
-
-/* A thread's place for a layer's weights. */
-static inline float *mix__weights_at(const struct mix__engine *e, int thread)
-{
-    return e->weights + (size_t)thread * e->most_weights;
 }
 
 /* What is done with a tile; what: of the backward pass, MIX__GRAD_ flags. */

@@ -26,8 +26,7 @@ mix_status mix__exact_make(struct mix__engine *e)
 {
     const mix_graph *g = e->graph;
     e->exacts = mix__zalloc(e->ctx, g->n_layers, sizeof *e->exacts);
-    e->zeros = mix__zalloc(e->ctx, e->widest, sizeof *e->zeros);
-    if (!e->exacts || !e->zeros)
+    if (!e->exacts)
         return MIX_ENOMEM;
     for (size_t l = 0; l < g->n_layers; l++) {
         const struct mix__node *node = &g->nodes[g->layers[l].node];
@@ -53,7 +52,6 @@ void mix__exact_free(struct mix__engine *e)
         mix__free(e->ctx, x->tap_sum);
     }
     mix__free(e->ctx, e->exacts);
-    mix__free(e->ctx, e->zeros);
 }
 
 void mix__exact_choose(struct mix__engine *e)

@@ -159,7 +159,7 @@ mix_status mix__expand_gradient(struct mix__engine *e, const struct mix__step *s
     }
     MIX_TRY(mix__conv_backward_data(conv, thread, dx.at, du.at));
     if (dx.at != to.at)
-        e->loops.act_forward(to, dx, p.count * c, MIX__ACT_NONE);
+        mix__convert(e, to, dx, p.count * c);
     return MIX_OK;
 }
 

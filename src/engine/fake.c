@@ -159,7 +159,8 @@ static mix_status prepare_layer(struct mix__engine *e, const struct mix__step *s
                                      e->units[l].bytes };
     if (same_packed(&e->packed[l], &now))
         return MIX_OK;
-    const float *weights = mix__quantized_weights(e, l, mix__weights_at(e, omp_get_thread_num()));
+    const float *weights =
+        mix__quantized_weights(e, l, e->weights + (size_t)omp_get_thread_num() * e->most_weights);
     MIX_TRY(mix__conv_pack(e->convs[l], weights, now.bytes));
     if (s->unstored)
         mix__expand_keep(e, s, weights);

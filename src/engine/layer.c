@@ -36,6 +36,13 @@ static size_t pixels_at_once(const struct mix__engine *e, const struct mix__step
     return e->work_size / ((size_t)s->in.c * sizeof(float));
 }
 
+/* What a layer that makes its input makes for a tile's backward pass: what that reads, and where it
+ * puts a gradient. */
+static struct mix__span made_span(const struct mix__conv *c, const struct mix__tile *t)
+{
+    return mix__x_span(c, t, t->x0, t->x1 > t->dx1 ? t->x1 : t->dx1);
+}
+
 mix_status mix__work_make(struct mix__engine *e)
 {
     for (size_t i = 0; i < e->plan.n_steps; i++) {
@@ -46,7 +53,7 @@ mix_status mix__work_make(struct mix__engine *e)
         size_t most = 0;
         for (int k = 0; k < mix__conv_tiling(conv)->count; k++) {
             const struct mix__tile t = mix__conv_tile(conv, k);
-            const size_t pixels = mix__made_span(conv, &t).count;
+            const size_t pixels = made_span(conv, &t).count;
             most = pixels > most ? pixels : most;
             need(&e->work_size, pixels * (size_t)s->in.c);
             need(&e->work_size, mix__y_span(conv, &t, t.dy0, t.dy1).count *
@@ -116,7 +123,7 @@ static struct mix__values read_gradient(const struct mix__engine *e, const struc
     }
     if (dy.dtype == dtype)
         return dy;
-    e->loops.act_forward(dz, dy, p.count * k, MIX__ACT_NONE);
+    mix__convert(e, dz, dy, p.count * k);
     return dz;
 }
 
@@ -197,7 +204,7 @@ static mix_status forward_tile(struct mix__engine *e, const struct mix__step *s,
     const struct mix__values z = same && !stream ? y : work;
     MIX_TRY(multiply(e, s, thread, t, z.at));
     if (!same && !statistics)
-        e->loops.act_forward(y, z, own.count * (size_t)s->out.c, MIX__ACT_NONE);
+        mix__convert(e, y, z, own.count * (size_t)s->out.c);
     if (e->exacts[s->layer].on)
         mix__exact_finish(e, s, own.first, own.first + own.count);
     if (statistics)
@@ -241,9 +248,9 @@ mix_status mix__layer_input_size(struct mix__engine *e, const struct mix__step *
     double part_sum[MIX__PARTS] = { 0 }, sum = 0.0;
 #pragma omp parallel for schedule(static)
     for (int part = 0; part < MIX__PARTS; part++) {
-        const size_t to = mix__group_row(pixels, part + 1);
+        const size_t to = mix__part_row(pixels, part + 1);
         e->made[omp_get_thread_num()].count = 0;
-        for (size_t r = mix__group_row(pixels, part), n; r < to && status[part] == MIX_OK; r += n) {
+        for (size_t r = mix__part_row(pixels, part), n; r < to && status[part] == MIX_OK; r += n) {
             const int thread = omp_get_thread_num();
             struct mix__values z = { NULL, dtype };
             n = to - r < step ? to - r : step;
@@ -365,8 +372,7 @@ static mix_status depthwise_tile(struct mix__engine *e, const struct mix__step *
 {
     struct mix__conv *conv = e->convs[s->layer];
     const int thread = omp_get_thread_num();
-    const struct mix__span made = mix__made_span(conv, t),
-                           own = mix__x_span(conv, t, t->dx0, t->dx1);
+    const struct mix__span made = made_span(conv, t), own = mix__x_span(conv, t, t->dx0, t->dx1);
     const bool weights = what & MIX__GRAD_PARAMS;
     void *read = mix__work_at(e, thread, MIX__WORK_READ); /* x, or where loops make that, du */
     const struct mix__dw_gradient dz = depthwise_gradient(

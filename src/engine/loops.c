@@ -126,7 +126,7 @@ static void norm_forward(struct mix__values y, struct mix__values z, size_t rows
 
 /* ---- backward -------------------------------------------------------------------------------- */
 
-MIX__TEMPLATE void backward_vec(size_t i, int lanes, int branches, int accumulate,
+MIX__TEMPLATE void backward_vec(size_t i, int lanes, int branches, bool accumulate,
                                 struct mix__values dx, struct mix__values dy, struct mix__values x,
                                 const struct branch *one, const struct mix__fake *fake,
                                 struct fake_places *at)
@@ -139,7 +139,7 @@ MIX__TEMPLATE void backward_vec(size_t i, int lanes, int branches, int accumulat
     vec_store(dx, i, accumulate ? vec_load(dx, i, lanes) + g : g, lanes);
 }
 
-MIX__TEMPLATE void fake_backward_as(int branches, int accumulate, struct mix__values dx,
+MIX__TEMPLATE void fake_backward_as(int branches, bool accumulate, struct mix__values dx,
                                     struct mix__values dy, struct mix__values x, size_t n,
                                     const struct mix__fake *fake, struct mix__fake_sums *sums)
 {
@@ -159,7 +159,7 @@ MIX__TEMPLATE void fake_backward_as(int branches, int accumulate, struct mix__va
 }
 
 static void fake_backward(struct mix__values dx, struct mix__values dy, struct mix__values x,
-                          size_t n, int accumulate, const struct mix__fake *fake,
+                          size_t n, bool accumulate, const struct mix__fake *fake,
                           struct mix__fake_sums *sums)
 {
     if (fake->n_branch == 0)

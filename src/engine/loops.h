@@ -107,7 +107,7 @@ struct mix__loops {
                          const struct mix__fake *fake);
     /* dx = or += (accumulate) dy through the quantizer; dx may be dy when not accumulating. */
     void (*fake_backward)(struct mix__values dx, struct mix__values dy, struct mix__values x,
-                          size_t n, int accumulate, const struct mix__fake *fake,
+                          size_t n, bool accumulate, const struct mix__fake *fake,
                           struct mix__fake_sums *sums);
     /* y = the derivative of Q(x) by its step, as in mix__fake_sums; one branch. */
     void (*fake_slope)(struct mix__values y, struct mix__values x, size_t n,
@@ -140,7 +140,7 @@ struct mix__loops {
     void (*act_forward)(struct mix__values y, struct mix__values x, size_t n, enum mix__act act);
     /* dx = or += dy times the activation's slope at x */
     void (*act_backward)(struct mix__values dx, struct mix__values dy, struct mix__values x,
-                         size_t n, int accumulate, enum mix__act act);
+                         size_t n, bool accumulate, enum mix__act act);
 
     /* y = x * gate[c]; y may be x. */
     void (*gate_forward)(struct mix__values y, struct mix__values x, const float *gate, size_t rows,
@@ -148,7 +148,7 @@ struct mix__loops {
     /* dx = or += dy * gate[c]; dgate[c] += sum over rows of dy * x. */
     void (*gate_backward)(struct mix__values dx, float *dgate, struct mix__values dy,
                           struct mix__values x, const float *gate, size_t rows, size_t c,
-                          int accumulate);
+                          bool accumulate);
 
     /* A row of a max pool's output: y (ow, c) = the largest act(affine(z)) of each window, z if
      * affine->scale is NULL; where (ow, c), unless NULL: which one it was, the first of equal ones,
@@ -158,7 +158,7 @@ struct mix__loops {
     /* A row of its input: dx (w, c) = or += (accumulate) the dy (oh, ow, c) of windows whose largest
      * it was. */
     void (*maxpool_backward)(struct mix__values dx, struct mix__values dy, const uint8_t *where,
-                             int accumulate, const struct mix__pool_shape *s, int row);
+                             bool accumulate, const struct mix__pool_shape *s, int row);
 
     /* Output rows [oh0, oh1) of one image: y = x (*) w. */
     void (*dw_forward)(struct mix__values y, const struct mix__dw_input *x, const float *w,

@@ -57,21 +57,21 @@ static void act_forward(struct mix__values y, struct mix__values x, size_t n, en
         SPECIALISE(act_forward_as, act, 0, y, x, n)
 }
 
-MIX__TEMPLATE void act_back_vec(size_t i, int lanes, enum mix__act act, int accumulate,
+MIX__TEMPLATE void act_back_vec(size_t i, int lanes, enum mix__act act, bool accumulate,
                                 struct mix__values dx, struct mix__values dy, struct mix__values x)
 {
     const vec g = vec_activate_back(vec_load(dy, i, lanes), vec_load(x, i, lanes), act);
     vec_store(dx, i, accumulate ? vec_load(dx, i, lanes) + g : g, lanes);
 }
 
-MIX__TEMPLATE void act_backward_as(enum mix__act act, int accumulate, struct mix__values dx,
+MIX__TEMPLATE void act_backward_as(enum mix__act act, bool accumulate, struct mix__values dx,
                                    struct mix__values dy, struct mix__values x, size_t n)
 {
     EACH_VEC(n, act_back_vec, act, accumulate, dx, dy, x);
 }
 
 static void act_backward(struct mix__values dx, struct mix__values dy, struct mix__values x,
-                         size_t n, int accumulate, enum mix__act act){
+                         size_t n, bool accumulate, enum mix__act act){
     SPECIALISE(act_backward_as, act, accumulate ? 1 : 0, dx, dy, x, n)
 }
 
@@ -90,7 +90,7 @@ static void gate_forward(struct mix__values y, struct mix__values x, const float
 
 MIX__TEMPLATE void gate_back_vec(size_t i, int lanes, struct mix__values dx, float *dgate,
                                  struct mix__values dy, struct mix__values x, const float *gate,
-                                 int accumulate)
+                                 bool accumulate)
 {
     const vec slope = vec_load(dy, i, lanes), g = slope * vec_get(gate + i, lanes);
     vec_put(dgate + i, vec_get(dgate + i, lanes) + slope * vec_load(x, i, lanes), lanes);
@@ -99,7 +99,7 @@ MIX__TEMPLATE void gate_back_vec(size_t i, int lanes, struct mix__values dx, flo
 
 static void gate_backward(struct mix__values dx, float *dgate, struct mix__values dy,
                           struct mix__values x, const float *gate, size_t rows, size_t c,
-                          int accumulate)
+                          bool accumulate)
 {
     for (size_t r = 0; r < rows; r++)
         EACH_VEC(c, gate_back_vec, mix__values_from(dx, r * c), dgate, mix__values_from(dy, r * c),
@@ -177,7 +177,7 @@ static void maxpool(struct mix__values y, uint8_t *where, struct mix__values z,
 }
 
 MIX__TEMPLATE void pool_back_vec(size_t i, int lanes, struct mix__values dx, struct mix__values dy,
-                                 const uint8_t *where, int accumulate,
+                                 const uint8_t *where, bool accumulate,
                                  const struct mix__pool_shape *s, const struct reach *rows,
                                  const struct reach *cols)
 {
@@ -195,7 +195,7 @@ MIX__TEMPLATE void pool_back_vec(size_t i, int lanes, struct mix__values dx, str
 }
 
 MIX__TEMPLATE void maxpool_backward_as(struct mix__values dx, struct mix__values dy,
-                                       const uint8_t *where, int accumulate,
+                                       const uint8_t *where, bool accumulate,
                                        const struct mix__pool_shape *s, int row)
 {
     const struct reach rows = windows_with(s, row, s->oh);
@@ -207,7 +207,7 @@ MIX__TEMPLATE void maxpool_backward_as(struct mix__values dx, struct mix__values
 }
 
 static void maxpool_backward(struct mix__values dx, struct mix__values dy, const uint8_t *where,
-                             int accumulate, const struct mix__pool_shape *s, int row)
+                             bool accumulate, const struct mix__pool_shape *s, int row)
 {
     if (dx.dtype == MIX__DTYPE_BF16 && dy.dtype == MIX__DTYPE_BF16)
         maxpool_backward_as(BF16(dx), BF16(dy), where, accumulate, s, row);

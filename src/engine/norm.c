@@ -12,7 +12,7 @@
  * over y for other readers.
  *
  * Where a convolution multiplied codes instead of values, z is in units of x_unit * w_unit[k]
- * (mix__unit): mean, scale and rstd absorb that, and dz comes multiplied by w_unit[k].
+ * (unit_of): mean, scale and rstd absorb that, and dz comes multiplied by w_unit[k].
  */
 #include <string.h>
 
@@ -20,12 +20,14 @@
 
 static float *value(const struct mix__engine *e, int param)
 {
-    return e->state->value + e->graph->params[param].offset;
+    return mix__state_param(e->state, &e->graph->params[param]);
 }
 
-static float *running(const struct mix__engine *e, int param)
+/* What output channel k of a layer is multiplied by to be a value. */
+static double unit_of(const struct mix__engine *e, int layer, size_t k)
 {
-    return e->state->stats + (e->graph->params[param].offset - e->graph->n_trained);
+    const struct mix__units *u = &e->units[layer];
+    return (double)u->x * (u->w ? (double)u->w[k] : 1.0);
 }
 
 static size_t piece_rows(size_t c)
@@ -40,10 +42,10 @@ void mix__each_piece(struct mix__engine *e, const struct mix__step *s, mix__part
     const size_t rows = mix__rows(e, &s->in), step = piece_rows((size_t)s->in.c);
 #pragma omp parallel for schedule(static)
     for (int part = 0; part < MIX__PARTS; part++) {
-        const size_t to = mix__group_row(rows, part + 1);
+        const size_t to = mix__part_row(rows, part + 1);
         if (begin)
             begin(e, s, part);
-        for (size_t r = mix__group_row(rows, part), n; r < to; r += n) {
+        for (size_t r = mix__part_row(rows, part), n; r < to; r += n) {
             n = to - r < step ? to - r : step;
             work(e, s, part, r, n);
         }
@@ -116,12 +118,12 @@ static void use_batch_statistics(struct mix__engine *e, const struct mix__step *
     const struct mix__node *node = s->node;
     struct mix__norm *norm = &e->norms[s->norm];
     const double *mean = mix__norm_sums(e, 0), *m2 = mean + e->widest;
-    float *running_mean = running(e, node->mean), *running_var = running(e, node->var);
+    float *running_mean = value(e, node->mean), *running_var = value(e, node->var);
     const bool shared = s < e->plan.steps + mix__shared_steps(e);
     const float momentum =
         shared ? (float)(1.0 - pow(1.0 - node->momentum, e->pass.branches)) : node->momentum;
     for (size_t i = 0; i < (size_t)s->in.c; i++) {
-        const double unit = mix__unit(e, s->source, i), square = unit * unit * m2[i];
+        const double unit = unit_of(e, s->source, i), square = unit * unit * m2[i];
         norm->mean[i] = (float)mean[i];
         norm->rstd[i] = (float)(unit / sqrt(square / (double)rows + node->eps));
         if (!e->pass.update_stats)
@@ -156,9 +158,9 @@ void mix__norm_settle(struct mix__engine *e, const struct mix__step *s, int part
 static void use_running_statistics(struct mix__engine *e, const struct mix__step *s)
 {
     struct mix__norm *norm = &e->norms[s->norm];
-    const float *mean = running(e, s->node->mean), *var = running(e, s->node->var);
+    const float *mean = value(e, s->node->mean), *var = value(e, s->node->var);
     for (int i = 0; i < s->in.c; i++) {
-        const double unit = mix__unit(e, s->source, (size_t)i);
+        const double unit = unit_of(e, s->source, (size_t)i);
         norm->mean[i] = (float)(mean[i] / unit);
         norm->rstd[i] = (float)(unit / sqrt((double)var[i] + s->node->eps));
     }
@@ -189,8 +191,8 @@ void mix__norm_forward(struct mix__engine *e, const struct mix__step *s)
     const struct mix__affine affine = mix__norm_affine(e, s);
     const struct mix__values z = mix__engine_at(e, s->x[0]), y = mix__engine_at(e, s->y);
 #pragma omp parallel for schedule(static)
-    for (int group = 0; group < MIX__PARTS; group++) {
-        const size_t from = mix__group_row(rows, group), to = mix__group_row(rows, group + 1);
+    for (int part = 0; part < MIX__PARTS; part++) {
+        const size_t from = mix__part_row(rows, part), to = mix__part_row(rows, part + 1);
         e->loops.norm_forward(mix__values_from(y, from * c), mix__values_from(z, from * c),
                               to - from, c, &affine, &mix__not_quantized);
     }

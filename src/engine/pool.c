@@ -35,8 +35,8 @@ void mix__maxpool_forward(const struct mix__engine *e, const struct mix__step *s
 static void maxpool_backward_part(struct mix__engine *e, const struct mix__step *s, int part)
 {
     const struct mix__pool_shape shape = shape_of(s);
-    const size_t rows = (size_t)e->plan.batch * shape.h, to = mix__group_row(rows, part + 1);
-    for (size_t row = mix__group_row(rows, part); row < to; row++) {
+    const size_t rows = (size_t)e->plan.batch * shape.h, to = mix__part_row(rows, part + 1);
+    for (size_t row = mix__part_row(rows, part); row < to; row++) {
         const size_t in = row * shape.w, image = row / shape.h;
         const size_t out = image * shape.oh * shape.ow;
         const struct mix__values dx = mix__buffer_at(e, s->dx[0], in, shape.c);
@@ -96,7 +96,7 @@ void mix__avgpool_backward(const struct mix__engine *e, const struct mix__step *
             if (s->accumulate[0])
                 e->loops.add(to, to, mix__f32(share), c);
             else
-                e->loops.act_forward(to, mix__f32(share), c, MIX__ACT_NONE);
+                mix__convert(e, to, mix__f32(share), c);
         }
     }
 }

@@ -41,6 +41,13 @@ mix_status mix__state_new(struct mix__state **out, const mix_graph *graph, const
                           int n_candidates, uint64_t seed) MIX_CHECKED;
 void mix__state_free(struct mix__state *state);
 
+/* Where a parameter of the graph is: in value, or of running statistics in stats. */
+static inline float *mix__state_param(const struct mix__state *state, const struct mix__param *p)
+{
+    const size_t n = state->graph->n_trained;
+    return p->offset < n ? state->value + p->offset : state->stats + (p->offset - n);
+}
+
 /* The candidates of a layer: {8} when it is fixed. Returns how many. */
 int mix__state_layer_candidates(const struct mix__state *state, int layer, const int **candidate);
 

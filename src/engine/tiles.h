@@ -26,10 +26,10 @@
 
 enum { MIX__PARTS = 16 }; /* at most */
 
-/* First row of a part of MIX__PARTS; group == MIX__PARTS: the end. */
-static inline size_t mix__group_row(size_t rows, int group)
+/* First row of a part of MIX__PARTS; part == MIX__PARTS: the end. */
+static inline size_t mix__part_row(size_t rows, int part)
 {
-    return rows * (size_t)group / MIX__PARTS;
+    return rows * (size_t)part / MIX__PARTS;
 }
 
 struct mix__tile_shape {

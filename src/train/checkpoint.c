@@ -96,15 +96,12 @@ struct writer {
 static void put(struct writer *w, enum mix__st_dtype dtype, const void *data, int rank,
                 const int64_t *dims, const char *format, const char *argument)
 {
-    static const size_t size[] = {
-        [MIX__ST_F32] = 4, [MIX__ST_F64] = 8, [MIX__ST_I64] = 8, [MIX__ST_I32] = 4
-    };
     assert(w->n < w->capacity);
     struct mix__st_tensor *t = &w->tensors[w->n];
     char *name = w->names[w->n++];
     snprintf(name, TENSOR_NAME_MAX, format, argument);
     *t = (struct mix__st_tensor){ .name = name, .dtype = dtype, .rank = rank, .data = data };
-    t->bytes = size[dtype];
+    t->bytes = mix__st_dtype_size(dtype);
     for (int i = 0; i < rank; i++) {
         t->dims[i] = dims[i];
         t->bytes *= (size_t)dims[i];
@@ -117,19 +114,13 @@ static void put_vector(struct writer *w, enum mix__st_dtype dtype, const void *d
     put(w, dtype, data, 1, &(int64_t){ (int64_t)n }, format, argument);
 }
 
-static const float *param_values(const struct mix__state *state, const struct mix__param *p)
-{
-    const size_t n_trained = state->graph->n_trained;
-    return p->offset < n_trained ? state->value + p->offset : state->stats + p->offset - n_trained;
-}
-
 static void put_state(struct writer *w, const struct mix__state *state)
 {
     const mix_graph *g = state->graph;
     for (size_t i = 0; i < g->n_params; i++) {
         const struct mix__param *p = &g->params[i];
         const int64_t dims[4] = { p->dims[0], p->dims[1], p->dims[2], p->dims[3] };
-        put(w, MIX__ST_F32, param_values(state, p), p->rank, dims, "%s", p->name);
+        put(w, MIX__ST_F32, mix__state_param(state, p), p->rank, dims, "%s", p->name);
     }
     if (state->act_steps_ready)
         put(w, MIX__ST_F32, state->value + state->act_step, 2,
@@ -465,9 +456,7 @@ mix_status mix__checkpoint_state(const struct mix__checkpoint *c, struct mix__st
         return mix__fail(c->ctx, MIX_EFORMAT, "%s: candidates differ from the run's", c->path);
     for (size_t i = 0; i < g->n_params; i++) {
         const struct mix__param *p = &g->params[i];
-        float *to =
-            p->offset < g->n_trained ? s->value + p->offset : s->stats + (p->offset - g->n_trained);
-        MIX_TRY(get_param(c, p, to));
+        MIX_TRY(get_param(c, p, mix__state_param(s, p)));
     }
     s->version++;
     return read_steps(c, s);

@@ -41,8 +41,6 @@ mix_status mix__run_log_cut(struct mix__run_folder *folder, int64_t lines) MIX_C
  * that making it ran out of memory. */
 mix_status mix__run_log_append(struct mix__run_folder *folder, json_t *line) MIX_CHECKED;
 
-json_t *mix__json_accuracy(const mix_accuracy *accuracy); /* null when it counts no images */
-
 /* result.json with the layers' names from the graph; reading it again gives the same result. */
 mix_status mix__run_result_write(struct mix__run_folder *folder, const char *job,
                                  const mix_graph *graph, const mix_result *result) MIX_CHECKED;

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-json_t *mix__json_accuracy(const mix_accuracy *a)
+/* null when it counts no images */
+static json_t *json_accuracy(const mix_accuracy *a)
 {
     if (a->images == 0)
         return json_null();
@@ -50,13 +51,12 @@ mix_status mix__run_result_write(struct mix__run_folder *f, const char *job, con
     mix_graph_info_get(graph, &info);
     json_t *json = json_pack(
         "{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:f, s:o, s:I, s:I, s:o}", "job", job,
-        "network", info.name, "float", mix__json_accuracy(&r->float_accuracy), "best",
-        mix__json_accuracy(&r->best), "last", mix__json_accuracy(&r->last), "gbops",
-        mix__json_real(r->gbops), "target_gbops", mix__json_real(r->target_gbops),
-        "mean_activation_bits", mix__json_real(r->mean_activation_bits), "phases", phases_json(r),
-        "seconds", r->seconds, "data_wait", mix__json_real(r->data_wait), "plan_bytes",
-        (json_int_t)r->plan_bytes, "peak_bytes", (json_int_t)r->peak_bytes, "bits",
-        bits_json(graph, r));
+        "network", info.name, "float", json_accuracy(&r->float_accuracy), "best",
+        json_accuracy(&r->best), "last", json_accuracy(&r->last), "gbops", mix__json_real(r->gbops),
+        "target_gbops", mix__json_real(r->target_gbops), "mean_activation_bits",
+        mix__json_real(r->mean_activation_bits), "phases", phases_json(r), "seconds", r->seconds,
+        "data_wait", mix__json_real(r->data_wait), "plan_bytes", (json_int_t)r->plan_bytes,
+        "peak_bytes", (json_int_t)r->peak_bytes, "bits", bits_json(graph, r));
     return mix__json_save(f->ctx, f->result, json, 17);
 }
 
