@@ -6,10 +6,9 @@
  *
  * Each data set (a folder, and its pack) with 1 and with 2 loader threads: decoding, cropping
  * (RandomResizedCrop, or with --crop pad a shift inside a border of an eighth), mirroring,
- * normalising. Decoded images are not kept, so each is read from its
- * file every time; run it twice to have the files in the system's cache. --step is the training
- * step's figure in images
- * per second (bench/train_step prints it): the last column is how many of them the loader can feed.
+ * normalising. Decoded images are not kept, so each is read from its file every time; run it twice
+ * to have the files in the system's cache. --step is the training step's figure in images per second
+ * (bench/train_step prints it): the last column is how many of them the loader can feed.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -174,8 +174,7 @@ static void job_free(struct job *j)
     mix__state_free(j->state);
 }
 
-/* ---- the figures ------------------------------------------------------------------------------
- */
+/* ---- the figures ---------------------------------------------------------------------------- */
 
 /* Over all layers: seconds of bare forward, backward data and backward weights, and bytes. */
 struct floor {

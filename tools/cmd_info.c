@@ -53,7 +53,7 @@ static void count(struct network *n)
         n->weight_bytes += (layer.weights * (uint64_t)n->bits[i].weight + 7) / 8;
     }
     n->gbops = 1e-9 * (double)mix_bits_bops(n->graph, n->bits);
-    n->float_gbops = 1e-9 * 32 * 32 * (double)n->info.macs;
+    n->float_gbops = 1e-9 * MIX_BITS_FLOAT * MIX_BITS_FLOAT * (double)n->info.macs;
 }
 
 static double rounded(double x, int decimals)
@@ -198,7 +198,8 @@ static mix_status choose_bits(struct network *n, const struct options *o, int we
         return MIX_ENOMEM;
     mix_bits_uniform(n->graph, weight ? weight : 4, activation ? activation : 4, n->bits);
     for (int l = 0; l < n->info.layers && o->from; l++) {
-        const mix_layer_bits own = n->of_run ? n->of_run[l] : (mix_layer_bits){ 32, 32 };
+        const mix_layer_bits own =
+            n->of_run ? n->of_run[l] : (mix_layer_bits){ MIX_BITS_FLOAT, MIX_BITS_FLOAT };
         n->bits[l].weight = weight ? n->bits[l].weight : own.weight;
         n->bits[l].activation = activation ? n->bits[l].activation : own.activation;
     }

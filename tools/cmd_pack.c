@@ -1,5 +1,4 @@
 /* cmd_pack.c - a data set written once, resized, for fast epochs. */
-#include <inttypes.h>
 
 #include "commands.h"
 #include "command_job.h"

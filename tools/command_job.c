@@ -208,7 +208,7 @@ static void print_accuracy(const mix_result *r, const mix_graph *graph)
     struct table t;
     mix_graph_info info;
     mix_graph_info_get(graph, &info);
-    const cell float_gbops = cell_gbops(1e-9 * 32 * 32 * (double)info.macs);
+    const cell float_gbops = cell_gbops(1e-9 * MIX_BITS_FLOAT * MIX_BITS_FLOAT * (double)info.macs);
     const cell gbops = r->bits ? cell_gbops(r->gbops) : float_gbops;
     const cell bits = r->bits ? cell_number(r->mean_activation_bits, 2) : (cell){ "32.00" };
     table_begin(&t, "lrrrrr");

@@ -234,9 +234,9 @@ static int parse_int(struct argp_state *state, const char *name, const char *tex
 static int parse_bits(struct argp_state *state, const char *name, const char *text)
 {
     const int bits = parse_int(state, name, text, INT_MIN, INT_MAX);
-    if (bits != 32 && (bits < MIX_BITS_MIN || bits > MIX_BITS_MAX))
-        argp_error(state, "--%s: expected %d..%d or 32, got %d", name, MIX_BITS_MIN, MIX_BITS_MAX,
-                   bits);
+    if (bits != MIX_BITS_FLOAT && (bits < MIX_BITS_MIN || bits > MIX_BITS_MAX))
+        argp_error(state, "--%s: expected %d..%d or %d, got %d", name, MIX_BITS_MIN, MIX_BITS_MAX,
+                   MIX_BITS_FLOAT, bits);
     return bits;
 }
 
@@ -382,7 +382,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->integer = true;
         break;
     case KEY_RESIZE:
-        o->settings.resize = parse_int(state, "resize", arg, 0, 4096);
+        o->settings.resize = parse_int(state, "resize", arg, 0, MIX_SIZE_MAX);
         break;
     case KEY_SECONDS:
         o->seconds = parse_real(state, "seconds", arg, 0, 3600);
@@ -418,7 +418,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->images = parse_int(state, "images", arg, 1, INT_MAX);
         break;
     case KEY_PACK_SIZE:
-        o->pack_size = parse_int(state, "size", arg, 0, 4096);
+        o->pack_size = parse_int(state, "size", arg, 0, MIX_SIZE_MAX);
         break;
     case KEY_QUALITY:
         o->quality = parse_int(state, "quality", arg, 1, 100);

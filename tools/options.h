@@ -10,7 +10,7 @@
 
 /* The tool's own options, as a command takes them; --json and --quiet come with every command. */
 enum {
-    TAKES_RUN = 1u << 0,      /* --run, --profile                       */
+    TAKES_RUN = 1u << 0,      /* --out, --recipe, --profile             */
     TAKES_FROM = 1u << 1,     /* --from                                 */
     TAKES_BITS = 1u << 2,     /* --bits                                 */
     TAKES_SHAPE = 1u << 3,    /* --weight-bits, --act-bits, --bits, --classes, --size, --channels */

@@ -12,8 +12,8 @@
 /*
  *   mix     doc/mix-format.md, for runtime.h
  *   onnx    quantized tensors as QuantizeLinear and DequantizeLinear: doc/onnx-export.md
- *   c       plain C: NAME.c and, beside it, NAME.h for a path NAME.c
  *   qonnx   quantized tensors as QONNX's Quant nodes, for FINN and hls4ml
+ *   c       plain C: NAME.c and, beside it, NAME.h for a path NAME.c
  */
 #define MIX_EXPORT_MAP(X)                                                                          \
     X(MIX, "mix")                                                                                  \
@@ -53,7 +53,8 @@ typedef struct mix_export_options {
  */
 MIX_API MIX_CHECKED mix_status mix_export(mix_ctx *ctx, const char *from,
                                           const mix_export_options *options, const char *path);
-/* The .mix file in memory, for mix_runtime_open_bytes(); mix_export_free() frees it. */
+/* The .mix file in memory, for mix_runtime_open_bytes(); mix_export_free() frees it. Errors: those of
+ * mix_export(), without writing; MIX_ENOMEM. */
 MIX_API MIX_CHECKED mix_status mix_export_bytes(mix_ctx *ctx, const char *from, void **bytes,
                                                 size_t *size);
 MIX_API void mix_export_free(mix_ctx *ctx, void *bytes); /* accepts NULL */

@@ -21,7 +21,17 @@ typedef enum mix_range {
     MIX_RANGE_SHIFTED   /* after h-swish: unsigned once 3/8 is added    */
 } mix_range;
 
-enum { MIX_BITS_MIN = 2, MIX_BITS_MAX = 8 };
+/* Bit-widths are MIN to MAX, or FLOAT for what is not quantized; FIXED is the first and the last
+ * layer's. */
+enum { MIX_BITS_MIN = 2, MIX_BITS_MAX = 8, MIX_BITS_FIXED = 8, MIX_BITS_FLOAT = 32 };
+
+/* At most: pixels of an image's side, its channels; classes; images of a batch. */
+enum {
+    MIX_SIZE_MAX = 4096,
+    MIX_CHANNELS_MAX = 64,
+    MIX_CLASSES_MAX = 1000000,
+    MIX_BATCH_MAX = 65536
+};
 
 typedef struct mix_layer_info {
     const char
@@ -51,8 +61,8 @@ MIX_API void mix_graph_info_get(const mix_graph *graph, mix_graph_info *info);
 MIX_API void mix_graph_layer_get(const mix_graph *graph, int layer, mix_layer_info *info);
 
 /*
- * One bit-width for each layer's weights and input activations, in layer order; 2..8, or 32 for
- * float. Plain data: the caller owns the array of info.layers entries.
+ * One bit-width for each layer's weights and input activations, in layer order. Plain data: the
+ * caller owns the array of info.layers entries.
  */
 typedef struct mix_layer_bits {
     int weight, activation;

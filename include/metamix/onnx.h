@@ -17,8 +17,8 @@
 #include "metamix/graph.h"
 
 typedef struct mix_onnx_options {
-    int size;      /* height = width, pixels; 0: the file's, 224 where it leaves that open      */
-    int classes;   /* 0: the file's; another number: the last layer is a fresh one for so many  */
+    int size;    /* height = width, 1..MIX_SIZE_MAX pixels; 0: the file's, 224 where that is open */
+    int classes; /* 0: the file's; 2..MIX_CLASSES_MAX: the last layer is a fresh one for so many */
     uint64_t seed; /* of the fresh layer's weights, default 1                                   */
 } mix_onnx_options;
 

@@ -111,10 +111,10 @@ MIX_API void mix_result_release(mix_result *result);
 
 /*
  * The jobs. run_dir is made when missing. from is the checkpoint (.safetensors) or the folder of
- * the float run to start from, its best.safetensors or, where there is none, last.safetensors; NULL: the network of settings->arch, width and stem for the images
- * of settings->data, with the weights of the file settings->weights (weights.h), or of the ONNX
- * file settings->arch (onnx.h). bits is a bits.json or "WxAy" for a uniform network. observer may
- * be NULL. Errors besides those of the parts: MIX_EINVAL (a setting out of range), MIX_ESTOPPED,
+ * the float run to start from, its best.safetensors or, where there is none, last.safetensors; NULL:
+ * the network of settings->arch, width and stem for the images of settings->data, with the weights
+ * of the file settings->weights (weights.h), or of the ONNX file settings->arch (onnx.h). bits is a
+ * bits.json or "WxAy" for a uniform network. observer may be NULL. Errors besides those of the parts: MIX_EINVAL (a setting out of range), MIX_ESTOPPED,
  * MIX_ENUMERIC (loss not finite), MIX_EMISMATCH.
  */
 MIX_API MIX_CHECKED mix_status mix_train(mix_ctx *ctx, const char *run_dir,

@@ -21,9 +21,9 @@ MIX_API bool mix_stem_parse(const char *name, mix_stem *stem);
 typedef struct mix_zoo_options {
     const char *arch; /* default "mobilenet_v2"; mix_zoo_names() lists them */
     double width;     /* channel multiplier, (0, 4], default 1.0            */
-    int classes;      /* default 1000                                       */
-    int size;         /* input height = width, pixels, default 224          */
-    int channels;     /* input channels, default 3                          */
+    int classes;      /* 2..MIX_CLASSES_MAX, default 1000                   */
+    int size;         /* input height = width, 8..MIX_SIZE_MAX pixels, default 224 */
+    int channels;     /* input channels, 1..MIX_CHANNELS_MAX, default 3     */
     mix_stem stem;    /* AUTO: small (stride 1) for size <= 64              */
     uint64_t seed;    /* default 1                                          */
 } mix_zoo_options;

@@ -13,7 +13,6 @@
  * The slot of the batch that the caller holds is free again once the caller asks for the next.
  * `end` moves only then, so it never covers a slot in use.
  */
-#include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,8 +21,9 @@
 #include "base/random.h"
 #include "data/batches.h"
 #include "data/dataset.h"
+#include "metamix/graph.h"
 
-enum { THREADS_MAX = 64, BATCH_MAX = 65536 };
+enum { THREADS_MAX = 64 };
 /* The counter of the shuffle that chooses the images under a limit; no epoch gets there. */
 #define LIMIT_COUNTER (((uint64_t)1 << 40) - 1)
 
@@ -145,9 +145,9 @@ static void *fill_slots(void *user)
 static mix_status check_options(const mix_data *data, const struct mix__batches_options *o)
 {
     mix_ctx *ctx = data->ctx;
-    if (o->batch < 1 || o->batch > BATCH_MAX)
+    if (o->batch < 1 || o->batch > MIX_BATCH_MAX)
         return mix__fail(ctx, MIX_EINVAL, "batch of %d images, expected 1..%d", o->batch,
-                         BATCH_MAX);
+                         MIX_BATCH_MAX);
     if (o->threads < 1 || o->threads > THREADS_MAX)
         return mix__fail(ctx, MIX_EINVAL, "%d loader threads, expected 1..%d", o->threads,
                          THREADS_MAX);
@@ -226,8 +226,9 @@ static mix_status start_threads(struct mix__batches *b)
     for (; b->n_threads < b->options.threads; b->n_threads++) {
         const int error = pthread_create(&b->threads[b->n_threads], NULL, fill_slots, b);
         if (error)
-            return mix__fail(b->data->ctx, MIX_ENOMEM, "cannot start a loader thread: %s",
-                             strerror(error));
+            return mix__fail(b->data->ctx, MIX_EUNSUPPORTED,
+                             "cannot start loader thread %d of %d: %s", b->n_threads + 1,
+                             b->options.threads, strerror(error));
     }
     return MIX_OK;
 }

@@ -35,6 +35,8 @@ struct mix__batch {
 
 struct mix__batches;
 
+/* Errors: MIX_EINVAL (an option, too few images), MIX_EUNSUPPORTED (a thread cannot be started),
+ * MIX_ENOMEM. */
 mix_status mix__batches_new(struct mix__batches **out, mix_data *data,
                             const struct mix__batches_options *options) MIX_CHECKED;
 void mix__batches_free(struct mix__batches *batches); /* joins the threads; accepts NULL */

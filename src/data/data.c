@@ -7,8 +7,7 @@
 #include <sys/stat.h>
 
 #include "data/dataset.h"
-
-enum { SIZE_LIMIT = 4096 };
+#include "metamix/graph.h"
 
 void mix_data_options_init(mix_data_options *options)
 {
@@ -56,14 +55,14 @@ static mix_status read_layout(mix_data *data)
 
 mix_status mix__data_check(mix_ctx *ctx, const mix_data_options *o)
 {
-    if (o->size < 0 || o->size > SIZE_LIMIT)
+    if (o->size < 0 || o->size > MIX_SIZE_MAX)
         return mix__fail(ctx, MIX_EINVAL, "image size %d, expected 0..%d pixels", o->size,
-                         SIZE_LIMIT);
-    if (o->resize != 0 && (o->size == 0 || o->resize < o->size || o->resize > SIZE_LIMIT))
+                         MIX_SIZE_MAX);
+    if (o->resize != 0 && (o->size == 0 || o->resize < o->size || o->resize > MIX_SIZE_MAX))
         return mix__fail(ctx, MIX_EINVAL,
                          "images resized to %d and cropped to %d, expected 0 or %d..%d pixels and "
                          "an image size",
-                         o->resize, o->size, o->size, SIZE_LIMIT);
+                         o->resize, o->size, o->size, MIX_SIZE_MAX);
     if (o->channels != 0 && o->channels != 1 && o->channels != 3)
         return mix__fail(ctx, MIX_EINVAL, "images of %d channels, expected 1 or 3, or 0 for any",
                          o->channels);

@@ -10,8 +10,9 @@
 
 #include "base/file.h"
 #include "data/dataset.h"
+#include "metamix/graph.h"
 
-enum { BLOCK = 256, SIDE_LIMIT = 4096 };
+enum { BLOCK = 256 };
 
 void mix_pack_options_init(mix_pack_options *options)
 {
@@ -231,8 +232,9 @@ static mix_status check_target(mix_ctx *ctx, const char *to)
 
 static mix_status check_options(mix_ctx *ctx, const mix_pack_options *o)
 {
-    if (o->size < 0 || o->size > SIDE_LIMIT)
-        return mix__fail(ctx, MIX_EINVAL, "size of %d pixels, expected 0..%d", o->size, SIDE_LIMIT);
+    if (o->size < 0 || o->size > MIX_SIZE_MAX)
+        return mix__fail(ctx, MIX_EINVAL, "size of %d pixels, expected 0..%d", o->size,
+                         MIX_SIZE_MAX);
     if (o->quality < 1 || o->quality > 100)
         return mix__fail(ctx, MIX_EINVAL, "JPEG quality %d, expected 1..100", o->quality);
     return MIX_OK;

@@ -19,6 +19,7 @@
 
 #include "base/ctx.h"
 #include "engine/primitives.h"
+#include "model/graph.h"
 
 struct mix__backend {
     mix_ctx *ctx;
@@ -155,7 +156,7 @@ static mix_status plan_depthwise(struct mix__conv *c)
 
 enum mix__conv_kind mix__conv_kind(const struct mix__conv_dims *d)
 {
-    if (d->groups > 1 && d->groups == d->c && d->c == d->k && !d->bias && !d->image &&
+    if (mix__is_depthwise(d->groups, d->c, d->k) && !d->bias && !d->image &&
         (d->kernel == 3 || d->kernel == 5) && d->stride <= 2 && d->pad < d->kernel &&
         d->pad_end < d->kernel)
         return MIX__CONV_DEPTHWISE;

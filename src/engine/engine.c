@@ -147,8 +147,9 @@ mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, i
 {
     mix_status status;
     *out = NULL;
-    if (batch < 1 || batch > 65536)
-        return mix__fail(state->ctx, MIX_EINVAL, "batch of %d images; expected 1 to 65536", batch);
+    if (batch < 1 || batch > MIX_BATCH_MAX)
+        return mix__fail(state->ctx, MIX_EINVAL, "batch of %d images; expected 1 to %d", batch,
+                         MIX_BATCH_MAX);
     struct mix__engine *e = mix__zalloc(state->ctx, 1, sizeof *e);
     if (!e)
         return MIX_ENOMEM;
@@ -167,7 +168,7 @@ mix_status mix__engine_new(struct mix__engine **out, struct mix__state *state, i
         mix__engine_free(e);
         return status;
     }
-    mix__engine_mode_all(e, MIX__QUANT_OFF, 0, 32);
+    mix__engine_mode_all(e, MIX__QUANT_OFF, 0, MIX_BITS_FLOAT);
     *out = e;
     return MIX_OK;
 }
@@ -221,9 +222,12 @@ void mix__engine_mode_all(struct mix__engine *e, enum mix__quant_mode mode, int 
                           int weight_bits)
 {
     for (size_t l = 0; l < e->graph->n_layers; l++)
-        e->modes[l] = e->graph->layers[l].info.searched
-                          ? (struct mix__layer_mode){ mode, choice, weight_bits }
-                          : (struct mix__layer_mode){ mode, 0, weight_bits == 32 ? 32 : 8 };
+        e->modes[l] =
+            e->graph->layers[l].info.searched
+                ? (struct mix__layer_mode){ mode, choice, weight_bits }
+                : (struct mix__layer_mode){ mode, 0,
+                                            weight_bits == MIX_BITS_FLOAT ? weight_bits
+                                                                          : MIX_BITS_FIXED };
 }
 
 float *mix__engine_input(struct mix__engine *e)
@@ -258,7 +262,7 @@ static double book_step(struct mix__engine *e, const struct mix__step *s, unsign
     layer->weights_passes += (what & MIX__GRAD_PARAMS) != 0;
     const bool codes = e->fakes[s->layer].n_branch == 1;
     layer->code_passes += codes;
-    layer->product_passes += codes && what == 0 && e->modes[s->layer].weight_bits != 32;
+    layer->product_passes += codes && what == 0 && e->modes[s->layer].weight_bits != MIX_BITS_FLOAT;
     return book(what == 0 ? &layer->forward : &layer->backward, began);
 }
 
@@ -406,7 +410,7 @@ mix_status mix__engine_calibrate(struct mix__engine *e)
     if (!kept)
         return MIX_ENOMEM;
     memcpy(kept, e->modes, n_layers * sizeof *kept);
-    mix__engine_mode_all(e, MIX__QUANT_OFF, 0, 32);
+    mix__engine_mode_all(e, MIX__QUANT_OFF, 0, MIX_BITS_FLOAT);
     const float *logits;
     const mix_status status =
         mix__engine_forward(e, &(struct mix__pass){ .batch_stats = true }, &logits);

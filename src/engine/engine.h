@@ -21,7 +21,7 @@ enum mix__quant_mode {
 struct mix__layer_mode {
     enum mix__quant_mode mode;
     int choice;
-    int weight_bits; /* 2..8, or 32: float weights */
+    int weight_bits; /* MIX_BITS_FLOAT: float weights */
 };
 
 struct mix__pass {
@@ -61,8 +61,8 @@ struct mix__memory mix__engine_memory(const struct mix__engine *engine);
 /* One entry per layer, all off at first; the caller writes it between passes. */
 struct mix__layer_mode *mix__engine_modes(struct mix__engine *engine);
 void mix__engine_mode_all(struct mix__engine *engine, enum mix__quant_mode mode, int choice,
-                          int weight_bits); /* searched layers so; fixed ones on (weights 8 unless
-                                               32) iff mode is not OFF */
+                          int weight_bits); /* searched layers so; fixed ones on, their weights too
+                                               unless all are float, iff mode is not OFF */
 
 /* Where the next batch is to be written: (batch, size, size, channels). */
 float *mix__engine_input(struct mix__engine *engine);

@@ -7,7 +7,8 @@
  *   norm.c    batch norm + activation                 fake.c    quantizers and quantized weights
  *   exact.c   evaluation on codes                     pool.c    pools
  *   basic.c   add, gate, dropout, activation          engine.c  the walk over the steps
- *   floor.c   the time of bare convolutions
+ *   state.c   what the network learns                 loops*.c  the innermost loops
+ *   primitives.c  oneDNN                              floor.c   the time of bare convolutions
  *
  * Sums over a tensor are taken in at most MIX__PARTS parts of its rows, each part by one thread, in
  * pieces that stay in the cache; the parts are then added up in order. So a sum does not depend on

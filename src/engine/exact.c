@@ -59,7 +59,7 @@ void mix__exact_choose(struct mix__engine *e)
     const bool evaluation = !mix__is_training(e) && !e->pass.measure;
     for (size_t l = 0; l < e->graph->n_layers; l++) {
         const bool on = evaluation && e->plan.dtype == MIX__DTYPE_F32 && !e->expands[l].gram &&
-                        e->fakes[l].n_branch == 1 && e->modes[l].weight_bits != 32;
+                        e->fakes[l].n_branch == 1 && e->modes[l].weight_bits != MIX_BITS_FLOAT;
         e->exacts[l].on = e->fakes[l].codes = on;
     }
 }

@@ -76,7 +76,7 @@ void mix__units_prepare(struct mix__engine *e)
             fake->codes = true;
             u->x = fake->step[0];
         }
-        if (e->modes[l].weight_bits != 32)
+        if (e->modes[l].weight_bits != MIX_BITS_FLOAT)
             u->w = e->state->value + e->state->weight_step[l];
     }
 }
@@ -132,7 +132,7 @@ const float *mix__quantized_weights(const struct mix__engine *e, int layer, floa
     const struct mix__param *p = weights_of(e, layer);
     const size_t channels = (size_t)p->dims[0], length = p->count / channels;
     const float *w = e->state->value + p->offset;
-    if (e->modes[layer].weight_bits == 32)
+    if (e->modes[layer].weight_bits == MIX_BITS_FLOAT)
         return w;
     for (size_t k = 0; k < channels; k++) {
         const struct mix__fake fake = channel_fake(e, layer, k);
@@ -201,7 +201,7 @@ void mix__weights_backward(struct mix__engine *e, int layer, size_t from, size_t
     const float *w = e->state->value + p->offset;
     float *grad = e->state->grad + p->offset;
     float *step_grad = e->state->grad + e->state->weight_step[layer];
-    const bool quantized = e->modes[layer].weight_bits != 32;
+    const bool quantized = e->modes[layer].weight_bits != MIX_BITS_FLOAT;
     for (size_t k = from; k < to; k++) {
         const struct mix__values sum = mix__f32(grad + k * length);
         float *dw = e->dweights + k * length;

@@ -169,7 +169,8 @@ struct mix__loops {
                         const struct mix__dw_shape *s);
 };
 
-/* The table for these MIX_CPU_ flags: C, then AVX2 with FMA, then AVX-512. */
+/* The table for these MIX_CPU_ flags: C, AVX2 with FMA, AVX-512, and that with its instruction that
+ * rounds to bfloat16. */
 void mix__loops_init(struct mix__loops *loops, unsigned cpu);
 
 #endif

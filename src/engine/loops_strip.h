@@ -1,5 +1,5 @@
 /*
- * engine/loops_strip.h - what loops.c and loops_basic.c walk over.
+ * engine/loops_strip.h - what loops.c, loops_basic.c and loops_depthwise.c walk over.
  *
  * Rows of channels are taken in strips of at most WIDE floats that lie side by side. A strip is a
  * block of one row's channels or, where rows are short, several whole rows; per-channel values are

@@ -7,7 +7,7 @@
 
 #include "base/random.h"
 
-static const int fixed_candidate[] = { 8 };
+static const int fixed_candidate[] = { MIX_BITS_FIXED };
 
 int mix__state_layer_candidates(const struct mix__state *state, int layer, const int **candidate)
 {
@@ -108,7 +108,7 @@ void mix__state_init_weight_steps(struct mix__state *s, const struct mix__layer_
         const struct mix__param *p = &g->params[g->nodes[g->layers[l].node].weight];
         const size_t channels = (size_t)p->dims[0], length = p->count / channels;
         const float *w = s->value + p->offset;
-        if (modes[l].weight_bits == 32)
+        if (modes[l].weight_bits == MIX_BITS_FLOAT)
             continue;
         for (size_t k = 0; k < channels; k++) {
             double sum = 0.0;

@@ -6,7 +6,7 @@
 
 #define FORMAT "metamix-bits"
 
-enum { VERSION = 1, FLOAT_BITS = 32 };
+enum { VERSION = 1 };
 
 static json_t *describe(const mix_graph *graph, const mix_layer_bits *bits)
 {
@@ -59,7 +59,7 @@ static mix_status read_layer(const mix_graph *graph, const char *path, size_t i,
         return mix__fail(graph->ctx, MIX_EFORMAT,
                          "%s: layer '%s': expected widths of %d to %d or %d bits, found weights of "
                          "%d and activations of %d",
-                         path, name, MIX_BITS_MIN, MIX_BITS_MAX, FLOAT_BITS, b.weight,
+                         path, name, MIX_BITS_MIN, MIX_BITS_MAX, MIX_BITS_FLOAT, b.weight,
                          b.activation);
     bits[layer] = b;
     return MIX_OK;

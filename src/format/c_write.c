@@ -66,13 +66,12 @@ static mix_status measure(struct writer *w)
     }
     for (size_t i = 0; i < net->n_ops; i++) {
         const struct mix__net_op *op = &net->ops[i];
-        const struct mix__net_tensor *y = &net->tensors[op->out];
         if (op->kind != MIX__NET_CONV)
             continue;
         const size_t taps = mix__net_taps(net, op);
         w->scratch = taps > w->scratch ? taps : w->scratch;
         w->weights += mix__packed_bytes(mix__net_weights(net, op), op->weight_bits);
-        w->macs += (uint64_t)mix__net_weights(net, op) * (uint64_t)y->h * (uint64_t)y->w;
+        w->macs += mix__net_macs(net, op);
     }
     return mix__arena_plan(&w->arena, net);
 }
@@ -151,11 +150,6 @@ static mix_status put_conv(struct writer *w, const struct mix__net_op *op, size_
     return MIX_OK;
 }
 
-static const char *const kind_names[] = {
-    [MIX__NET_IDENTITY] = "identity", [MIX__NET_CONV] = "conv",       [MIX__NET_ADD] = "add",
-    [MIX__NET_MUL] = "mul",           [MIX__NET_MAXPOOL] = "maxpool", [MIX__NET_AVGPOOL] = "avgpool"
-};
-
 static mix_status put_op(struct writer *w, size_t i)
 {
     static const char *const acts[] = { "ACT_NONE", "ACT_RELU", "ACT_RELU6", "ACT_HARDSWISH",
@@ -165,7 +159,8 @@ static mix_status put_op(struct writer *w, size_t i)
     const struct mix__bounds b =
         y->bits ? mix__bounds_activation(y->bits, y->range) : (struct mix__bounds){ 0 };
     char name[MIX__NAME_MAX];
-    fprintf(w->out, "\n/* %zu: %s, %s */\n", i, plain(name, op->name), kind_names[op->kind]);
+    fprintf(w->out, "\n/* %zu: %s, %s */\n", i, plain(name, op->name),
+            mix__net_kind_name(op->kind));
     if (op->kind == MIX__NET_CONV)
         MIX_TRY(put_conv(w, op, i));
     if (op->kind == MIX__NET_MAXPOOL)
@@ -196,7 +191,7 @@ static void put_kernels(struct writer *w)
     put_section(w->out, "values");
     for (size_t kind = 0; kind < MIX__NET_KINDS; kind++)
         if (used[kind])
-            put_section(w->out, kind_names[kind]);
+            put_section(w->out, mix__net_kind_name(kind));
 }
 
 /* "(const float *)(arena + 64)" */
@@ -218,7 +213,7 @@ static void put_call(struct writer *w, size_t i)
     const struct mix__net_tensor *x = &w->net->tensors[op->in[0]];
     const size_t pixels = (size_t)x->h * (size_t)x->w;
     const bool has_shape = op->kind == MIX__NET_CONV || op->kind == MIX__NET_MAXPOOL;
-    fprintf(w->out, "    %s(", kind_names[op->kind]);
+    fprintf(w->out, "    %s(", mix__net_kind_name(op->kind));
     if (has_shape)
         fprintf(w->out, "&op%zu, ", i);
     fprintf(w->out, "&finish%zu, ", i);

@@ -10,7 +10,7 @@
 
 #include "format/json.h"
 
-enum { VERSION = 1, NODES_MAX = 65536, SIZE_PIXELS_MAX = 4096, CHANNELS_MAX = 1 << 20 };
+enum { VERSION = 1, NODES_MAX = 65536, CHANNELS_MAX = 1 << 20 };
 #define VALUES_MAX (1u << 28) /* floats of a network */
 
 static const char *const op_names[] = {
@@ -311,7 +311,7 @@ static mix_status read_root(mix_graph **out, mix_ctx *ctx, json_t *root)
     struct entry e = { .json = root };
     const char *name = json_string_value(json_object_get(root, "name"));
     number(&e, "version", VERSION, VERSION);
-    const int size = number(&e, "size", 1, SIZE_PIXELS_MAX);
+    const int size = number(&e, "size", 1, MIX_SIZE_MAX);
     const int channels = number(&e, "channels", 1, CHANNELS_MAX);
     if (e.bad || !name)
         return mix__fail(ctx, MIX_EFORMAT, "'%s' is missing or out of range",

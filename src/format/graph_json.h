@@ -2,13 +2,13 @@
  * format/graph_json.h - a graph's structure, without its values, as JSON.
  *
  *   { "version": 1, "name": "mobilenet_v2", "size": 224, "channels": 3,
- *     "classes": ["cat", "dog"],
+ *     "recentre": false, "classes": ["cat", "dog"],
  *     "nodes": [ { "op": "conv2d", "name": "features.0.0", "in": [0], "out_channels": 32,
  *                  "kernel": 3, "stride": 2, "pad": 1, "pad_more": 0, "groups": 1, "bias": false },
  *                ... ] }
  *
  * Tensor 0 is the image and tensor i the output of the i-th node; the last one's are the logits.
- * "classes" is missing when their names are not known.
+ * "recentre": some batch norms' statistics are still to be measured (onnx.h). "classes" is missing when their names are not known.
  */
 #ifndef METAMIX_FORMAT_GRAPH_JSON_H
 #define METAMIX_FORMAT_GRAPH_JSON_H

@@ -53,14 +53,13 @@ void *mix__onnx_take(struct mix__onnx_build *b, size_t n, size_t size)
 
 char *mix__onnx_text_of(struct mix__onnx_build *b, const char *format, ...)
 {
-    static char nothing[1];
     va_list args;
     va_start(args, format);
     const int length = vsnprintf(NULL, 0, format, args);
     va_end(args);
     char *text = mix__onnx_take(b, (size_t)length + 1, 1);
     if (!text)
-        return nothing;
+        return (char *)"";
     va_start(args, format);
     vsnprintf(text, (size_t)length + 1, format, args);
     va_end(args);
@@ -209,7 +208,6 @@ struct port {
 
 static void port_init(struct port *p, const char *name, int rank, const int64_t *dims)
 {
-    static char batch[] = "N";
     onnx__value_info_proto__init(&p->info);
     onnx__type_proto__init(&p->type);
     onnx__type_proto__tensor__init(&p->tensor);
@@ -217,7 +215,7 @@ static void port_init(struct port *p, const char *name, int rank, const int64_t 
     for (int i = 0; i <= rank; i++) {
         onnx__tensor_shape_proto__dimension__init(&p->dim[i]);
         p->dims[i] = &p->dim[i];
-        p->dim[i].dim_param = i == 0 ? batch : NULL;
+        p->dim[i].dim_param = i == 0 ? (char *)"N" : NULL;
         p->dim[i].has_dim_value = i > 0;
         p->dim[i].dim_value = i > 0 ? dims[i - 1] : 0;
     }
@@ -248,7 +246,6 @@ static mix_status write_packed(struct mix__onnx_build *b, const Onnx__ModelProto
 mix_status mix__onnx_build_write(struct mix__onnx_build *b, const struct mix__onnx_model *m,
                                  const char *path)
 {
-    static char producer[] = "metamix", qonnx[] = MIX__ONNX_QONNX_DOMAIN;
     Onnx__GraphProto graph = ONNX__GRAPH_PROTO__INIT;
     Onnx__ModelProto model = ONNX__MODEL_PROTO__INIT;
     Onnx__OperatorSetIdProto sets[2] = { ONNX__OPERATOR_SET_ID_PROTO__INIT,
@@ -270,10 +267,10 @@ mix_status mix__onnx_build_write(struct mix__onnx_build *b, const struct mix__on
     sets[0].has_version = sets[1].has_version = 1;
     sets[0].version = m->opset;
     sets[1].version = 1;
-    sets[1].domain = qonnx;
+    sets[1].domain = (char *)MIX__ONNX_QONNX_DOMAIN;
     model.has_ir_version = 1;
     model.ir_version = m->ir_version;
-    model.producer_name = producer;
+    model.producer_name = (char *)"metamix";
     model.graph = &graph;
     model.opset_import = set_list;
     model.n_opset_import = m->qonnx ? 2 : 1;

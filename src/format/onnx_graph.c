@@ -10,7 +10,7 @@
 
 #include "base/file.h"
 
-enum { SIZE_DEFAULT = 224, SIZE_MAX_PIXELS = 4096, CHANNELS_MAX = 64, CLASSES_MAX = 1000000 };
+enum { SIZE_DEFAULT = 224 };
 
 static const struct {
     const char *name;
@@ -286,19 +286,19 @@ static mix_status read_input(struct mix__onnx_walk *w)
         dims[i] = shape->dim[i]->has_dim_value ? shape->dim[i]->dim_value : 0;
     w->batch = dims[0];
     const int64_t c = dims[last ? 3 : 1], h = dims[last ? 1 : 2], width = dims[last ? 2 : 3];
-    if (c < 1 || c > CHANNELS_MAX)
+    if (c < 1 || c > MIX_CHANNELS_MAX)
         return mix__fail(f->ctx, MIX_EUNSUPPORTED,
                          "%s: input '%.100s' has %lld channels; expected 1 to %d", f->path,
-                         f->input->name, (long long)c, CHANNELS_MAX);
+                         f->input->name, (long long)c, MIX_CHANNELS_MAX);
     if (!w->options->size && h != width && h > 0 && width > 0)
         return mix__fail(f->ctx, MIX_EUNSUPPORTED,
                          "%s: pictures of %lldx%lld; expected height = width (another size may be "
                          "asked for)",
                          f->path, (long long)h, (long long)width);
     const int64_t size = w->options->size ? w->options->size : h > 0 ? h : SIZE_DEFAULT;
-    if (size < 1 || size > SIZE_MAX_PIXELS)
+    if (size < 1 || size > MIX_SIZE_MAX)
         return mix__fail(f->ctx, MIX_EINVAL, "%s: image size is %lld pixels; expected 1 to %d",
-                         f->path, (long long)size, SIZE_MAX_PIXELS);
+                         f->path, (long long)size, MIX_SIZE_MAX);
     const char *slash = strrchr(f->path, '/'), *name = slash ? slash + 1 : f->path;
     char base[MIX__NAME_MAX];
     snprintf(base, sizeof base, "%.*s", (int)strcspn(name, "."), name);
@@ -334,8 +334,8 @@ static mix_status read_output(struct mix__onnx_walk *w, int *tensor)
                                 "%d outputs that are not the last layer's; expected %d "
                                 "classes",
                                 classes, w->options->classes);
-    if (v.tensor == 0 || classes < 2 || classes > CLASSES_MAX)
-        return mix__onnx_refuse(f, last, "%d classes; expected 2 to %d", classes, CLASSES_MAX);
+    if (v.tensor == 0 || classes < 2 || classes > MIX_CLASSES_MAX)
+        return mix__onnx_refuse(f, last, "%d classes; expected 2 to %d", classes, MIX_CLASSES_MAX);
     *tensor = v.tensor;
     return MIX_OK;
 }
@@ -415,12 +415,12 @@ mix_status mix_graph_from_onnx(mix_graph **out, mix_ctx *ctx, const char *path,
                                 .fresh_bias = -1 };
     *out = NULL;
     mix_onnx_options_init(&o);
-    if (w.options->classes < 0 || w.options->classes == 1 || w.options->classes > CLASSES_MAX ||
+    if (w.options->classes < 0 || w.options->classes == 1 || w.options->classes > MIX_CLASSES_MAX ||
         w.options->size < 0)
         return mix__fail(ctx, MIX_EINVAL,
                          "%d classes and images of %d pixels; expected 2 to %d classes and 1 to %d "
                          "pixels, or 0 for the file's",
-                         w.options->classes, w.options->size, CLASSES_MAX, SIZE_MAX_PIXELS);
+                         w.options->classes, w.options->size, MIX_CLASSES_MAX, MIX_SIZE_MAX);
     mix_status status = mix__onnx_open(&file, ctx, path);
     if (status == MIX_OK)
         status = build(&w);

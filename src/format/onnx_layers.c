@@ -2,7 +2,6 @@
  * format/onnx_layers.c - ONNX's convolutions, batch norms, linear layers and pools.
  */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "format/onnx_walk.h"

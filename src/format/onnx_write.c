@@ -92,8 +92,7 @@ static const char *quant(struct writer *w, const char *name, const char *x, cons
     const char *width = mix__onnx_put_scalar(b, mix__onnx_text_of(b, "%s.bits", name), (float)bits);
     const char *out = mix__onnx_text_of(b, "%s.quant", name);
     Onnx__NodeProto *node = mix__onnx_put_node(b, "Quant", out, x, scale, zero, width, NULL);
-    static char domain[] = MIX__ONNX_QONNX_DOMAIN;
-    node->domain = domain;
+    node->domain = (char *)MIX__ONNX_QONNX_DOMAIN;
     mix__onnx_set_int(b, node, "signed", is_signed);
     mix__onnx_set_int(b, node, "narrow", is_signed);
     mix__onnx_set_text(b, node, "rounding_mode", "ROUND");

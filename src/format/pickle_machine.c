@@ -3,7 +3,6 @@
  */
 #include "format/pickle_machine.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 #include "base/bytes.h"

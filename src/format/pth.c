@@ -21,7 +21,7 @@
 /* A pickle of protocol 2 with torch.serialization.MAGIC_NUMBER, 0x1950a86a20f9469cfc6c. */
 static const char legacy_magic[] = "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 
-enum { LEGACY_MAGIC_BYTES = 15, LEGACY_VERSION = 1001, NAME_LENGTH_MAX = 255, RANK_MAX = 8 };
+enum { LEGACY_MAGIC_BYTES = 15, LEGACY_VERSION = 1001, NAME_LENGTH_MAX = 255 };
 
 /* INERT ones occur beside the tensors, in what trainers save, and are passed over. */
 enum { INERT, TENSOR, PARAMETER, STORAGE /* + element type */ };
@@ -333,7 +333,7 @@ static bool is_call(const struct reader *r, const struct mix__pickle_value *v, i
 static bool read_ints(const struct reader *r, const struct mix__pickle_value *tuple, int64_t *out,
                       size_t max, size_t *n)
 {
-    const struct mix__pickle_value *item[RANK_MAX];
+    const struct mix__pickle_value *item[MIX__ST_RANK_MAX];
     const bool listed = tuple->kind == MIX__PICKLE_TUPLE || tuple->kind == MIX__PICKLE_LIST;
     *n = listed ? mix__pickle_unpack(r->pickle, tuple, item, max) : 0;
     if (!listed || *n > max)
@@ -374,12 +374,12 @@ static mix_status read_tensor(const struct reader *r, const struct mix__pickle_v
     uint64_t last;
     n = mix__pickle_unpack(r->pickle, mix__pickle_value(r->pickle, call->call.argument), part, 4);
     if (n < 4 || part[0]->kind != MIX__PICKLE_PERSISTENT || part[1]->kind != MIX__PICKLE_INT ||
-        part[1]->integer < 0 || !read_ints(r, part[2], v->dims, RANK_MAX, &n) ||
-        !read_ints(r, part[3], v->strides, RANK_MAX, &n_strides) || n != n_strides)
+        part[1]->integer < 0 || !read_ints(r, part[2], v->dims, MIX__ST_RANK_MAX, &n) ||
+        !read_ints(r, part[3], v->strides, MIX__ST_RANK_MAX, &n_strides) || n != n_strides)
         return mix__fail(r->ctx, MIX_EFORMAT,
                          "%s: byte %zu: '%s': expected a tensor's storage, offset, size and stride "
                          "in at most %d dimensions",
-                         r->path, call->at, v->name, RANK_MAX);
+                         r->path, call->at, v->name, MIX__ST_RANK_MAX);
     MIX_TRY(read_storage(r, part[0], &id));
     const struct storage *s = find_storage(r, id.key);
     const uint64_t offset = (uint64_t)part[1]->integer;

@@ -19,7 +19,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 
 #define METADATA "__metadata__"
 
-enum { LENGTH_BYTES = 8, HEADER_MAX = 100000000, RANK_MAX = 8 };
+enum { LENGTH_BYTES = 8, HEADER_MAX = 100000000 };
 
 static const struct dtype {
     const char *name;
@@ -151,10 +151,10 @@ static mix_status read_shape(struct mix__st_file *f, struct mix__st_tensor *t, c
     if (!json_is_array(shape))
         return mix__fail(f->ctx, MIX_EFORMAT, "%s: byte %d: header: '%s': shape is no array",
                          f->path, LENGTH_BYTES, t->name);
-    if (rank > RANK_MAX)
+    if (rank > MIX__ST_RANK_MAX)
         return mix__fail(f->ctx, MIX_EUNSUPPORTED,
                          "%s: byte %d: header: '%s': %zu dimensions, at most %d are read", f->path,
-                         LENGTH_BYTES, t->name, rank, RANK_MAX);
+                         LENGTH_BYTES, t->name, rank, MIX__ST_RANK_MAX);
     t->rank = (int)rank;
     for (size_t i = 0; i < rank; i++) {
         const json_t *dim = json_array_get(shape, i);
@@ -356,7 +356,7 @@ static mix_status add_tensor(json_t *header, mix_ctx *ctx, const struct mix__st_
                              size_t begin)
 {
     size_t bytes;
-    if (t->dtype >= MIX__ST_OTHER || t->rank < 0 || t->rank > RANK_MAX ||
+    if (t->dtype >= MIX__ST_OTHER || t->rank < 0 || t->rank > MIX__ST_RANK_MAX ||
         !tensor_bytes(t, dtypes[t->dtype].bits, &bytes) || bytes != t->bytes)
         return mix__fail(ctx, MIX_EINVAL,
                          "tensor '%s': its dtype and shape do not make the given %zu bytes",

@@ -37,11 +37,13 @@ void mix__st_shape_text(char *text, size_t size, int rank, const int64_t *dims);
 mix_status mix__st_check_values(mix_ctx *ctx, const char *path, const char *name,
                                 const float *values, size_t n, float lowest) MIX_CHECKED;
 
+enum { MIX__ST_RANK_MAX = 8 };
+
 struct mix__st_tensor {
     const char *name;
     enum mix__st_dtype dtype;
     int rank;
-    int64_t dims[8];
+    int64_t dims[MIX__ST_RANK_MAX];
     const void *data; /* little-endian, aligned to its elements (not for OTHER) */
     size_t bytes;
 };

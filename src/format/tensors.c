@@ -163,7 +163,7 @@ static float element(const unsigned char *at, enum mix__st_dtype dtype)
 
 bool mix__tensor_floats(const struct mix__tensor_view *t, float *to)
 {
-    int64_t index[8] = { 0 };
+    int64_t index[MIX__ST_RANK_MAX] = { 0 };
     int64_t at = 0; /* elements from the first */
     const int64_t size = (int64_t)mix__st_dtype_size(t->dtype);
     if (t->dtype != MIX__ST_F32 && t->dtype != MIX__ST_F64 && t->dtype != MIX__ST_F16 &&

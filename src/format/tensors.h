@@ -11,9 +11,9 @@ struct mix__tensor_view {
     const char *name; /* without the prefixes "module." and "_orig_mod." of PyTorch's wrappers */
     enum mix__st_dtype dtype;
     int rank;
-    int64_t dims[8], strides[8]; /* strides in elements, at least 0 */
-    size_t count;                /* product of dims */
-    const unsigned char *data;   /* the first element, little-endian, unaligned */
+    int64_t dims[MIX__ST_RANK_MAX], strides[MIX__ST_RANK_MAX]; /* strides in elements, at least 0 */
+    size_t count;                                              /* product of dims */
+    const unsigned char *data; /* the first element, little-endian, unaligned */
 };
 
 /* Errors of open: those of safetensors.h and pth.h; MIX_EFORMAT: neither, or two of one name. */

@@ -10,7 +10,7 @@ void mix_bits_uniform(const mix_graph *g, int weight, int activation, mix_layer_
 {
     for (size_t l = 0; l < g->n_layers; l++)
         bits[l] = g->layers[l].info.searched ? (mix_layer_bits){ weight, activation }
-                                             : (mix_layer_bits){ 8, 8 };
+                                             : (mix_layer_bits){ MIX_BITS_FIXED, MIX_BITS_FIXED };
 }
 
 bool mix_bits_parse(const char *text, int *weight, int *activation)

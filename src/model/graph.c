@@ -340,7 +340,7 @@ enum mix__act mix__op_act(enum mix__op op)
 static void describe_layer(const mix_graph *g, const struct mix__node *node, mix_layer_info *info)
 {
     const struct mix__tensor *x = &g->tensors[node->in[0]], *y = &g->tensors[node->out];
-    const bool depthwise = node->groups > 1 && node->groups == x->c && x->c == y->c;
+    const bool depthwise = mix__is_depthwise(node->groups, x->c, y->c);
     *info = (mix_layer_info){
         .name = node->name,
         .kind = node->op == MIX__OP_LINEAR ? "linear"

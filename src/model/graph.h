@@ -36,10 +36,9 @@ enum mix__op {
 
 /* A name is a module path: "features.2.conv.1.0"; parameters add ".weight" and so on. */
 enum { MIX__NAME_MAX = 96 };
-/* A bit-width of a layer: of codes, or 32 for float. */
 static inline bool mix__bits_valid(int bits)
 {
-    return bits == 32 || (bits >= MIX_BITS_MIN && bits <= MIX_BITS_MAX);
+    return bits == MIX_BITS_FLOAT || (bits >= MIX_BITS_MIN && bits <= MIX_BITS_MAX);
 }
 
 /* Sides, strides and paddings of windows, here and in integer networks; exported C has bytes. */
@@ -142,6 +141,12 @@ static inline const struct mix__node *mix__graph_single_reader(const mix_graph *
 {
     const struct mix__tensor *t = &g->tensors[tensor];
     return t->n_consumers == 1 && tensor != g->output ? &g->nodes[t->reader] : NULL;
+}
+
+/* Each output channel reads one input channel, its own. */
+static inline bool mix__is_depthwise(int groups, int in_channels, int out_channels)
+{
+    return groups > 1 && groups == in_channels && in_channels == out_channels;
 }
 
 enum mix__act mix__op_act(enum mix__op op); /* NONE: no activation */

@@ -29,6 +29,16 @@ void *mix__net_block(struct mix__net *net, size_t n, size_t size)
     return block;
 }
 
+const char *mix__net_kind_name(enum mix__net_kind kind)
+{
+    static const char *const names[MIX__NET_KINDS] = {
+        [MIX__NET_IDENTITY] = "identity", [MIX__NET_CONV] = "conv",
+        [MIX__NET_ADD] = "add",           [MIX__NET_MUL] = "mul",
+        [MIX__NET_MAXPOOL] = "maxpool",   [MIX__NET_AVGPOOL] = "avgpool",
+    };
+    return names[kind];
+}
+
 size_t mix__net_taps(const struct mix__net *net, const struct mix__net_op *op)
 {
     return (size_t)(net->tensors[op->in[0]].c / op->groups) * (size_t)op->kernel *

@@ -34,6 +34,8 @@ enum mix__net_kind {
     MIX__NET_KINDS
 };
 
+const char *mix__net_kind_name(enum mix__net_kind kind); /* "identity", "conv", ... */
+
 /* Limits that keep every size in range: accumulators stay in int32 also when signed codes are
  * stored with an offset, (255 + 127) * 127 * 44000 < 2^31. */
 enum {
@@ -112,6 +114,11 @@ size_t mix__net_taps(const struct mix__net *net, const struct mix__net_op *op);
 static inline size_t mix__net_weights(const struct mix__net *net, const struct mix__net_op *op)
 {
     return mix__net_taps(net, op) * (size_t)net->tensors[op->out].c;
+}
+static inline uint64_t mix__net_macs(const struct mix__net *net, const struct mix__net_op *op)
+{
+    const struct mix__net_tensor *y = &net->tensors[op->out];
+    return (uint64_t)mix__net_weights(net, op) * (uint64_t)y->h * (uint64_t)y->w;
 }
 
 /* Elements of a tensor. */

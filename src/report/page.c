@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "format/json.h"
+#include "metamix/graph.h"
 #include "report/plot.h"
 #include "report/run_files.h"
 
@@ -311,7 +312,7 @@ static json_t *number_layers(const struct page *p)
 static int bits_of(const json_t *layer, const char *key)
 {
     const double bits = mix__json_real_of(layer, key);
-    return bits >= 1.0 && bits <= 32.0 ? (int)bits : 0;
+    return bits >= 1.0 && bits <= MIX_BITS_FLOAT ? (int)bits : 0;
 }
 
 static void take_bits(const json_t *list, const json_t *numbers, int *weight, int *activation)

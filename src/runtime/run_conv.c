@@ -63,7 +63,7 @@ static void choose(struct mix__step_plan *s, size_t taps)
     const struct mix__net_op *op = s->op;
     const struct mix__bounds x = mix__bounds_activation(s->x->bits, s->x->range);
     const int w_max = (int)mix__bounds_weight(op->weight_bits).p, x_max = (int)(x.p - x.n);
-    p->depthwise = op->groups > 1 && op->groups == s->x->c && s->x->c == s->y->c;
+    p->depthwise = mix__is_depthwise(op->groups, s->x->c, s->y->c);
     p->direct = !p->depthwise && op->kernel == 1 && op->stride == 1 && op->groups == 1 &&
                 s->x->c % MIX__QUAD == 0;
     p->depth = p->depthwise ? 0 : mix__round_up(taps, MIX__QUAD);

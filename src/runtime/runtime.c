@@ -209,17 +209,10 @@ static const char *reader_of(const struct mix__net *net, int tensor)
 
 static void show(const mix_runtime *rt, const struct mix__net_op *op)
 {
-    static const char *const kinds[MIX__NET_KINDS] = {
-        [MIX__NET_IDENTITY] = "identity", [MIX__NET_CONV] = "conv",
-        [MIX__NET_ADD] = "add",           [MIX__NET_MUL] = "mul",
-        [MIX__NET_MAXPOOL] = "maxpool",   [MIX__NET_AVGPOOL] = "avgpool",
-    };
     const struct mix__net_tensor *x = &rt->net->tensors[op->in[0]];
     const struct mix__net_tensor *y = &rt->net->tensors[op->out];
-    const uint64_t places = (uint64_t)y->h * (uint64_t)y->w;
-    const bool conv = op->kind == MIX__NET_CONV;
     const mix_runtime_value value = { .name = op->name,
-                                      .kind = kinds[op->kind],
+                                      .kind = mix__net_kind_name(op->kind),
                                       .reader = y->bits ? reader_of(rt->net, op->out) : NULL,
                                       .height = y->h,
                                       .width = y->w,
@@ -229,7 +222,8 @@ static void show(const mix_runtime *rt, const struct mix__net_op *op)
                                       .step = y->step,
                                       .in_bits = x->bits,
                                       .weight_bits = op->weight_bits,
-                                      .macs = conv ? places * mix__net_weights(rt->net, op) : 0,
+                                      .macs = op->kind == MIX__NET_CONV ? mix__net_macs(rt->net, op)
+                                                                        : 0,
                                       .data = rt->at[op->out] };
     rt->watch(rt->watch_user, &value);
 }

@@ -1,8 +1,8 @@
 /*
  * runtime/runtime_inside.h - the runtime's inside.
  *
- *   conv.c     convolutions and linear layers         basic.c   everything between floats
- *   runtime.c  opening, the walk over the operators   team.c    threads
+ *   run_conv.c   convolutions and linear layers         run_basic.c   everything between floats
+ *   runtime.c    opening, the walk over the operators   team.c        threads
  */
 #ifndef METAMIX_RUNTIME_RUNTIME_INSIDE_H
 #define METAMIX_RUNTIME_RUNTIME_INSIDE_H
@@ -16,7 +16,7 @@
 
 /* A convolution as it runs. */
 struct mix__conv_plan {
-    bool depthwise; /* one tap row of channels at a time, weights (r, s, c)               */
+    bool depthwise; /* one tap row of channels at a time, weights as its kernel has them    */
     bool direct;    /* pixels of the input are rows of the product: nothing is gathered    */
     size_t depth;   /* products in a sum of one group, rounded up to MIX__QUAD             */
     size_t k;       /* output channels of one group, rounded up to MIX__PANEL              */
@@ -58,7 +58,7 @@ struct mix_runtime {
     char *arena;
     void **at;                    /* (tensor) where it lies in this run */
     struct mix__scratch *scratch; /* (thread) */
-    uint8_t *zeros;               /* (256, widest depthwise layer): rows of each stored zero used */
+    uint8_t *zeros;               /* (128, widest depthwise layer): a row of each stored zero */
     size_t widest, weight_bytes, scratch_bytes;
     void (*watch)(void *user, const mix_runtime_value *value); /* NULL: nobody */
     void *watch_user;
@@ -80,11 +80,11 @@ static inline void *mix__element(void *base, const struct mix__net_tensor *t, si
     return (char *)base + i * (t->bits ? 1 : sizeof(float));
 }
 
-/* conv.c: path opens the sentence about weights that cannot be */
+/* run_conv.c: path opens the sentence about weights that cannot be */
 mix_status mix__conv_plan(mix_runtime *rt, struct mix__step_plan *s, const char *path) MIX_CHECKED;
 void mix__conv_run(const mix_runtime *rt, const struct mix__step_plan *s, int part, int parts);
 
-/* basic.c */
+/* run_basic.c */
 void mix__basic_run(const mix_runtime *rt, const struct mix__step_plan *s, int part, int parts);
 
 #endif

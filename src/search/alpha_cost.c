@@ -45,7 +45,7 @@ static double layer_bits(const struct mix__state *s, size_t layer, double *gradi
 static double layer_price(const struct mix__state *s, size_t layer, int weight_bits)
 {
     const mix_layer_info *info = &s->graph->layers[layer].info;
-    return 1e-9 * (double)info->macs * (info->searched ? weight_bits : 8);
+    return 1e-9 * (double)info->macs * (info->searched ? weight_bits : MIX_BITS_FIXED);
 }
 
 double mix__search_gbops(const struct mix__state *s, int weight_bits)
@@ -56,7 +56,8 @@ double mix__search_gbops(const struct mix__state *s, int weight_bits)
         const int *candidate;
         const int n = mix__state_layer_candidates(s, (int)l, &candidate);
         const int pick = mix__argmax(s->alpha + l * (size_t)s->n_candidates, n);
-        bops += info->macs * (uint64_t)((info->searched ? weight_bits : 8) * candidate[pick]);
+        bops += info->macs *
+                (uint64_t)((info->searched ? weight_bits : MIX_BITS_FIXED) * candidate[pick]);
     }
     return 1e-9 * (double)bops;
 }

@@ -30,7 +30,7 @@ mix_status mix__meta_step(struct mix__trainer *t, const struct mix__phase *p, co
         MIX_TRY(mix__engine_calibrate(t->engine));
     memset(s->grad, 0, s->n * sizeof *s->grad);
     for (int b = 0; b < n; b++) {
-        mix__engine_mode_all(t->engine, MIX__QUANT_ONE, b, 32);
+        mix__engine_mode_all(t->engine, MIX__QUANT_ONE, b, MIX_BITS_FLOAT);
         MIX_TRY(mix__trainer_forward(t, true, b, n, labels, 1.0f / (float)n, loss));
         if (all || b == n - 1)
             MIX_TRY(mix__engine_backward(t->engine, t->dlogits, MIX__GRAD_PARAMS));

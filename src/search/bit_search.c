@@ -59,7 +59,7 @@ mix_status mix__search_step(struct mix__trainer *t, const struct mix__phase *p, 
     struct mix__loss mixture;
     MIX_TRY(mix__meta_step(t, p, labels, loss));
 
-    mix__engine_mode_all(t->engine, MIX__QUANT_MIXTURE, 0, 32);
+    mix__engine_mode_all(t->engine, MIX__QUANT_MIXTURE, 0, MIX_BITS_FLOAT);
     memset(s->alpha_grad, 0, s->n_alpha * sizeof *s->alpha_grad);
     MIX_TRY(mix__trainer_forward(t, false, 0, 1, labels, 1.0f, &mixture));
     MIX_TRY(mix__engine_backward(t->engine, t->dlogits, MIX__GRAD_ALPHA));

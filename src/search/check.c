@@ -18,11 +18,11 @@ struct number_rule {
 
 static const struct number_rule number_rules[] = {
     { "width", 0, 4, true },
-    { "image_size", 0, 4096, false },
-    { "resize", 0, 4096, false },
-    { "batch", 1, 65536, false },
+    { "image_size", 0, MIX_SIZE_MAX, false },
+    { "resize", 0, MIX_SIZE_MAX, false },
+    { "batch", 1, MIX_BATCH_MAX, false },
     { "crop_padding", 0, 256, false },
-    { "cutout", 0, 4096, false },
+    { "cutout", 0, MIX_SIZE_MAX, false },
     { "loader_threads", 1, 64, false },
     { "train_limit", 0, INT_MAX, false },
     { "epochs", 1, 100000, false },

@@ -21,7 +21,7 @@ mix_status mix_run_graph(mix_ctx *ctx, const char *from, mix_graph **graph, mix_
 mix_status mix__judge_make(struct mix__trainer *t, const struct mix__checkpoint *c, mix_data *data,
                            const mix_graph *graph, bool as_float)
 {
-    const int *candidate = &(int){ 8 };
+    const int *candidate = &(int){ MIX_BITS_FIXED };
     const int n = c ? mix__checkpoint_candidates(c, &candidate) : 1;
     MIX_TRY(mix__state_new(&t->state, graph, candidate, n, 0));
     if (c) {

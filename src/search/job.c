@@ -152,7 +152,7 @@ static void candidates_of_bits(struct mix__job *job, const mix_layer_bits *bits)
                 break;
             }
     if (job->n_candidates == 0)
-        take_candidates(job, &(int){ 8 }, 1);
+        take_candidates(job, &(int){ MIX_BITS_FIXED }, 1);
 }
 
 static mix_status read_bits_text(struct mix__job *job)
@@ -177,7 +177,7 @@ static mix_status read_bits_text(struct mix__job *job)
 /* Bits and candidates; c is what the job starts or goes on from, NULL for a graph of the zoo. */
 static mix_status choose_bits(struct mix__job *job, const struct mix__checkpoint *c, bool resumed)
 {
-    const int *candidate = &(int){ 8 };
+    const int *candidate = &(int){ MIX_BITS_FIXED };
     int n = 1;
     if (c) {
         MIX_TRY(mix__checkpoint_bits(c, job->graph, &job->t.bits));
@@ -365,7 +365,7 @@ static mix_status result_bits(struct mix__job *job, mix_result *r)
     r->mean_activation_bits = NAN;
     r->target_gbops = job->target;
     if (!bits) {
-        r->gbops = 1e-9 * 32.0 * 32.0 * (double)total_macs(job->graph);
+        r->gbops = 1e-9 * MIX_BITS_FLOAT * MIX_BITS_FLOAT * (double)total_macs(job->graph);
         return MIX_OK;
     }
     r->n_layers = (int)job->graph->n_layers;

@@ -71,10 +71,10 @@ static bool make_best_move(struct picking *p, int direction)
 static uint64_t put_bits(const struct picking *p, mix_layer_bits *bits)
 {
     const struct mix__state *s = p->state;
+    mix_bits_uniform(s->graph, p->weight_bits, 0, bits);
     for (size_t l = 0; l < s->graph->n_layers; l++)
-        bits[l] = s->graph->layers[l].info.searched
-                      ? (mix_layer_bits){ p->weight_bits, s->candidate[p->choice[l]] }
-                      : (mix_layer_bits){ 8, 8 };
+        if (s->graph->layers[l].info.searched)
+            bits[l].activation = s->candidate[p->choice[l]];
     return mix_bits_bops(s->graph, bits);
 }
 

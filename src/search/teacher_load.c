@@ -92,7 +92,8 @@ mix_status mix__teacher_make(struct mix__job *job)
         return MIX_OK;
     MIX_TRY(find(job));
     MIX_TRY(check_shape(job));
-    MIX_TRY(mix__state_new(&job->t.teacher_state, job->teacher_graph, &(int){ 8 }, 1, 0));
+    MIX_TRY(
+        mix__state_new(&job->t.teacher_state, job->teacher_graph, &(int){ MIX_BITS_FIXED }, 1, 0));
     return mix__engine_new(&job->t.teacher, job->t.teacher_state, job->settings->batch, false,
                            mix__training_dtype(job->ctx, job->settings->precision));
 }

@@ -4,7 +4,6 @@
 #include "train/checkpoint.h"
 
 #include <assert.h>
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

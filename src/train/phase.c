@@ -11,7 +11,7 @@ int mix__state_choice(const struct mix__state *state, size_t layer, int bits)
 {
     const int *candidate;
     const int n = mix__state_layer_candidates(state, (int)layer, &candidate);
-    if (bits == 32)
+    if (bits == MIX_BITS_FLOAT)
         return -1;
     for (int i = 0; i < n; i++)
         if (candidate[i] == bits)
@@ -107,7 +107,7 @@ void mix__trainer_quantize(struct mix__trainer *t, bool weights)
             modes[l] = (struct mix__layer_mode){
                 .mode = choice < 0 ? MIX__QUANT_OFF : MIX__QUANT_ONE,
                 .choice = choice < 0 ? 0 : choice,
-                .weight_bits = weights ? t->bits[l].weight : 32,
+                .weight_bits = weights ? t->bits[l].weight : MIX_BITS_FLOAT,
             };
         }
     }

@@ -4,7 +4,6 @@
 #include "train/run_folder.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>

@@ -3,7 +3,6 @@
  */
 #include "train/run_folder.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -117,7 +117,7 @@ mix_status mix__trainer_update(struct mix__trainer *t) MIX_CHECKED;
 mix_status mix__trainer_step(struct mix__trainer *t, const struct mix__phase *phase,
                              const int *labels, struct mix__loss *loss) MIX_CHECKED;
 
-/* The candidate's number, -1 when bits is 32 (float input); -2: not a candidate of the layer. */
+/* The candidate's number, -1 for MIX_BITS_FLOAT; -2: not a candidate of the layer. */
 int mix__state_choice(const struct mix__state *state, size_t layer, int bits);
 
 #endif

@@ -52,12 +52,15 @@ static mix_status check(mix_ctx *ctx, const mix_zoo_options *o)
 {
     if (!(o->width > 0.0 && o->width <= 4.0))
         return mix__fail(ctx, MIX_EINVAL, "width is %g; expected more than 0, at most 4", o->width);
-    if (o->classes < 2 || o->classes > 1000000)
-        return mix__fail(ctx, MIX_EINVAL, "%d classes; expected 2 to 1000000", o->classes);
-    if (o->size < 8 || o->size > 4096)
-        return mix__fail(ctx, MIX_EINVAL, "image size is %d pixels; expected 8 to 4096", o->size);
-    if (o->channels < 1 || o->channels > 64)
-        return mix__fail(ctx, MIX_EINVAL, "%d input channels; expected 1 to 64", o->channels);
+    if (o->classes < 2 || o->classes > MIX_CLASSES_MAX)
+        return mix__fail(ctx, MIX_EINVAL, "%d classes; expected 2 to %d", o->classes,
+                         MIX_CLASSES_MAX);
+    if (o->size < 8 || o->size > MIX_SIZE_MAX)
+        return mix__fail(ctx, MIX_EINVAL, "image size is %d pixels; expected 8 to %d", o->size,
+                         MIX_SIZE_MAX);
+    if (o->channels < 1 || o->channels > MIX_CHANNELS_MAX)
+        return mix__fail(ctx, MIX_EINVAL, "%d input channels; expected 1 to %d", o->channels,
+                         MIX_CHANNELS_MAX);
     return MIX_OK;
 }
 
