@@ -12,9 +12,11 @@
 #include <cmocka.h>
 
 #include <dirent.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/ctx.h"
@@ -114,6 +116,16 @@ static inline void leave_folder(void)
     assert_non_null(getcwd(path, sizeof path));
     assert_int_equal(chdir(".."), 0);
     remove_tree(strrchr(path, '/') + 1);
+}
+
+/* From now on files can grow to so many bytes, as on a disk that is full then; -1: to any size. */
+static inline void disk_holds(long bytes)
+{
+    struct rlimit limit;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes < 0 ? limit.rlim_max : (rlim_t)bytes;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
 }
 
 static inline void write_bytes(const char *path, const void *bytes, size_t size)

@@ -13,7 +13,8 @@
  *   mix     doc/mix-format.md, for runtime.h
  *   onnx    quantized tensors as QuantizeLinear and DequantizeLinear: doc/onnx-export.md
  *   qonnx   quantized tensors as QONNX's Quant nodes, for FINN and hls4ml
- *   c       plain C: NAME.c and, beside it, NAME.h for a path NAME.c
+ *   c       plain C: NAME.c and, beside it and before it, NAME.h for a path NAME.c; one with the
+ *           other of another export does not compile
  */
 #define MIX_EXPORT_MAP(X)                                                                          \
     X(MIX, "mix")                                                                                  \

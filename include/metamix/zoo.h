@@ -31,7 +31,8 @@ typedef struct mix_zoo_options {
 MIX_API void mix_zoo_options_init(mix_zoo_options *options);
 MIX_API const char *const *mix_zoo_names(void); /* NULL-terminated */
 
-/* Errors: MIX_EINVAL (unknown arch, bad value), MIX_ESHAPE (image too small), MIX_ENOMEM. */
+/* Errors: MIX_EINVAL (unknown arch, bad value), MIX_ESHAPE (image too small), MIX_EUNSUPPORTED (more
+ * than 2^28 weights), MIX_ENOMEM. */
 MIX_API MIX_CHECKED mix_status mix_zoo_new(mix_graph **out, mix_ctx *ctx,
                                            const mix_zoo_options *options);
 

@@ -1,15 +1,24 @@
+#define _XOPEN_SOURCE 700 /* realpath() */
 #include "base/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 static mix_status fail_errno(mix_ctx *ctx, const char *what, const char *path)
 {
     return mix__fail(ctx, MIX_EIO, "%s: cannot %s: %s", path, what, strerror(errno));
+}
+
+static mix_status fail_kind(mix_ctx *ctx, const char *path, const struct stat *st)
+{
+    return mix__fail(ctx, MIX_EIO, "%s: expected a regular file, found a %s", path,
+                     S_ISDIR(st->st_mode) ? "folder" : "device or pipe");
 }
 
 /* Reads size bytes and makes sure that the file ends there. */
@@ -42,8 +51,7 @@ static mix_status read_open(mix_ctx *ctx, int fd, const char *path, size_t limit
     if (fstat(fd, &st) != 0)
         return fail_errno(ctx, "read", path);
     if (!S_ISREG(st.st_mode))
-        return mix__fail(ctx, MIX_EIO, "%s: expected a regular file, found a %s", path,
-                         S_ISDIR(st.st_mode) ? "folder" : "device or pipe");
+        return fail_kind(ctx, path, &st);
     if ((uintmax_t)st.st_size > limit || (uintmax_t)st.st_size >= SIZE_MAX)
         return mix__fail(ctx, MIX_EIO, "%s: %jd bytes, at most %zu are read", path,
                          (intmax_t)st.st_size, limit);
@@ -93,19 +101,69 @@ static void release(struct mix__file_writer *w)
     *w = (struct mix__file_writer){ .ctx = w->ctx };
 }
 
+/* The file that path leads to, by links too, is replaced; what is no regular file stays. */
+static mix_status take_path(struct mix__file_writer *w, const char *path)
+{
+    struct stat st;
+    char *target =
+        lstat(path, &st) == 0 && S_ISLNK(st.st_mode) ? realpath(path, NULL) : NULL; /* libc's */
+    w->path = mix__strdup(w->ctx, target ? target : path);
+    free(target);
+    if (!w->path || !(w->part = concat(w->ctx, w->path, ".part", "")))
+        return MIX_ENOMEM;
+    if (stat(w->path, &st) == 0 && !S_ISREG(st.st_mode))
+        return fail_kind(w->ctx, w->path, &st);
+    return MIX_OK;
+}
+
+/* Whether the open file, which is locked, is still the one of that name. */
+static bool is_named(int fd, const char *path)
+{
+    struct stat opened, named;
+    return fstat(fd, &opened) == 0 && lstat(path, &named) == 0 && opened.st_ino == named.st_ino &&
+           opened.st_dev == named.st_dev;
+}
+
+static mix_status lock_part(struct mix__file_writer *w, int fd)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return fail_errno(w->ctx, "create", w->part);
+    if (!S_ISREG(st.st_mode))
+        return fail_kind(w->ctx, w->part, &st);
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) /* else: no locks there */
+        return mix__fail(w->ctx, MIX_EIO, "%s: another process is writing it", w->path);
+    return MIX_OK;
+}
+
+/* The part file for this writer alone; what a killed one has left there is overwritten. */
+static mix_status open_part(struct mix__file_writer *w)
+{
+    for (;;) {
+        const int fd =
+            open(w->part, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
+        if (fd < 0)
+            return fail_errno(w->ctx, "create", w->part);
+        mix_status status = lock_part(w, fd);
+        if (status == MIX_OK && is_named(fd, w->part)) {
+            if (ftruncate(fd, 0) == 0 && (w->file = fdopen(fd, "wb")))
+                return MIX_OK;
+            status = fail_errno(w->ctx, "create", w->part);
+        }
+        close(fd);
+        if (status != MIX_OK)
+            return status;
+    } /* another writer has committed it in between */
+}
+
 mix_status mix__file_begin(struct mix__file_writer *w, mix_ctx *ctx, const char *path)
 {
     *w = (struct mix__file_writer){ .ctx = ctx };
-    mix_status status = MIX_ENOMEM;
-    if (!(w->path = mix__strdup(ctx, path)) || !(w->part = concat(ctx, path, ".part", "")))
-        goto fail;
-    if (!(w->file = fopen(w->part, "wb"))) {
-        status = fail_errno(ctx, "create", w->part);
-        goto fail;
-    }
-    return MIX_OK;
-fail:
-    release(w);
+    mix_status status = take_path(w, path);
+    if (status == MIX_OK)
+        status = open_part(w);
+    if (status != MIX_OK)
+        release(w);
     return status;
 }
 
@@ -138,11 +196,7 @@ static mix_status commit(struct mix__file_writer *w)
 {
     if (ferror(w->file) || fflush(w->file) != 0 || fsync(fileno(w->file)) != 0)
         return fail_errno(w->ctx, "write", w->part);
-    FILE *file = w->file;
-    w->file = NULL;
-    if (fclose(file) != 0)
-        return fail_errno(w->ctx, "write", w->part);
-    if (rename(w->part, w->path) != 0)
+    if (rename(w->part, w->path) != 0) /* before the lock goes with the open file */
         return fail_errno(w->ctx, "replace", w->path);
     mix__free(w->ctx, w->part);
     w->part = NULL;
@@ -158,10 +212,10 @@ mix_status mix__file_commit(struct mix__file_writer *w)
 
 void mix__file_abandon(struct mix__file_writer *w)
 {
+    if (w->file && w->part)
+        unlink(w->part);
     if (w->file)
         fclose(w->file);
-    if (w->part)
-        unlink(w->part);
     release(w);
 }
 

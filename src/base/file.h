@@ -18,6 +18,8 @@ MIX_CHECKED mix_status mix__file_read(mix_ctx *ctx, const char *path, size_t lim
  * Atomic writing: open "<path>.part", write, then commit = flush, fsync, rename, fsync of the
  * folder. A failed or abandoned write removes the part file and leaves an old file at path as it
  * was; only when it is the folder that cannot be synced, the new one is there and MIX_EIO says so.
+ * A link at path is followed. MIX_EIO: what is there is no regular file, or another writer, of any
+ * process, is between begin and commit.
  */
 struct mix__file_writer {
     mix_ctx *ctx;

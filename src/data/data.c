@@ -155,3 +155,10 @@ const char *mix_data_class_name(const mix_data *data, int index)
     assert(index >= 0 && index < data->classes);
     return data->class_names[index];
 }
+
+mix_status mix__image_changed(mix_ctx *ctx, mix_status status, const char *path)
+{
+    if (status == MIX_ENOMEM)
+        return mix__fail(ctx, MIX_ENOMEM, "%s: out of memory while it was read", path);
+    return mix__fail(ctx, MIX_EIO, "%s: changed while it was read", path);
+}

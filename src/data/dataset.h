@@ -46,6 +46,9 @@ MIX_CHECKED mix_status mix__idx_open(mix_data *data);
 bool mix__packs_present(const char *path);
 MIX_CHECKED mix_status mix__packs_open(mix_data *data);
 
+/* The sentence for an image that could not be read and then, asked for why, could. */
+mix_status mix__image_changed(mix_ctx *ctx, mix_status status, const char *path) MIX_CHECKED;
+
 bool mix__folder_present(const char *path);
 MIX_CHECKED mix_status mix__folder_open(mix_data *data);
 /* Folder layout: the image's path. */

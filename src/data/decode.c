@@ -13,6 +13,8 @@
 #include "data/image.h"
 
 enum { PIXELS_MAX = 400000000 };
+/* Of a progressive JPEG: each takes the time of the whole picture, at next to no bytes. */
+enum { SCANS_MAX = 100 };
 /* Of a PNG's chunks besides pixels, such as color profiles, which are unpacked: one, all. */
 enum { CHUNK_BYTES_MAX = 64 << 20, CHUNKS_BYTES_MAX = 128 << 20 };
 
@@ -59,12 +61,19 @@ static mix_status make_image(const struct job *job, struct mix__image *image, ui
 struct jpeg_reader {
     struct jpeg_decompress_struct jpeg;
     struct jpeg_error_mgr errors;
+    struct jpeg_progress_mgr progress;
     jmp_buf failed;
 };
 
 static void jpeg_fail(j_common_ptr jpeg)
 {
     longjmp(((struct jpeg_reader *)jpeg)->failed, 1);
+}
+
+static void jpeg_progress(j_common_ptr jpeg)
+{
+    if (((struct jpeg_decompress_struct *)jpeg)->input_scan_number > SCANS_MAX)
+        jpeg_fail(jpeg);
 }
 
 /* Called for warnings (level -1) and traces. The library goes on after damaged data with made-up
@@ -97,6 +106,10 @@ static mix_status read_jpeg(struct jpeg_reader *reader, const struct job *job,
 {
     struct jpeg_decompress_struct *jpeg = &reader->jpeg;
     if (setjmp(reader->failed)) {
+        if (jpeg->input_scan_number > SCANS_MAX)
+            return mix__fail(job->ctx, MIX_EFORMAT,
+                             "%s: bad JPEG: expected at most %d scans, found more", job->name,
+                             SCANS_MAX);
         char text[JMSG_LENGTH_MAX];
         reader->errors.format_message((j_common_ptr)jpeg, text);
         const size_t left = jpeg->src ? jpeg->src->bytes_in_buffer : 0;
@@ -104,6 +117,7 @@ static mix_status read_jpeg(struct jpeg_reader *reader, const struct job *job,
                          left < job->size ? job->size - left : 0, text);
     }
     jpeg_create_decompress(jpeg);
+    jpeg->progress = &reader->progress;
     jpeg_mem_src(jpeg, job->bytes, job->size);
     jpeg_read_header(jpeg, TRUE);
     const bool cmyk = jpeg->jpeg_color_space == JCS_CMYK || jpeg->jpeg_color_space == JCS_YCCK;
@@ -132,7 +146,7 @@ static mix_status read_jpeg(struct jpeg_reader *reader, const struct job *job,
 
 static mix_status decode_jpeg(const struct job *job, struct mix__image *image)
 {
-    struct jpeg_reader reader = { 0 };
+    struct jpeg_reader reader = { .progress.progress_monitor = jpeg_progress };
     reader.jpeg.err = jpeg_std_error(&reader.errors);
     reader.errors.error_exit = jpeg_fail;
     reader.errors.emit_message = jpeg_message;

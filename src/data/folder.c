@@ -270,7 +270,7 @@ static mix_status judge(mix_data *data, mix_split split, const struct reference 
             bool resized;
             MIX_TRY(take_image(data, split, i, first, &resized));
             mix__folder_path(data, split, i, path);
-            return mix__fail(data->ctx, MIX_EIO, "%s: changed while it was read", path);
+            return mix__image_changed(data->ctx, (mix_status)statuses[i], path);
         }
         if (bad == SIZE_MAX)
             bad = i;

@@ -110,9 +110,10 @@ static mix_status judge(struct packer *p, size_t index, struct item *item)
         p->info->skipped[p->split]++;
         return MIX_OK;
     }
+    const mix_status status = item->status;
     item_release(p->ctx, item);
     MIX_TRY(prepare(p, index, item));
-    return mix__fail(p->ctx, MIX_EIO, "%s: changed while it was read", item->file.name);
+    return mix__image_changed(p->ctx, status, item->file.name);
 }
 
 static mix_status write_block(struct packer *p, size_t first, int n, struct item *items)

@@ -15,6 +15,7 @@
  */
 #include "engine/conv.h"
 
+#include <limits.h>
 #include <string.h>
 
 #include "base/ctx.h"
@@ -227,6 +228,12 @@ mix_status mix__conv_new(struct mix__conv **out, struct mix__backend *backend,
                          bool backward)
 {
     *out = NULL;
+    if ((int64_t)dims->n * dims->h * dims->w > INT_MAX)
+        return mix__fail(
+            backend->ctx, MIX_EUNSUPPORTED,
+            "a batch of %d images has %d x %d pixels each at a layer's input; expected "
+            "at most %d together",
+            dims->n, dims->h, dims->w, INT_MAX);
     struct mix__conv *c = mix__zalloc(backend->ctx, 1, sizeof *c);
     if (!c)
         return MIX_ENOMEM;

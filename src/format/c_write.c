@@ -273,6 +273,7 @@ static void put_pixel_constants(struct writer *w)
 static mix_status put_source(void *writer, FILE *out)
 {
     struct writer *w = writer;
+    const size_t arena = w->arena.bytes + w->scratch;
     char network[MIX__NAME_MAX];
     w->out = out;
     fprintf(w->out,
@@ -285,9 +286,11 @@ static mix_status put_source(void *writer, FILE *out)
     for (size_t i = 0; i < w->net->n_ops; i++)
         MIX_TRY(put_op(w, i));
     fprintf(w->out,
-            "\nstatic _Alignas(64) uint8_t arena[%s_ARENA_BYTES];\n\n"
+            "\n_Static_assert(%s_ARENA_BYTES == %zu && %s_CLASSES == %d, \"%s.h is of another "
+            "export\");\n"
+            "static _Alignas(64) uint8_t arena[%zu];\n\n"
             "void %s_run(const float *image, float *logits)\n{\n",
-            w->upper, w->name);
+            w->upper, arena, w->upper, w->net->tensors[w->net->output].c, w->file, arena, w->name);
     for (size_t i = 0; i < w->net->n_ops; i++)
         put_call(w, i);
     fprintf(w->out, "}\n");

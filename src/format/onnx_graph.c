@@ -200,8 +200,8 @@ void mix__onnx_name(const struct mix__onnx_walk *w, const Onnx__NodeProto *node,
     for (char *c = base; *c; c++)
         *c = *c > ' ' && *c < 127 ? *c : '_';
     snprintf(name, MIX__NAME_MAX, "%s%s", *base ? base : "node", suffix);
-    if (taken(w->graph, name))
-        snprintf(name, MIX__NAME_MAX, "%s%s.%zu", *base ? base : "node", suffix, w->index);
+    for (size_t i = w->index; taken(w->graph, name); i++)
+        snprintf(name, MIX__NAME_MAX, "%s%s.%zu", *base ? base : "node", suffix, i);
 }
 
 /* ---- values of the parameters ---- */

@@ -12,9 +12,12 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/random.h"
+
+#define VALUES_MAX (1u << 28) /* floats of a network: 1 GiB */
 
 static void fail(mix_graph *g, mix_status status, const char *format, ...) MIX_PRINTF(3, 4);
 
@@ -400,9 +403,39 @@ static mix_status lay_out_values(mix_graph *g)
     return g->values ? MIX_OK : MIX_ENOMEM;
 }
 
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Parameters of a sane number, with names of their own: they are tensors of a file. */
+static mix_status check_params(const mix_graph *g)
+{
+    const char *twice = NULL;
+    uint64_t total = 0;
+    const char **names = mix__alloc(g->ctx, g->n_params, sizeof *names);
+    if (!names)
+        return MIX_ENOMEM;
+    for (size_t i = 0; i < g->n_params; i++) {
+        names[i] = g->params[i].name;
+        total += g->params[i].count < VALUES_MAX ? g->params[i].count : VALUES_MAX + 1u;
+    }
+    qsort(names, g->n_params, sizeof *names, compare_names);
+    for (size_t i = 1; i < g->n_params && !twice; i++)
+        twice = strcmp(names[i - 1], names[i]) == 0 ? names[i] : NULL;
+    mix__free(g->ctx, names);
+    if (twice)
+        return mix__fail(g->ctx, MIX_EINVAL, "two parameters are called '%s'", twice);
+    if (total > VALUES_MAX)
+        return mix__fail(g->ctx, MIX_EUNSUPPORTED,
+                         "the network has more than %u weights and other values", VALUES_MAX);
+    return MIX_OK;
+}
+
 mix_status mix__graph_finish(mix_graph *g, int output)
 {
     MIX_TRY(g->failed);
+    MIX_TRY(check_params(g));
     g->output = output;
     MIX_TRY(list_layers(g));
     return lay_out_values(g);

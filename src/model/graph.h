@@ -128,7 +128,9 @@ int mix__graph_add(mix_graph *g, const char *name, int a, int b);
 int mix__graph_mul(mix_graph *g, const char *name, int a, int gate);
 int mix__graph_linear(mix_graph *g, const char *name, int in, int out_features);
 
-/* Closes the graph: lays out values, lists layers, costs them, marks first and last as fixed. */
+/* Closes the graph: lays out values, lists layers, costs them, marks first and last as fixed.
+ * Errors: the first failure of a builder; MIX_EINVAL (two parameters of one name), MIX_EUNSUPPORTED
+ * (too many values), MIX_ENOMEM. */
 mix_status mix__graph_finish(mix_graph *g, int output) MIX_CHECKED;
 
 /* Of a finished graph: takes over the name of every class, UTF-8 text; what is none, and control

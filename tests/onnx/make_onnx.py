@@ -278,6 +278,20 @@ def opset21():
     m.save("opset21")
 
 
+def names():
+    """Two nodes of one name, and a third that is called what the second would be."""
+    m = Model(13)
+    for _ in range(3):
+        m.conv(3 if not m.nodes else 4, 4, pads=[1, 1, 1, 1])
+    m.node("GlobalAveragePool")
+    m.node("Flatten")
+    m.node("Gemm", values(4, CLASSES), values(CLASSES), name="fc")
+    for node, name in zip(m.nodes, ["a", "a.2", "a"]):
+        node.name = name
+    onnx.checker.check_model(m.proto())
+    onnx.save(m.proto(), f"{here}/names.onnx")
+
+
 # ---- what has to be refused ----------------------------------------------------------------------
 
 def plain(**attributes):
@@ -419,4 +433,5 @@ tensorflow()
 spelled()
 opset21()
 refused()
+names()
 save_file(expected, f"{here}/expected.safetensors")

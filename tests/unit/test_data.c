@@ -354,6 +354,37 @@ static void check_bad_file(const char *path, const char *part)
     assert_int_equal(unlink(path), 0);
 }
 
+/* A gray progressive JPEG of one block of pixels, whose other coefficients, none, are said
+ * so many times. */
+static void write_scans(const char *path, int times)
+{
+    static const uint8_t start[] = { 0xff, 0xd8, 0xff, 0xdb, 0, 67, 0 };
+    static const uint8_t frame[] = { 0xff, 0xc2, 0, 11, 8, 0, 8, 0, 8, 1, 1, 0x11, 0 };
+    static const uint8_t first[] = { 0xff, 0xda, 0, 8, 1, 1, 0, 0, 0, 0, 0x7f };
+    static const uint8_t more[] = { 0xff, 0xda, 0, 8, 1, 1, 0, 1, 63, 0, 0x7f };
+    static uint8_t bytes[16384];
+    size_t n = 0;
+#define PUT(part) (memcpy(bytes + n, part, sizeof(part)), n += sizeof(part))
+    PUT(start);
+    memset(bytes + n, 1, 64); /* the quantization table */
+    n += 64;
+    PUT(frame);
+    for (uint8_t class = 0; class < 2;
+         class ++) { /* of each table: code 0 of one bit is symbol 0 */
+        const uint8_t table[] = {
+            0xff, 0xc4, 0, 20, (uint8_t)(class << 4), 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            0,    0,    0, 0
+        };
+        PUT(table);
+    }
+    PUT(first);
+    for (int i = 0; i < times; i++)
+        PUT(more);
+    PUT(((const uint8_t[]){ 0xff, 0xd9 }));
+#undef PUT
+    write_bytes(path, bytes, n);
+}
+
 static void test_bad_files(void **state)
 {
     (void)state;
@@ -376,6 +407,8 @@ static void test_bad_files(void **state)
         cut_file("train/a/15.png", cuts[i] + 20);
         check_bad_file("train/a/15.png", "bad PNG");
     }
+    write_scans("train/a/15.jpg", 1000);
+    check_bad_file("train/a/15.jpg", "at most 100 scans");
     /* 60000 x 6000 pixels, 1 GB, in a file of some 100 bytes. */
     write_png("train/a/15.png", noise, 1, 1, 3);
     char *bytes;

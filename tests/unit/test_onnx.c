@@ -287,6 +287,19 @@ static void other_classes_and_size(void **state)
                 "classes");
 }
 
+/* Every layer has a name of its own, by which checkpoints and bits.json know it. */
+static void names_for_each(void **state)
+{
+    (void)state;
+    static const char *const expected[] = { "a", "a.2", "a.3", "fc" };
+    mix_graph *g;
+    CHECK_OK(mix_graph_from_onnx(&g, ctx, FOLDER "names.onnx", NULL));
+    assert_int_equal(g->n_layers, MIX_COUNT(expected));
+    for (size_t l = 0; l < g->n_layers; l++)
+        assert_string_equal(g->layers[l].info.name, expected[l]);
+    mix_graph_free(g);
+}
+
 /* ---- refusals ---- */
 
 static const struct {
@@ -447,6 +460,7 @@ int main(void)
         cmocka_unit_test(folded),
         cmocka_unit_test(hard_swishes),
         cmocka_unit_test(other_classes_and_size),
+        cmocka_unit_test(names_for_each),
         cmocka_unit_test(refused),
         cmocka_unit_test(damaged),
         cmocka_unit_test(out_of_memory),

@@ -1,8 +1,5 @@
 #include "images.h"
 
-#include <signal.h>
-#include <sys/resource.h>
-
 #include "base/file.h"
 #include "data/batches.h"
 #include "data/dataset.h"
@@ -226,7 +223,7 @@ static void test_refusals(void **state)
     leave_folder();
 }
 
-/* A limit on the size of files stands for a full disk: nothing stays behind. */
+/* Nothing stays behind. */
 static void test_full_disk(void **state)
 {
     (void)state;
@@ -234,15 +231,9 @@ static void test_full_disk(void **state)
     write_set();
     mix_ctx *ctx = plain_ctx();
     mix_pack_info info;
-    struct rlimit old, small;
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
-    small = old;
-    small.rlim_cur = 1000;
-    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    disk_holds(1000);
     const mix_status status = pack(ctx, "set", "a", &info);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
-    signal(SIGXFSZ, handler);
+    disk_holds(-1);
     CHECK_FAILS(ctx, status, MIX_EIO, "a/train.pack.part: cannot write");
     assert_false(mix__path_exists("a/train.pack"));
     assert_false(mix__path_exists("a/train.pack.part"));

@@ -380,8 +380,6 @@ static void test_bad_saves(void **state)
 static void test_full_disk(void **state)
 {
     (void)state;
-    if (access("/dev/full", W_OK) != 0)
-        skip();
     static float much[1 << 18];
     const struct mix__st_tensor sizes[] = {
         { "x", MIX__ST_F32, 1, { 1 }, much, 4 },
@@ -389,8 +387,9 @@ static void test_full_disk(void **state)
     };
     write_bytes("f", "old", 3);
     for (size_t i = 0; i < MIX_COUNT(sizes); i++) {
-        assert_int_equal(symlink("/dev/full", "f.part"), 0);
-        CHECK_FAILS(ctx, mix__st_save(ctx, "f", &sizes[i], 1, NULL), MIX_EIO, "No space left");
+        disk_holds(10);
+        CHECK_FAILS(ctx, mix__st_save(ctx, "f", &sizes[i], 1, NULL), MIX_EIO, "cannot write");
+        disk_holds(-1);
         check_bytes("f", "old", 3);
     }
 }

@@ -58,6 +58,10 @@ static void test_refuses(void **unused)
     mix_zoo_options_init(&options);
     options.size = 2;
     CHECK_FAILS(ctx, mix_zoo_new(&g, ctx, &options), MIX_EINVAL, "size");
+    mix_zoo_options_init(&options);
+    options.classes = MIX_CLASSES_MAX; /* 1280 million weights in the last layer */
+    CHECK_FAILS(ctx, mix_zoo_new(&g, ctx, &options), MIX_EUNSUPPORTED, "more than 268435456");
+    assert_null(g);
     mix_ctx_free(ctx);
 }
 
