@@ -16,11 +16,12 @@ static int run(const struct options *options)
 const struct command command_finetune = {
     .name = "finetune",
     .summary = "Train the weights under a given bit assignment (the second phase of quantize).",
-    .groups = MIX_GROUP_NET | MIX_GROUP_DATA | MIX_GROUP_BITS | MIX_GROUP_FINETUNE | MIX_GROUP_RUN,
+    .groups = MIX_GROUP_NET | MIX_GROUP_DATA | MIX_GROUP_FINETUNE | MIX_GROUP_RUN,
     .takes = TAKES_RUN | TAKES_FROM | TAKES_BITS | TAKES_CPU,
     .needs = TAKES_RUN | TAKES_FROM | TAKES_DATA,
     .run = run,
-    .more = "Without --bits, --from must be a run of select: its meta-state and bits are used. "
-            "With --bits W4A4 it trains the uniform network, from --from or from another tool's "
-            "weights (--weights with --arch, --width, --stem).",
+    .more =
+        "Without --bits, --from must be a run of select or quantize: its state and bits are used. "
+        "With --bits W4A4 it trains the uniform network, from --from or from another tool's "
+        "weights (--weights with --arch, --width, --stem).",
 };

@@ -162,6 +162,9 @@ static void print_totals(const struct network *n)
     if (n->file)
         printf("%s fits: %d tensors taken%s, %d unused\n", n->file, n->weights.taken,
                n->weights.new_classifier ? ", the classifier left random" : "", n->weights.unused);
+    if (n->weights.new_classifier && n->weights.classes)
+        printf("its classifier is of %d classes: --classes %d\n", n->weights.classes,
+               n->weights.classes);
 }
 
 static int show(struct job *job, struct network *n)

@@ -41,6 +41,22 @@ static mix_status run_chunk(struct evaluation *e, mix_accuracy *a)
     return MIX_OK;
 }
 
+/* Where the file has the names of its classes. */
+static int check_classes(struct evaluation *e)
+{
+    const int n = e->model.info.classes;
+    const char **names = calloc((size_t)n, sizeof *names);
+    if (!names)
+        return job_tell(e->job, MIX_ENOMEM);
+    for (int i = 0; i < n; i++)
+        names[i] = mix_runtime_class_name(e->model.rt, i);
+    mix_status status = MIX_OK;
+    if (names[0])
+        status = mix_data_check_classes(e->data, names, e->job->options->from);
+    free(names);
+    return job_tell(e->job, status);
+}
+
 static int open_data(struct evaluation *e)
 {
     const struct options *o = e->job->options;
@@ -53,14 +69,16 @@ static int open_data(struct evaluation *e)
     images.size = o->settings.image_size ? o->settings.image_size : images.size;
     images.skip_bad_images = o->settings.skip_bad_images;
     if (!mix_normalize_parse(o->settings.normalize, &images.normalize))
-        return job_fail(o, MIX_EINVAL, "normalize is '%.64s'", o->settings.normalize);
+        return job_fail(o, MIX_EINVAL,
+                        "normalize is '%.64s'; expected auto, imagenet, symmetric or unit",
+                        o->settings.normalize);
     code = job_tell(e->job, mix_data_open(&e->data, e->job->ctx, o->settings.data, &images));
     if (code)
         return code;
     mix_data_info_get(e->data, &data);
     e->count = data.images[MIX_VAL];
     if (data.classes == net->classes && data.size == net->height)
-        return 0;
+        return check_classes(e);
     return job_fail(o, MIX_ESHAPE,
                     "%s has %d classes and images of %d x %d pixels; %s expects %d and %d x %d",
                     o->settings.data, data.classes, data.size, data.size, o->from, net->classes,

@@ -59,16 +59,24 @@ static int dispatch(const struct command *command, int argc, char **argv)
     return code;
 }
 
+static bool is_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "-?") == 0;
+}
+
 static int run(int argc, char **argv)
 {
     if (argc < 2) {
         print_help(stderr);
         return MIX_EINVAL;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-?") == 0) {
+    const bool help = strcmp(argv[1], "help") == 0;
+    if ((help && argc == 2) || is_help(argv[1])) {
         print_help(stdout);
         return 0;
     }
+    if (help || (argc == 3 && strcmp(argv[2], "-h") == 0)) /* metamix COMMAND --help */
+        return run(3, (char *[]){ argv[0], argv[help ? 2 : 1], "--help", NULL });
     if (strcmp(argv[1], "--version") == 0) {
         puts("metamix " METAMIX_VERSION);
         return 0;

@@ -96,7 +96,8 @@ static const struct {
     { TAKES_PACK,
       { "skip-bad-images", KEY_SKIP_BAD, NULL, 0, "leave out files that cannot be decoded", 0 } },
     { TAKES_EXPORT,
-      { "format", KEY_FORMAT, "NAME", 0, "what to write: mix, onnx, qonnx, c (default: mix)", 0 } },
+      { "format", KEY_FORMAT, "NAME", 0,
+        "what to write: mix, onnx, qonnx, c (default: as --out ends, .onnx or .c, else mix)", 0 } },
     { TAKES_EXPORT,
       { "onnx-types", KEY_ONNX_TYPES, "NAME", 0,
         "format onnx: native (weights of up to 4 bits in 4-bit types: small), int8 (8-bit types: "
@@ -143,6 +144,7 @@ struct input {
     const char *recipe;
     bool given[N_SETTINGS];  /* on the command line */
     const char *net_setting; /* a given option that only describes a new network */
+    bool format;             /* --format is given */
     size_t n, used;
     struct argp_option option[2 * N_SETTINGS + N_TOOL];
     char text[N_SETTINGS * 512];
@@ -302,6 +304,13 @@ static void take_recipe(struct argp_state *state)
     in->options->settings = settings;
 }
 
+static bool names_weights(const char *arch)
+{
+    const char *ending = strrchr(arch, '.');
+    return ending && (strcmp(ending, ".pth") == 0 || strcmp(ending, ".pt") == 0 ||
+                      strcmp(ending, ".safetensors") == 0);
+}
+
 /* A run brings its network; without one, weights need a network to go into. */
 static void check_start(struct argp_state *state)
 {
@@ -315,10 +324,22 @@ static void check_start(struct argp_state *state)
                    o->classes ? "classes"
                    : o->size  ? "size"
                               : "channels");
+    if (names_weights(o->settings.arch))
+        argp_error(state,
+                   "--arch is '%.80s'; expected the name of a network or a FILE.onnx (a "
+                   "checkpoint goes to --weights)",
+                   o->settings.arch);
     if ((in->command->needs & TAKES_FROM) && !o->from && !o->settings.weights[0] &&
         !mix_onnx_is_path(o->settings.arch))
         argp_error(state, "--from is missing: the run folder or .safetensors file to start from; "
                           "or --weights or --arch, a file of another tool");
+}
+
+static void format_of_name(const char *out, mix_export_format *format)
+{
+    const char *ending = strrchr(out, '.');
+    if (ending && (strcmp(ending, ".onnx") == 0 || strcmp(ending, ".c") == 0))
+        (void)mix_export_format_parse(ending + 1, format);
 }
 
 static void check_needs(struct argp_state *state)
@@ -327,10 +348,13 @@ static void check_needs(struct argp_state *state)
     const struct options *o = in->options;
     const unsigned needs = in->command->needs;
     check_start(state);
+    if (o->bits && (o->weight_bits || o->act_bits))
+        argp_error(state, "--%s does not go with --bits, which has both",
+                   o->weight_bits ? "weight-bits" : "act-bits");
     if ((needs & TAKES_DATA) && !o->settings.data[0])
         argp_error(state, "--data is missing: the folder of the data set");
     if ((needs & TAKES_RUN) && !o->run)
-        argp_error(state, "--run is missing: the folder for this run");
+        argp_error(state, "--out is missing: the folder for this run");
     if ((needs & TAKES_AGAINST) && !o->against)
         argp_error(state, "--against is missing: the run or file to compare with");
     if ((needs & TAKES_EXPORT) && !o->out)
@@ -404,6 +428,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->out = arg;
         break;
     case KEY_FORMAT:
+        in->format = true;
         if (!mix_export_format_parse(arg, &o->export.format))
             argp_error(state, "--format: expected mix, onnx, qonnx or c, got '%.80s'", arg);
         break;
@@ -447,6 +472,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_END:
         if (in->recipe)
             take_recipe(state);
+        if (o->out && !in->format)
+            format_of_name(o->out, &o->export.format);
         check_needs(state);
         break;
     default:

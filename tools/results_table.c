@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "command_job.h"
 #include "table.h"
@@ -108,12 +109,31 @@ static int print_json(const struct options *o, const char *const *runs, int n,
     return job_print_json(o, json_pack("{s:o}", "runs", list));
 }
 
-int results_print(const struct options *options, const char *const *runs, int n)
+/* Those of the runs that have ended go into `ended`; gives their number. */
+static int find_ended(const char *const *runs, int n, const char **ended)
+{
+    int count = 0;
+    for (int i = 0; i < n; i++) {
+        char *path = job_path(runs[i], "result.json");
+        if (!path || access(path, F_OK) == 0) /* out of memory is told later */
+            ended[count++] = runs[i];
+        else
+            fprintf(stderr, "warning: %s: left out, there is no result.json in it\n", runs[i]);
+        free(path);
+    }
+    return count;
+}
+
+int results_print(const struct options *options, const char *const *all, int n_all)
 {
     int code = 0;
-    json_t **results = calloc((size_t)n, sizeof *results);
-    if (!results)
-        return job_no_memory(options);
+    json_t **results = calloc((size_t)n_all, sizeof *results);
+    const char **runs = calloc((size_t)n_all, sizeof *runs);
+    const int n = results && runs ? find_ended(all, n_all, runs) : 0;
+    if (!results || !runs)
+        code = job_no_memory(options);
+    else if (n == 0)
+        code = job_fail(options, MIX_EIO, "none of the runs has ended: expected a result.json");
     for (int i = 0; i < n && !code; i++)
         results[i] = job_load_result(options, runs[i], &code);
     if (!code && options->json) {
@@ -126,5 +146,6 @@ int results_print(const struct options *options, const char *const *runs, int n)
     for (int i = 0; i < n; i++)
         json_decref(results[i]);
     free(results);
+    free(runs);
     return code;
 }

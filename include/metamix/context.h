@@ -28,11 +28,11 @@ typedef enum mix_log_level { MIX_LOG_INFO, MIX_LOG_WARNING } mix_log_level;
 enum {
     MIX_CPU_AVX2 = 1u << 0,
     MIX_CPU_AVX512 = 1u << 1,
-    MIX_CPU_VNNI = 1u << 2,          /* AVX-512 with VNNI */
-    MIX_CPU_BF16 = 1u << 3,          /* AVX-512 with bfloat16 */
-    MIX_CPU_BF16_PRODUCTS = 1u << 4, /* and products of it faster than float32's */
-    MIX_CPU_ALL = ~0u
+    MIX_CPU_VNNI = 1u << 2,         /* AVX-512 with VNNI */
+    MIX_CPU_BF16 = 1u << 3,         /* AVX-512 with bfloat16 */
+    MIX_CPU_BF16_PRODUCTS = 1u << 4 /* and products of it faster than float32's */
 };
+#define MIX_CPU_ALL (~0u)
 
 typedef struct mix_ctx_options {
     mix_allocator allocator; /* default: malloc and free                    */

@@ -85,6 +85,11 @@ MIX_API void mix_data_free(mix_data *data);
 MIX_API void mix_data_info_get(const mix_data *data, mix_data_info *info);
 /* The name of class 0 <= index < classes; lives with the data. */
 MIX_API const char *mix_data_class_name(const mix_data *data, int index);
+/* Whether classes are in a network's order: names (classes) are that network's, path is its own.
+ * MIX_EMISMATCH: a class has another number there, so labels would be wrong; classes that merely
+ * have other names get a warning in the log. */
+MIX_API MIX_CHECKED mix_status mix_data_check_classes(const mix_data *data,
+                                                      const char *const *names, const char *path);
 
 /*
  * Images [first, first + n) of a half in the data set's order, as evaluation sees them: images (n,

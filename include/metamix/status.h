@@ -28,13 +28,18 @@ typedef enum mix_status {
 #undef X
 } mix_status;
 
+#if defined(__cplusplus)
+#define MIX_C extern "C"
+#else
+#define MIX_C
+#endif
 #if defined(__GNUC__)
 #define MIX_CHECKED             __attribute__((warn_unused_result))
-#define MIX_API                 __attribute__((visibility("default")))
+#define MIX_API                 MIX_C __attribute__((visibility("default")))
 #define MIX_PRINTF(text, first) __attribute__((__format__(__printf__, text, first)))
 #else
 #define MIX_CHECKED
-#define MIX_API
+#define MIX_API MIX_C
 #define MIX_PRINTF(text, first)
 #endif
 

@@ -14,6 +14,7 @@
 typedef struct mix_weights_info {
     int taken;           /* parameters of the graph that the file gave                */
     int unused;          /* tensors of the file that the graph has no use for         */
+    int classes;         /* of the file's classifier; 0: it has none, under the layer's name  */
     bool new_classifier; /* the last layer keeps its values: the file has none for as
                             many classes */
 } mix_weights_info;

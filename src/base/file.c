@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/number.h"
+
 static mix_status fail_errno(mix_ctx *ctx, const char *what, const char *path)
 {
     return mix__fail(ctx, MIX_EIO, "%s: cannot %s: %s", path, what, strerror(errno));
@@ -232,7 +234,10 @@ mix_status mix__file_print(mix_ctx *ctx, const char *path,
 {
     struct mix__file_writer w;
     MIX_TRY(mix__file_begin(&w, ctx, path));
-    return end(&w, print(user, w.file));
+    const locale_t before = mix__number_point();
+    const mix_status status = print(user, w.file);
+    mix__number_back(before);
+    return end(&w, status);
 }
 
 mix_status mix__file_save(mix_ctx *ctx, const char *path, const void *bytes, size_t size)

@@ -32,8 +32,8 @@ MIX_CHECKED mix_status mix__file_commit(struct mix__file_writer *w);
 void mix__file_abandon(struct mix__file_writer *w); /* after begin, when commit was not reached or
                                                        failed: harmless twice */
 
-/* All of that with what print() puts out (it need not ask whether that went well), or with bytes
- * that are there. Errors: print's, MIX_EIO, MIX_ENOMEM. */
+/* All of that with what print() puts out (numbers with a point; it need not ask whether all went
+ * well), or with bytes that are there. Errors: print's, MIX_EIO, MIX_ENOMEM. */
 MIX_CHECKED mix_status mix__file_print(mix_ctx *ctx, const char *path,
                                        mix_status (*print)(void *user, FILE *out), void *user);
 MIX_CHECKED mix_status mix__file_save(mix_ctx *ctx, const char *path, const void *bytes,

@@ -290,6 +290,11 @@ void mix__batches_free(struct mix__batches *b)
     mix__free(ctx, b);
 }
 
+size_t mix__batches_images(const struct mix__batches *batches)
+{
+    return batches->images;
+}
+
 int64_t mix__batches_per_epoch(const struct mix__batches *batches)
 {
     return batches->per_epoch;

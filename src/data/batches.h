@@ -41,6 +41,7 @@ mix_status mix__batches_new(struct mix__batches **out, mix_data *data,
                             const struct mix__batches_options *options) MIX_CHECKED;
 void mix__batches_free(struct mix__batches *batches); /* joins the threads; accepts NULL */
 
+size_t mix__batches_images(const struct mix__batches *batches); /* that batches are drawn from */
 int64_t mix__batches_per_epoch(const struct mix__batches *batches);
 
 /* Begins with batch `first` of `epoch`; what was prepared for another place is dropped. */

@@ -63,6 +63,9 @@ mix_status mix__data_check(mix_ctx *ctx, const mix_data_options *o)
                          "images resized to %d and cropped to %d, expected 0 or %d..%d pixels and "
                          "an image size",
                          o->resize, o->size, o->size, MIX_SIZE_MAX);
+    if ((unsigned)o->normalize >= MIX_COUNT(normalize_names))
+        return mix__fail(ctx, MIX_EINVAL, "normalisation number %d, expected 0..%zu",
+                         (int)o->normalize, MIX_COUNT(normalize_names) - 1);
     if (o->channels != 0 && o->channels != 1 && o->channels != 3)
         return mix__fail(ctx, MIX_EINVAL, "images of %d channels, expected 1 or 3, or 0 for any",
                          o->channels);
@@ -161,4 +164,35 @@ mix_status mix__image_changed(mix_ctx *ctx, mix_status status, const char *path)
     if (status == MIX_ENOMEM)
         return mix__fail(ctx, MIX_ENOMEM, "%s: out of memory while it was read", path);
     return mix__fail(ctx, MIX_EIO, "%s: changed while it was read", path);
+}
+
+static int find(const char *name, const char *const *names, int n)
+{
+    int i = 0;
+    while (i < n && strcmp(names[i], name) != 0)
+        i++;
+    return i < n ? i : -1;
+}
+
+mix_status mix_data_check_classes(const mix_data *data, const char *const *names, const char *path)
+{
+    enum { LOOKED_AT = 64 };
+    int first = -1, differ = 0;
+    for (int i = 0; i < data->classes && differ < LOOKED_AT; i++) {
+        const char *own = mix_data_class_name(data, i);
+        if (strcmp(own, names[i]) == 0)
+            continue;
+        const int there = find(own, names, data->classes);
+        if (there >= 0)
+            return mix__fail(
+                data->ctx, MIX_EMISMATCH,
+                "%s: class \"%s\" is number %d of the sorted names; in %s it is number "
+                "%d, and number %d is \"%s\"",
+                data->path, own, i, path, there, i, names[i]);
+        first = differ++ == 0 ? i : first;
+    }
+    if (differ)
+        mix__log(data->ctx, MIX_LOG_WARNING, "%s: class %d is \"%s\"; in %s it is \"%s\"",
+                 data->path, first, mix_data_class_name(data, first), path, names[first]);
+    return MIX_OK;
 }

@@ -20,6 +20,8 @@ static const char *const half_names[MIX_SPLITS] = { "train", "val" };
 struct list {
     char **items;
     size_t count, capacity;
+    size_t left_out; /* entries that are neither hidden nor wanted */
+    char *example;   /* one of them, the first in order; NULL      */
 };
 
 static void list_release(mix_ctx *ctx, struct list *list)
@@ -27,6 +29,7 @@ static void list_release(mix_ctx *ctx, struct list *list)
     for (size_t i = 0; i < list->count; i++)
         mix__free(ctx, list->items[i]);
     mix__free(ctx, list->items);
+    mix__free(ctx, list->example);
     *list = (struct list){ 0 };
 }
 
@@ -55,6 +58,18 @@ static int by_bytes(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+static mix_status leave_out(mix_ctx *ctx, struct list *list, const char *name)
+{
+    if (name[0] == '.')
+        return MIX_OK;
+    list->left_out++;
+    if (list->example && strcmp(list->example, name) < 0)
+        return MIX_OK;
+    mix__free(ctx, list->example);
+    list->example = mix__strdup(ctx, name);
+    return list->example ? MIX_OK : MIX_ENOMEM;
+}
+
 static mix_status read_entries(mix_ctx *ctx, DIR *folder, const char *path, bool folders,
                                struct list *list)
 {
@@ -65,8 +80,10 @@ static mix_status read_entries(mix_ctx *ctx, DIR *folder, const char *path, bool
             return mix__fail(ctx, MIX_EIO, "%s: %s", path, strerror(errno));
         if (!entry)
             return MIX_OK;
-        if (!is_wanted(folder, entry->d_name, folders))
+        if (!is_wanted(folder, entry->d_name, folders)) {
+            MIX_TRY(leave_out(ctx, list, entry->d_name));
             continue;
+        }
         if (strlen(path) + strlen(entry->d_name) + 2 > MIX__PATH_MAX)
             return mix__fail(ctx, MIX_EIO, "%s/%s: the path is longer than %d bytes", path,
                              entry->d_name, MIX__PATH_MAX - 1);
@@ -179,6 +196,10 @@ static mix_status list_images(mix_data *data, mix_split split)
                              data->class_names[label]);
         struct list list = { 0 };
         mix_status status = list_folder(ctx, path, false, &list);
+        if (list.left_out)
+            mix__log(ctx, MIX_LOG_WARNING,
+                     "%s: left out %zu that are no files called .jpg, .jpeg or .png, \"%s\" first",
+                     path, list.left_out, list.example);
         if (status == MIX_OK)
             status = add_images(ctx, half, &names_capacity, &labels_capacity, &list, label);
         list_release(ctx, &list);

@@ -79,7 +79,8 @@ static mix_status check(const struct mix__onnx_file *f, const char *name,
     if (t->data_location == EXTERNAL)
         return mix__fail(f->ctx, MIX_EUNSUPPORTED,
                          "%s: tensor '%.100s' lies in another file; expected a model in one file "
-                         "(onnx.save without save_as_external_data)",
+                         "(torch.onnx.export with external_data=False, onnx.save without "
+                         "save_as_external_data)",
                          f->path, name);
     MIX_TRY(mix__onnx_count(f, name, t, count));
     if (t->has_raw_data

@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/number.h"
 #include "format/onnx_build.h"
 #include "format/onnx_stairs.h"
 #include "model/border.h"
@@ -578,9 +579,11 @@ static void write_op(struct writer *w, const struct mix__net_op *op)
 
 static const char *numbers(struct writer *w, const float *values, int n)
 {
+    const locale_t before = mix__number_point();
     char *text = mix__onnx_text_of(&w->build, "%.9g", (double)values[0]);
     for (int i = 1; i < n; i++)
         text = mix__onnx_text_of(&w->build, "%s,%.9g", text, (double)values[i]);
+    mix__number_back(before);
     return text;
 }
 

@@ -90,13 +90,15 @@ static mix_status copy_values(mix_graph *g, const char *path, const struct mix__
 }
 
 /* The file's classifier is missing, or differs in its first dimension, the classes. */
-static bool needs_classifier(const mix_graph *g, const struct mix__tensors *file)
+static bool needs_classifier(const mix_graph *g, const struct mix__tensors *file, int *classes)
 {
     for (size_t i = 0; i < g->n_params; i++) {
         const struct mix__param *p = &g->params[i];
         if (!of_last_layer(g, p))
             continue;
         const struct mix__tensor_view *t = mix__tensors_find(file, p->name);
+        if (t && same_shape(t, p, 1) && t->dims[0] <= MIX_CLASSES_MAX)
+            *classes = (int)t->dims[0];
         if (!t || (same_shape(t, p, 1) && t->dims[0] != p->dims[0]))
             return true;
     }
@@ -108,7 +110,7 @@ static mix_status copy_all(mix_graph *g, const char *path, const struct mix__ten
 {
     struct names missing = { 0 };
     char more[32];
-    info->new_classifier = needs_classifier(g, file);
+    info->new_classifier = needs_classifier(g, file, &info->classes);
     for (size_t i = 0; i < g->n_params; i++) {
         const struct mix__param *p = &g->params[i];
         const struct mix__tensor_view *t = mix__tensors_find(file, p->name);
@@ -168,10 +170,13 @@ static void tell_unused(const mix_graph *g, const char *path, const struct mix__
                  g->name, unused.text, rest(&unused, more, sizeof more));
 }
 
-static void tell_classifier(const mix_graph *g, const char *path)
+static void tell_classifier(const mix_graph *g, const char *path, int classes)
 {
-    mix__log(g->ctx, MIX_LOG_INFO, "%s: no classifier for %d classes; %s starts from random", path,
-             g->tensors[g->output].c, g->layers[g->n_layers - 1].info.name);
+    char but[40] = "";
+    if (classes)
+        snprintf(but, sizeof but, "; the file's is for %d", classes);
+    mix__log(g->ctx, MIX_LOG_INFO, "%s: no classifier for %d classes; %s starts from random%s",
+             path, g->tensors[g->output].c, g->layers[g->n_layers - 1].info.name, but);
 }
 
 mix_status mix_weights_load(mix_graph *graph, const char *path, mix_weights_info *info)
@@ -183,7 +188,7 @@ mix_status mix_weights_load(mix_graph *graph, const char *path, mix_weights_info
     MIX_TRY(mix__tensors_open(&file, graph->ctx, path));
     const mix_status status = copy_all(graph, path, file, info);
     if (status == MIX_OK && info->new_classifier)
-        tell_classifier(graph, path);
+        tell_classifier(graph, path, info->classes);
     if (status == MIX_OK)
         tell_unused(graph, path, file, info);
     mix__tensors_close(file);

@@ -20,6 +20,17 @@ bool mix_bits_parse(const char *text, int *weight, int *activation)
            mix__bits_valid(*weight) && mix__bits_valid(*activation);
 }
 
+double mix__uniform_gbops(const mix_graph *g, int weight, int activation)
+{
+    uint64_t bops = 0;
+    for (size_t l = 0; l < g->n_layers; l++) {
+        const mix_layer_info *info = &g->layers[l].info;
+        bops += info->macs *
+                (uint64_t)(info->searched ? weight * activation : MIX_BITS_FIXED * MIX_BITS_FIXED);
+    }
+    return 1e-9 * (double)bops;
+}
+
 uint64_t mix_bits_bops(const mix_graph *g, const mix_layer_bits *bits)
 {
     uint64_t bops = 0;

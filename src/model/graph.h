@@ -151,6 +151,9 @@ static inline bool mix__is_depthwise(int groups, int in_channels, int out_channe
     return groups > 1 && groups == in_channels && in_channels == out_channels;
 }
 
+/* GBOPs of the network with mix_bits_uniform(). */
+double mix__uniform_gbops(const mix_graph *g, int weight, int activation);
+
 enum mix__act mix__op_act(enum mix__op op); /* NONE: no activation */
 
 /* Fills values as torchvision would, from the seed (zoo.h). */

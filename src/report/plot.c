@@ -176,7 +176,10 @@ static void draw_line(FILE *out, const struct frame *f, const struct mix__plot_s
     for (size_t i = 0; i < s->n; i++) {
         const struct mix__plot_point *p = &s->points[i];
         const bool here = drawn(&f->x, &f->y, p);
-        if (here)
+        const bool alone = !joined && (i + 1 == s->n || !drawn(&f->x, &f->y, p + 1));
+        if (here && alone) /* a short dash */
+            fprintf(out, "M%.1f %.1fh6", across(f, p->x) - 3, down(f, p->y));
+        else if (here)
             fprintf(out, "%c%.1f %.1f", joined ? 'L' : 'M', across(f, p->x), down(f, p->y));
         joined = here;
     }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/number.h"
 #include "search/search.h"
 
 /* Numbers: lowest <= value <= highest; above: lowest itself is not allowed. */
@@ -147,20 +148,12 @@ mix_status mix__candidates_parse(mix_ctx *ctx, const char *text, int *candidate,
 mix_status mix_budget_parse(mix_ctx *ctx, const mix_graph *graph, const char *text, double *gbops)
 {
     int weight, activation;
-    char *end;
     if (mix_bits_parse(text, &weight, &activation)) {
-        mix_graph_info info;
-        mix_graph_info_get(graph, &info);
-        mix_layer_bits *bits = mix__alloc(ctx, (size_t)info.layers, sizeof *bits);
-        if (!bits)
-            return MIX_ENOMEM;
-        mix_bits_uniform(graph, weight, activation, bits);
-        *gbops = 1e-9 * (double)mix_bits_bops(graph, bits);
-        mix__free(ctx, bits);
+        *gbops = mix__uniform_gbops(graph, weight, activation);
         return MIX_OK;
     }
-    const double value = strtod(text, &end);
-    if (end == text || *end != '\0' || !isfinite(value) || value <= 0.0)
+    double value;
+    if (!mix__number_real(text, &value) || value <= 0.0)
         return mix__fail(ctx, MIX_EINVAL,
                          "target is '%.64s'; expected GBOPs such as 5.4, or a uniform network such "
                          "as W4A3 with bit-widths from %d to %d",

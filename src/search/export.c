@@ -19,7 +19,7 @@ static const char *const format_names[] = {
 
 const char *mix_export_format_name(mix_export_format format)
 {
-    return format_names[format];
+    return (unsigned)format < MIX_COUNT(format_names) ? format_names[format] : "?";
 }
 
 bool mix_export_format_parse(const char *name, mix_export_format *format)

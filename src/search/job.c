@@ -17,7 +17,9 @@ static mix_status choose_normalisation(mix_ctx *ctx, const mix_settings *setting
                                        const mix_graph *graph, mix_normalize *how)
 {
     if (!mix_normalize_parse(settings->normalize, how))
-        return mix__fail(ctx, MIX_EINVAL, "normalize is '%.64s'", settings->normalize);
+        return mix__fail(ctx, MIX_EINVAL,
+                         "normalize is '%.64s'; expected auto, imagenet, symmetric or unit",
+                         settings->normalize);
     if (!graph || graph->normalize == MIX_NORMALIZE_AUTO)
         return MIX_OK;
     if (*how != MIX_NORMALIZE_AUTO && *how != graph->normalize)
@@ -36,6 +38,24 @@ static mix_status onnx_size(mix_ctx *ctx, const char *path, int *size)
     *size = graph->tensors[0].h;
     mix_graph_free(graph);
     return MIX_OK;
+}
+
+/* Where the network knows the names of its classes, and there are as many. */
+static mix_status check_classes(const mix_graph *g, const mix_data *data)
+{
+    mix_data_info info;
+    mix_data_info_get(data, &info);
+    if (!g->class_names || info.classes != g->tensors[g->output].c)
+        return MIX_OK;
+    const char **names = mix__alloc(g->ctx, (size_t)info.classes, sizeof *names);
+    if (!names)
+        return MIX_ENOMEM;
+    names[0] = g->class_names;
+    for (int i = 1; i < info.classes; i++)
+        names[i] = names[i - 1] + strlen(names[i - 1]) + 1;
+    const mix_status status = mix_data_check_classes(data, names, "the network");
+    mix__free(g->ctx, names);
+    return status;
 }
 
 mix_status mix__data_for(mix_ctx *ctx, const mix_settings *settings, const mix_graph *graph,
@@ -57,16 +77,22 @@ mix_status mix__data_for(mix_ctx *ctx, const mix_settings *settings, const mix_g
     }
     MIX_TRY(mix_data_open(out, ctx, settings->data, &options));
     mix_data_info_get(*out, &data);
-    if (!graph ||
-        (data.classes == net.classes && data.channels == net.channels && data.size == net.size))
+    mix__log(ctx, MIX_LOG_INFO, "%s: %zu training and %zu validation images of %d classes",
+             settings->data, data.images[MIX_TRAIN], data.images[MIX_VAL], data.classes);
+    if (!graph)
         return MIX_OK;
-    mix_data_free(*out);
-    *out = NULL;
-    return mix__fail(ctx, MIX_ESHAPE,
-                     "%s has %d classes and images of %dx%dx%d; the network expects %d classes and "
-                     "%dx%dx%d",
-                     settings->data, data.classes, data.size, data.size, data.channels, net.classes,
-                     net.size, net.size, net.channels);
+    mix_status status = check_classes(graph, *out);
+    if (data.classes != net.classes || data.channels != net.channels || data.size != net.size)
+        status = mix__fail(ctx, MIX_ESHAPE,
+                           "%s has %d classes and images of %dx%dx%d; the network expects %d "
+                           "classes and %dx%dx%d",
+                           settings->data, data.classes, data.size, data.size, data.channels,
+                           net.classes, net.size, net.size, net.channels);
+    if (status != MIX_OK) {
+        mix_data_free(*out);
+        *out = NULL;
+    }
+    return status;
 }
 
 static enum mix__crop crop_of(const mix_settings *s)
@@ -273,12 +299,38 @@ static mix_status make_target(struct mix__job *job)
     return mix_budget_parse(job->ctx, job->graph, job->settings->target, &job->target);
 }
 
+/* What is known of the target before the search: whether it can be met, and what it does not say. */
+static void tell_target(const struct mix__job *job)
+{
+    const mix_settings *s = job->settings;
+    const mix_graph *g = job->graph;
+    int weight, activation;
+    if (mix_bits_parse(s->target, &weight, &activation) && weight != s->weight_bits)
+        mix__log(job->ctx, MIX_LOG_WARNING,
+                 "target %s is a cost; the weights of this network get %d bits (weight_bits)",
+                 s->target, s->weight_bits);
+    const double least = mix__uniform_gbops(g, s->weight_bits, job->candidate[0]);
+    const double most =
+        mix__uniform_gbops(g, s->weight_bits, job->candidate[job->n_candidates - 1]);
+    if (job->target < least)
+        mix__log(job->ctx, MIX_LOG_WARNING,
+                 "target %s, %.6g GBOPs, cannot be met: the lowest candidates cost %.6g", s->target,
+                 job->target, least);
+    if (job->target >= most)
+        mix__log(
+            job->ctx, MIX_LOG_WARNING,
+            "target %s, %.6g GBOPs, leaves nothing to search: the highest candidates cost %.6g",
+            s->target, job->target, most);
+}
+
 static mix_status build(struct mix__job *job, const struct mix__checkpoint *c, bool resumed)
 {
     struct mix__trainer *t = &job->t;
     MIX_TRY(open_graph_and_data(job, c));
     MIX_TRY(make_target(job));
     MIX_TRY(choose_bits(job, c, resumed));
+    if ((job->groups & MIX_GROUP_SELECT) && !resumed)
+        tell_target(job);
     MIX_TRY(mix__state_new(&t->state, job->graph, job->candidate, job->n_candidates,
                            (uint64_t)job->settings->seed));
     if (t->bits)
@@ -298,6 +350,12 @@ static mix_status build(struct mix__job *job, const struct mix__checkpoint *c, b
 static mix_status go_on(struct mix__job *job, const struct mix__checkpoint *c)
 {
     struct mix__trainer *t = &job->t;
+    const size_t before = mix__checkpoint_images(c), now = mix__batches_images(t->batches);
+    if (before && before != now)
+        return mix__fail(job->ctx, MIX_EMISMATCH,
+                         "%s: this run was made with %zu training images of %s; now there are %zu. "
+                         "Use another folder, or the same images",
+                         t->folder.path, before, job->settings->data, now);
     MIX_TRY(mix__checkpoint_state(c, t->state));
     MIX_TRY(mix__checkpoint_run(c, &t->point, &t->optimizer, &t->alpha_optimizer, &t->average));
     mix__log(job->ctx, MIX_LOG_INFO, "%s: going on in phase %lld, epoch %lld, step %lld",

@@ -53,6 +53,12 @@ static mix_status find_checkpoint(mix_ctx *ctx, const char *from, char **path)
         mix__free(ctx, *path);
         *path = NULL;
     }
+    if (mix__path_ends(from, ".mix"))
+        return mix__fail(
+            ctx, MIX_EIO,
+            "%s: an integer network; expected the run or the .safetensors file that it "
+            "was made from",
+            from);
     return mix__fail(ctx, MIX_EIO,
                      "%s: neither a .safetensors file nor a run folder with one; a file of another "
                      "tool is given as weights",
@@ -73,6 +79,7 @@ static mix_status from_zoo(const mix_settings *s, mix_ctx *ctx, const mix_data_i
                            mix_graph **out, mix_weights_info *info)
 {
     mix_zoo_options options;
+    mix_graph_info net;
     mix_zoo_options_init(&options);
     options.arch = s->arch;
     options.width = s->width;
@@ -84,6 +91,12 @@ static mix_status from_zoo(const mix_settings *s, mix_ctx *ctx, const mix_data_i
         return mix__fail(ctx, MIX_EINVAL, "stem is '%.64s'; expected auto, standard or small",
                          s->stem);
     MIX_TRY(mix_zoo_new(out, ctx, &options));
+    mix_graph_info_get(*out, &net);
+    if (s->weights[0] && net.small_stem && options.stem == MIX_STEM_AUTO)
+        mix__log(ctx, MIX_LOG_INFO,
+                 "%s: the first convolution has stride 1, as images are of at most 64 pixels; "
+                 "torchvision's networks have 2: stem standard",
+                 s->weights);
     return s->weights[0] ? mix_weights_load(*out, s->weights, info) : MIX_OK;
 }
 

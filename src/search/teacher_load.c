@@ -58,6 +58,9 @@ static mix_status find(struct mix__job *job)
         return job->from ? from_run(job, job->from) : from_file(job, job->settings);
     if (!file && !mix_onnx_is_path(text))
         return from_run(job, text);
+    if (file && !*file)
+        return mix__fail(job->ctx, MIX_EINVAL, "teacher is '%s'; expected a file behind the colon",
+                         text);
     mix_settings named = *job->settings;
     strcpy(named.arch, file ? arch : text);
     strcpy(named.weights, file ? file : "");

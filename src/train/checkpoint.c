@@ -176,8 +176,9 @@ static mix_status write_file(struct writer *w, const struct mix__state *state, c
         put_vector(w, MIX__ST_F64, sums, MIX_COUNT(sums), "%s", SUMS);
         put_vector(w, MIX__ST_F64, times, MIX_COUNT(times), "%s", TIMES);
     }
-    char candidates[32], *graph;
+    char candidates[32], images[24], *graph;
     candidates_text(state, candidates, sizeof candidates);
+    snprintf(images, sizeof images, "%zu", c->images);
     MIX_TRY(mix__graph_json_write(g, &graph));
     const char *const metadata[] = { "format",     FORMAT,
                                      "version",    VERSION,
@@ -186,6 +187,7 @@ static mix_status write_file(struct writer *w, const struct mix__state *state, c
                                      "candidates", candidates,
                                      "phase",      c->phase,
                                      "normalize",  mix_normalize_name(g->normalize),
+                                     "images",     images,
                                      NULL };
     const mix_status status = mix__st_save(w->ctx, path, w->tensors, w->n, metadata);
     mix__free(w->ctx, graph);
@@ -478,6 +480,12 @@ static mix_status read_average(const struct mix__checkpoint *c, struct mix__aver
         return MIX_OK;
     MIX_TRY(get_floats(c, AVERAGE, 1, &(int64_t){ (int64_t)a->n }, -INFINITY, a->value));
     return get_floats(c, AVG_STATS, 1, &(int64_t){ (int64_t)a->n_stats }, -INFINITY, a->stats);
+}
+
+size_t mix__checkpoint_images(const struct mix__checkpoint *c)
+{
+    const char *text = mix__st_metadata(c->file, "images");
+    return text ? (size_t)strtoull(text, NULL, 10) : 0;
 }
 
 mix_status mix__checkpoint_run(const struct mix__checkpoint *c, struct mix__point *point,

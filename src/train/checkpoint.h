@@ -41,6 +41,7 @@ struct mix__checkpoint_content {
     const struct mix__point *point;
     const struct mix__optimizer *optimizer, *alpha_optimizer;
     const struct mix__average *average;
+    size_t images; /* of an epoch, 0: not said; a run goes on with as many */
 };
 
 /* Errors: MIX_EIO, MIX_ENOMEM. */
@@ -61,6 +62,8 @@ mix_status mix__checkpoint_graph(const struct mix__checkpoint *file, mix_graph *
 int mix__checkpoint_candidates(const struct mix__checkpoint *file, const int **candidate);
 /* It has bits, or steps and, of a selection that was stopped, no bits yet. */
 bool mix__checkpoint_quantized(const struct mix__checkpoint *file);
+/* Training images of an epoch; 0: not said. */
+size_t mix__checkpoint_images(const struct mix__checkpoint *file);
 /* Of a selection that was stopped: trained for several bits, and none are chosen. */
 bool mix__checkpoint_stopped(const struct mix__checkpoint *file);
 /* *bits is NULL when the file has none; else the caller's, n_layers entries. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Settings that change no number of a run. */
@@ -55,8 +56,8 @@ static json_t *config_json(const struct mix__run_config *config)
 static mix_status differs(struct mix__run_folder *f, const char *name, const json_t *old,
                           const json_t *now)
 {
-    char *a = old ? json_dumps(old, JSON_ENCODE_ANY) : NULL;
-    char *b = now ? json_dumps(now, JSON_ENCODE_ANY) : NULL;
+    char *a = old ? json_dumps(old, JSON_ENCODE_ANY | JSON_REAL_PRECISION(15)) : NULL;
+    char *b = now ? json_dumps(now, JSON_ENCODE_ANY | JSON_REAL_PRECISION(15)) : NULL;
     const mix_status status =
         mix__fail(f->ctx, MIX_EMISMATCH,
                   "%s: this run was made with %s %s; now it is %s. Use another folder, or the same "
@@ -81,11 +82,22 @@ static json_t *setting_of_run(const json_t *settings, const char *name)
     return json_incref(value);
 }
 
+/* Also two ways to write the path of one file or folder. */
+static bool same(const json_t *a, const json_t *b)
+{
+    struct stat of_a, of_b;
+    if (json_equal(a, b))
+        return true;
+    return json_is_string(a) && json_is_string(b) && stat(json_string_value(a), &of_a) == 0 &&
+           stat(json_string_value(b), &of_b) == 0 && of_a.st_dev == of_b.st_dev &&
+           of_a.st_ino == of_b.st_ino;
+}
+
 static mix_status compare_config(struct mix__run_folder *f, const json_t *old, const json_t *now)
 {
     static const char *const top[] = { "job", "from", "bits" };
     for (size_t i = 0; i < MIX_COUNT(top); i++)
-        if (!json_equal(json_object_get(old, top[i]), json_object_get(now, top[i])))
+        if (!same(json_object_get(old, top[i]), json_object_get(now, top[i])))
             return differs(f, top[i], json_object_get(old, top[i]), json_object_get(now, top[i]));
     const json_t *was = json_object_get(old, "settings");
     const char *name;
@@ -94,7 +106,7 @@ static mix_status compare_config(struct mix__run_folder *f, const json_t *old, c
     {
         json_t *before = setting_of_run(was, name);
         mix_status status = MIX_OK;
-        if (!may_differ(name) && !json_equal(before, value))
+        if (!may_differ(name) && !same(before, value))
             status = differs(f, name, before, value);
         json_decref(before);
         MIX_TRY(status);

@@ -3,14 +3,13 @@
  */
 #include "metamix/settings.h"
 
-#include <errno.h>
 #include <limits.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/ctx.h"
+#include "base/number.h"
 
 /* A default as text: what mix_settings_get() would give, but for a number as it was written. */
 #define TEXT_OF_INT(value)  #value
@@ -47,33 +46,6 @@ static bool same_name(const char *field, const char *name)
     return *field == *name;
 }
 
-/* strtol and strtod skip white space and strtod knows nan, inf and hexadecimal: none is wanted. */
-static bool looks_decimal(const char *text)
-{
-    return *text && !text[strspn(text, "0123456789+-.eE")];
-}
-
-static bool parse_int(const char *text, int *out)
-{
-    char *end;
-    errno = 0;
-    const long v = strtol(text, &end, 10);
-    if (!looks_decimal(text) || end == text || *end || errno || v < INT_MIN || v > INT_MAX)
-        return false;
-    *out = (int)v;
-    return true;
-}
-
-static bool parse_real(const char *text, double *out)
-{
-    char *end;
-    const double v = strtod(text, &end);
-    if (!looks_decimal(text) || end == text || *end || !isfinite(v))
-        return false;
-    *out = v;
-    return true;
-}
-
 static bool parse_flag(const char *text, bool *out)
 {
     static const char *const words[] = { "off", "on", "false", "true", "no", "yes", "0", "1" };
@@ -90,13 +62,13 @@ static mix_status set(char *field, const mix_setting *s, mix_ctx *ctx, const cha
 {
     switch (s->type) {
     case MIX_INT:
-        return parse_int(value, (int *)field)
+        return mix__number_whole(value, (int *)field)
                    ? MIX_OK
                    : mix__fail(ctx, MIX_EINVAL,
                                "%s: expected a whole number within +-%d, got '%.80s'", s->name,
                                INT_MAX, value);
     case MIX_REAL:
-        return parse_real(value, (double *)field)
+        return mix__number_real(value, (double *)field)
                    ? MIX_OK
                    : mix__fail(ctx, MIX_EINVAL, "%s: expected a finite decimal number, got '%.80s'",
                                s->name, value);
@@ -132,11 +104,13 @@ mix_status mix_settings_set(mix_settings *settings, mix_ctx *ctx, const char *na
 static void print_real(char *buffer, size_t size, double value)
 {
     char text[32];
+    const locale_t before = mix__number_point();
     for (int digits = 15; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, value);
         if (strtod(text, NULL) == value)
             break;
     }
+    mix__number_back(before);
     snprintf(buffer, size, "%s", text);
 }
 

@@ -114,7 +114,8 @@ static mix_status save(struct mix__trainer *t, const char *phase)
                                                      .point = &t->point,
                                                      .optimizer = &t->optimizer,
                                                      .alpha_optimizer = &t->alpha_optimizer,
-                                                     .average = &t->average };
+                                                     .average = &t->average,
+                                                     .images = mix__batches_images(t->batches) };
     MIX_TRY(mix__checkpoint_save(t->state, t->folder.last, &content));
     t->saved = mix__clock();
     return MIX_OK;

@@ -52,7 +52,7 @@ has err "no command 'unknown'"
 check 2 train --unknown
 has err 'unrecognized option'
 check 2 train --data d
-has err '--run is missing'
+has err '--out is missing'
 check 2 train --run r
 has err '--data is missing'
 check 2 quantize --data d --run r
@@ -91,7 +91,7 @@ has err 'data: expected at most 1023 bytes'
 check 4 train --data missing --run r
 has err '^metamix train: missing: No such file or directory'
 check 4 results missing
-has err 'missing/result.json: No such file or directory'
+has err 'missing: left out, there is no result.json in it'
 check 4 info --from missing
 has err 'missing'
 finish

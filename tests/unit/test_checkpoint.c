@@ -88,7 +88,7 @@ static void round_trip(void **state)
     average.value[1] = 0.75f;
     CHECK_OK(mix__checkpoint_save(
         s, "all.safetensors",
-        &(struct mix__checkpoint_content){ "stage a", bits, &point, &o, &a, &average }));
+        &(struct mix__checkpoint_content){ "stage a", bits, &point, &o, &a, &average, 160 }));
     CHECK_OK(mix__checkpoint_open(&c, ctx, "all.safetensors"));
     CHECK_OK(mix__checkpoint_graph(c, &read_graph));
     assert_int_equal(read_graph->class_names_bytes, sizeof class_names);
@@ -104,6 +104,7 @@ static void round_trip(void **state)
     assert_true(read_state->act_steps_ready && read_state->weight_steps_ready);
     CHECK_OK(mix__checkpoint_bits(c, read_graph, &read_bits));
     assert_memory_equal(read_bits, bits, graph->n_layers * sizeof *bits);
+    assert_int_equal(mix__checkpoint_images(c), 160);
     CHECK_OK(mix__checkpoint_run(c, &read_point, &ro, &ra, &read_average));
     assert_memory_equal(read_average.value, average.value, s->n * sizeof *s->value);
     assert_memory_equal(read_average.stats, s->stats, s->n_stats * sizeof *s->stats);
@@ -257,7 +258,7 @@ static void bad_points(void **state)
         struct mix__checkpoint *c;
         CHECK_OK(mix__checkpoint_save(
             s, "point.safetensors",
-            &(struct mix__checkpoint_content){ "float", NULL, point, &o, &a, &average }));
+            &(struct mix__checkpoint_content){ "float", NULL, point, &o, &a, &average, 0 }));
         CHECK_OK(mix__checkpoint_open(&c, ctx, "point.safetensors"));
         if (good)
             CHECK_OK(mix__checkpoint_run(c, &read, &o, &a, &average));

@@ -498,8 +498,11 @@ static void other_settings_are_refused(void **state)
     s.lr = 0.03;
     CHECK_FAILS(ctx, mix_train(ctx, "float", &s, NULL, &result), MIX_EMISMATCH, "lr 0.02");
     tiny_settings(&s);
-    strcpy(s.data, "./data");
+    strcpy(s.data, "elsewhere");
     CHECK_FAILS(ctx, mix_train(ctx, "float", &s, NULL, &result), MIX_EMISMATCH, "data");
+    strcpy(s.data, "./data"); /* the same folder */
+    CHECK_OK(mix_train(ctx, "float", &s, NULL, &result));
+    mix_result_release(&result);
     tiny_settings(&s);
     CHECK_FAILS(ctx, mix_quantize(ctx, "float", "x", &s, NULL, &result), MIX_EMISMATCH, "job");
     s.loader_threads = 2;

@@ -100,7 +100,7 @@ static void other_classes(void **state)
                             p->count * sizeof(float));
     }
     assert_string_equal(log_text, "I " FILE_NAME ": no classifier for 7 classes; classifier.1 "
-                                  "starts from random\n");
+                                  "starts from random; the file's is for 4\n");
     mix_graph_free(from);
     mix_graph_free(to);
     mix_graph_free(fresh);

@@ -58,6 +58,9 @@ static mix_status check(mix_ctx *ctx, const mix_zoo_options *o)
     if (o->size < 8 || o->size > MIX_SIZE_MAX)
         return mix__fail(ctx, MIX_EINVAL, "image size is %d pixels; expected 8 to %d", o->size,
                          MIX_SIZE_MAX);
+    if ((unsigned)o->stem > MIX_STEM_SMALL)
+        return mix__fail(ctx, MIX_EINVAL, "stem number %d; expected 0 to %d", (int)o->stem,
+                         MIX_STEM_SMALL);
     if (o->channels < 1 || o->channels > MIX_CHANNELS_MAX)
         return mix__fail(ctx, MIX_EINVAL, "%d input channels; expected 1 to %d", o->channels,
                          MIX_CHANNELS_MAX);
