@@ -214,7 +214,7 @@ static void print_accuracy(const mix_result *r, const mix_graph *graph)
     table_begin(&t, "lrrrrr");
     table_row(&t, "\ttop-1 %%\ttop-5 %%\tloss\tGBOPs\tmean act. bits");
     if (r->bits)
-        accuracy_row(&t, "float", &r->float_accuracy, float_gbops.text, "32.00");
+        accuracy_row(&t, "start in float", &r->float_accuracy, float_gbops.text, "32.00");
     accuracy_row(&t, "best epoch", &r->best, gbops.text, bits.text);
     accuracy_row(&t, "last epoch", &r->last, gbops.text, bits.text);
     table_end(&t, stdout);
@@ -309,8 +309,8 @@ mix_status job_write_page(struct job *job, const char *folder, const char *const
 mix_status job_page(struct job *job, const char *run, mix_status status)
 {
     progress_clear(&job->progress);
-    if (status == MIX_OK)
-        status = job_write_page(job, run, &run, 1);
+    if (status == MIX_OK && job_write_page(job, run, &run, 1) != MIX_OK)
+        fprintf(stderr, "warning: %s\n", mix_ctx_error(job->ctx)); /* the run is done */
     else if (status == MIX_ESTOPPED)
         job_tell(job, job_write_page(job, run, &run, 1));
     return status;

@@ -56,7 +56,7 @@ json both/config.json
 has both/config.json '"from": null'
 has both/config.json '"weights": "zip.pth"'
 has both/config.json '"width": 0.1'
-has out '^float '
+has out '^start in float '
 check 9 quantize $common $net --weights legacy.pth --run both --candidates 2,4 --teacher self $stages
 has err 'weights "zip.pth"; now it is "legacy.pth"'
 check 0 quantize $common --from float --run from --candidates 2,4 --teacher self $stages
