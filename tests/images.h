@@ -34,8 +34,10 @@ static inline void write_gzip(const char *path, const void *bytes, size_t size)
     assert_int_equal(gzclose(f), Z_OK);
 }
 
-/* pixels (h,w,c): c = 1 gray, 3 RGB, 4 CMYK (libjpeg marks it as Adobe's). */
-static inline void write_jpeg(const char *path, const uint8_t *pixels, int h, int w, int c)
+/* pixels (h,w,c): c = 1 gray, 3 RGB, 4 CMYK (libjpeg marks it as Adobe's); stored: as in the file,
+ * JCS_UNKNOWN: libjpeg's choice. */
+static inline void write_jpeg_as(const char *path, const uint8_t *pixels, int h, int w, int c,
+                                 J_COLOR_SPACE stored)
 {
     struct jpeg_compress_struct jpeg;
     struct jpeg_error_mgr errors;
@@ -49,6 +51,8 @@ static inline void write_jpeg(const char *path, const uint8_t *pixels, int h, in
     jpeg.input_components = c;
     jpeg.in_color_space = c == 1 ? JCS_GRAYSCALE : c == 3 ? JCS_RGB : JCS_CMYK;
     jpeg_set_defaults(&jpeg);
+    if (stored != JCS_UNKNOWN)
+        jpeg_set_colorspace(&jpeg, stored);
     jpeg_set_quality(&jpeg, 100, TRUE);
     jpeg_start_compress(&jpeg, TRUE);
     while (jpeg.next_scanline < jpeg.image_height) {
@@ -58,6 +62,11 @@ static inline void write_jpeg(const char *path, const uint8_t *pixels, int h, in
     jpeg_finish_compress(&jpeg);
     jpeg_destroy_compress(&jpeg);
     assert_int_equal(fclose(f), 0);
+}
+
+static inline void write_jpeg(const char *path, const uint8_t *pixels, int h, int w, int c)
+{
+    write_jpeg_as(path, pixels, h, w, c, JCS_UNKNOWN);
 }
 
 /* pixels (h,w,c) bytes: c = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA; a color profile of so many

@@ -89,6 +89,9 @@ has out '^one.png: [0-9.]+ ms$'
 has out '^two.jpg: [0-9.]+ ms$'
 has out '^ +[0-9.]+ %  0$'
 has out '^ +[0-9.]+ %  1$'
+checks=$((checks + 1))
+awk '$2 == "%" { if (n++ && $1 > last) exit 1; last = $1; sum += $1 } /ms$/ { n = 0 }
+    END { exit sum < 199.9 || sum > 200.1 }' out || fail 'classes are not by falling probability'
 check 0 predict pets.mix one.png --threads 1
 has out ' %  cat$'
 has out ' %  dog$'
@@ -133,6 +136,10 @@ has out ' avgpool '
 check 0 bench gray.mix --runs 2 --layers --json
 json out
 has out '"macs_per_second": [0-9]'
+checks=$((checks + 1))
+tr -d ',"' <out | awk '$1 == "batch:" { b = $2 } $1 == "median_ms:" { ms = $2 } $1 == "p95_ms:" { p95 = $2 }
+    $1 == "images_per_second:" { n++; r = $2 * ms / 1000 / b; if (r < 0.999 || r > 1.001 || p95 < ms) exit 1 }
+    END { exit n != 3 }' || fail 'images per second are not batch / median, or p95 is less'
 has out "\"file_bytes\": $(wc -c <gray.mix)"
 check 0 info --from gray --json
 number macs out >macs

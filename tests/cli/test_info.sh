@@ -21,6 +21,9 @@ check 0 info --json
 has out '^  "network": "mobilenet_v2",$'
 has out '^  "macs": 300774272,$'
 has out '^  "parameters": 3504872,$'
+has out '^  "weight_bytes": 2375312,$'
+check 0 info --bits W4A3 --json
+has out '^  "weight_bytes": 2375312,$'
 has out '^  "layers": 53,$'
 has out '^  "searched_layers": 51,$'
 has out '^  "float_gbops": 307.993,$'

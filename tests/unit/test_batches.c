@@ -196,6 +196,38 @@ static void test_evaluation(void **state)
     mix__batches_free(f->batches);
 }
 
+/* Numbers of an image have nothing to do with each other, nor with those of the next image. */
+static void test_draws(void **state)
+{
+    enum { TRIES = 2000 };
+    int shifts = 0, holes = 0, next = 0, places = 0;
+    double ratio = 0, area = 0;
+    (void)state;
+    for (uint64_t i = 0; i < TRIES; i++) {
+        const struct mix__draws draws = { 3, 5, i }, behind = { 3, 5, i + 1 };
+        int dy, dx, dy_behind, dx_behind;
+        mix__draw_shift(&draws, 2, &dy, &dx);
+        mix__draw_shift(&behind, 2, &dy_behind, &dx_behind);
+        shifts += dy == dx;
+        next += dx == dy_behind;
+        const struct mix__box hole = mix__draw_hole(&draws, 8, 1);
+        holes += hole.top == hole.left;
+        const struct mix__box box = mix__draw_box(&draws, 500, 500);
+        ratio += log((double)box.width / box.height) / TRIES;
+        area += (double)box.width * box.height / 250000 / TRIES;
+        places +=
+            fabs((double)box.top / (501 - box.height) - (double)box.left / (501 - box.width)) < 0.1;
+    }
+    /* Five standard deviations for a fifth, an eighth, and 0.19: two of 0..1 less than 0.1 apart. */
+    assert_in_range(shifts, TRIES / 5 - 90, TRIES / 5 + 90);
+    assert_in_range(next, TRIES / 5 - 90, TRIES / 5 + 90);
+    assert_in_range(holes, TRIES / 8 - 75, TRIES / 8 + 75);
+    assert_in_range(places, 380 - 90, 380 + 90);
+    /* As likely twice as wide as half as wide: the ratio's logarithm is uniform. */
+    assert_true(fabs(ratio) < 0.0186);
+    assert_true(area > 0.46 && area < 0.56); /* uniform, large narrow boxes left out */
+}
+
 /* Where the output shows pixel (0,0) of the ramp: the shift, and whether it is mirrored. */
 static void find_pose(const float *image, int padding, int *dy, int *dx, bool *flip)
 {
@@ -250,6 +282,76 @@ static void test_augment(void **state)
     for (int i = 0; i < N_VAL * AREA; i++)
         assert_int_equal(byte_of(batch.images[i]), 100 + i % AREA);
     mix__batches_free(f->batches);
+}
+
+/* Half of the images are mirrored with every crop: the ramp then falls from left to right. */
+static void test_flips(void **state)
+{
+    struct fixture *f = *state;
+    static const enum mix__crop crops[] = { MIX__CROP_NONE, MIX__CROP_RESIZED };
+    f->options.split = MIX_VAL; /* the ramp */
+    f->options.batch = N_VAL;
+    for (size_t c = 0; c < MIX_COUNT(crops); c++) {
+        int flips = 0, total = 0;
+        f->options.crop = crops[c];
+        start(f);
+        for (int i = 0; i < 60; i++) {
+            struct mix__batch batch;
+            CHECK_OK(mix__batches_next(f->batches, &batch));
+            for (int j = 0; j < N_VAL; j++, total++) {
+                const float *row = batch.images + j * AREA + SIDE / 2 * SIDE;
+                assert_true(row[0] != row[SIDE - 1]);
+                flips += row[SIDE - 1] < row[0];
+            }
+        }
+        mix__batches_free(f->batches);
+        assert_in_range(flips, total / 2 - 58, total / 2 + 58);
+    }
+}
+
+/* Random crops are of the file, not of what memory keeps for evaluation: of an image that is dark
+ * but for its border, which evaluation cuts off, some see the border. */
+static void test_crops_of_files(void **state)
+{
+    enum { LARGE = 300, SMALL = 224, BORDER = 10 };
+    static const char *const names[] = { "train", "val", "train/a", "val/a" };
+    static uint8_t pixels[LARGE * LARGE * 3];
+    (void)state;
+    enter_folder();
+    for (int i = 0; i < LARGE * LARGE; i++) {
+        const int y = i / LARGE, x = i % LARGE;
+        const bool inside = y >= BORDER && y < LARGE - BORDER && x >= BORDER && x < LARGE - BORDER;
+        memset(pixels + 3 * i, inside ? 0 : 255, 3);
+    }
+    for (size_t i = 0; i < MIX_COUNT(names); i++)
+        assert_int_equal(mkdir(names[i], 0700), 0);
+    write_png("train/a/1.png", pixels, LARGE, LARGE, 3);
+    write_png("val/a/1.png", pixels, LARGE, LARGE, 3);
+    mix_ctx *ctx = plain_ctx();
+    mix_data *data;
+    mix_data_options options;
+    mix_data_options_init(&options);
+    options.size = SMALL;
+    CHECK_OK(mix_data_open(&data, ctx, ".", &options));
+    const struct mix__batches_options o = {
+        .split = MIX_TRAIN, .batch = 1, .train = true, .crop = MIX__CROP_RESIZED, .threads = 1
+    };
+    struct mix__batches *batches;
+    int bright = 0;
+    CHECK_OK(mix__batches_new(&batches, data, &o));
+    for (int i = 0; i < 20; i++) {
+        struct mix__batch batch;
+        float most = -10.0f;
+        CHECK_OK(mix__batches_next(batches, &batch));
+        for (int k = 0; k < SMALL * SMALL * 3; k++)
+            most = fmaxf(most, batch.images[k]);
+        bright += most > 2.0f;
+    }
+    assert_true(bright > 0);
+    mix__batches_free(batches);
+    mix_data_free(data);
+    mix_ctx_free(ctx);
+    leave_folder();
 }
 
 /* The blanked part of the ramp, which has no other zero, is a square around a pixel, cut off at the
@@ -462,7 +564,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_epochs, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_evaluation, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_augment, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_flips, set_up, tear_down),
+        cmocka_unit_test(test_crops_of_files),
         cmocka_unit_test_setup_teardown(test_cutout, set_up, tear_down),
+        cmocka_unit_test(test_draws),
         cmocka_unit_test(test_boxes),
         cmocka_unit_test_setup_teardown(test_limit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_normalisations, set_up, tear_down),

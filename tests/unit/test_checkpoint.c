@@ -274,6 +274,18 @@ static void bad_points(void **state)
     mix_graph_free(graph);
 }
 
+/* What a file that does not say was normalised with: it depends on the channels. */
+static void check_normalisation(const char *path, mix_normalize expected)
+{
+    struct mix__checkpoint *c;
+    mix_graph *graph;
+    CHECK_OK(mix__checkpoint_open(&c, ctx, path));
+    CHECK_OK(mix__checkpoint_graph(c, &graph));
+    assert_int_equal(graph->normalize, expected);
+    mix_graph_free(graph);
+    mix__checkpoint_close(c);
+}
+
 /* Exports copy the means and deviations of three channels. */
 static void many_channels(void **state)
 {
@@ -284,7 +296,8 @@ static void many_channels(void **state)
         CHECK_OK(mix__checkpoint_save(s, "channels.safetensors",
                                       &(struct mix__checkpoint_content){ .phase = "float" }));
         if (channels <= 3)
-            CHECK_OK(open_whole("channels.safetensors"));
+            check_normalisation("channels.safetensors",
+                                channels == 3 ? MIX_NORMALIZE_IMAGENET : MIX_NORMALIZE_SYMMETRIC);
         else
             CHECK_FAILS(ctx, open_whole("channels.safetensors"), MIX_EFORMAT,
                         "images of 4 channels; expected 1 to 3");

@@ -307,10 +307,12 @@ static void test_cmyk(void **state)
     bytes[3] = (char)0xfe;
     write_bytes("train/b/9.jpg", bytes, size);
     mix__free(ctx, bytes);
+    write_jpeg_as("train/b/99.jpg", pixels, 8, 8, 4, JCS_YCCK);
     mix_data *data;
     CHECK_OK(open_here(&data, ctx, 0));
     check_color(data, MIX_TRAIN, 3, 128, 64, 0);
     check_color(data, MIX_TRAIN, 4, 128, 64, 0); /* as Pillow does */
+    check_color(data, MIX_TRAIN, 5, 128, 64, 0);
     mix_data_free(data);
     mix_ctx_free(ctx);
     leave_folder();
@@ -451,6 +453,9 @@ static void test_missing(void **state)
     assert_int_equal(mkdir("val/c", 0700), 0);
     CHECK_FAILS(ctx, open_here(&data, ctx, 0), MIX_EFORMAT, "\"c\" is in val/ only");
     assert_int_equal(rmdir("val/c"), 0);
+    assert_int_equal(mkdir("train/z", 0700), 0); /* behind all of the other half's */
+    CHECK_FAILS(ctx, open_here(&data, ctx, 0), MIX_EFORMAT, "\"z\" is in train/ only");
+    assert_int_equal(rmdir("train/z"), 0);
     write_bytes("train/a/1.jpg", "junk and junk", 13);
     write_bytes("train/b/1.jpg", "junk and junk", 13);
     write_plain("val/a/1.jpg", 8, 8, 1, 2, 3);

@@ -540,10 +540,59 @@ static void test_refuses(void **unused)
     mix_ctx_free(ctx);
 }
 
+/* Dropout leaves the mean as it is, and two nodes drop independently: else what passes both would
+ * have twice the mean. */
+static void test_dropout_mean(void **state)
+{
+    enum { SIDE = 8, CHANNELS = 16, DRAWS = 600 };
+    mix_ctx *ctx = plain_ctx();
+    mix_graph *g;
+    struct fixture f = { NULL };
+    double plain[BATCH * CLASSES], apart = 0.0, whole = 0.0, mean[BATCH * CLASSES] = { 0.0 };
+    const float *logits;
+    (void)state;
+    CHECK_OK(mix__graph_new(&g, ctx, "drops", SIDE, 1));
+    int x =
+        mix__graph_conv(g, "first", 0, &(struct mix__conv_shape){ CHANNELS, 3, 1, 1, 1, false, 0 });
+    x = mix__graph_unary(g, MIX__OP_RELU6, "relu", x);
+    x = mix__graph_unary(g, MIX__OP_GLOBAL_AVGPOOL, "pool", x);
+    x = mix__graph_unary(g, MIX__OP_FLATTEN, "flatten", x);
+    x = mix__graph_dropout(g, "drop", x, 0.5f);
+    x = mix__graph_dropout(g, "again", x, 0.25f);
+    x = mix__graph_linear(g, "last", x, CLASSES);
+    CHECK_OK(mix__graph_finish(g, x));
+    mix__graph_init_values(g, 1);
+    f.graph = g;
+    CHECK_OK(mix__state_new(&f.state, g, candidates, (int)MIX_COUNT(candidates), 1));
+    CHECK_OK(mix__engine_new(&f.engine, f.state, BATCH, true, MIX__DTYPE_F32));
+    for (size_t i = 0; i < (size_t)BATCH * SIDE * SIDE; i++)
+        mix__engine_input(f.engine)[i] = (float)mix__random_normal(3, 0, i);
+    for (int i = -1; i < DRAWS; i++) {
+        const struct mix__pass pass = {
+            .batch_stats = true, .dropout = i >= 0, .seed = 5, .step = (uint64_t)(i + 1)
+        };
+        CHECK_OK(mix__engine_forward(f.engine, &pass, &logits));
+        for (int k = 0; k < BATCH * CLASSES; k++)
+            if (i < 0)
+                plain[k] = logits[k];
+            else
+                mean[k] += (double)logits[k] / DRAWS;
+    }
+    for (int k = 0; k < BATCH * CLASSES; k++) {
+        apart += (mean[k] - plain[k]) * (mean[k] - plain[k]);
+        whole += plain[k] * plain[k];
+    }
+    if (!(apart < 0.03 * whole))
+        fail_msg("the mean is %g of the value apart", sqrt(apart / whole));
+    release(&f);
+    mix_ctx_free(ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_step_allocates_nothing),
+        cmocka_unit_test(test_dropout_mean),
         cmocka_unit_test(test_modes_switch),
         cmocka_unit_test(test_stem_is_shared),
         cmocka_unit_test(test_arena),

@@ -6,7 +6,7 @@
 #include <jansson.h>
 
 #include "in_folder.h"
-#include "train/train.h"
+#include "search/search.h"
 
 static json_t *load_json(const char *path)
 {
@@ -61,6 +61,54 @@ static void check_rates(const char *path, const mix_settings *s)
     json_decref(log);
 }
 
+/* Bit-meta and bit-search training keep their rate; a stage's follows the cosine to its last step.
+ */
+static void check_phase_rates(const char *path, const mix_settings *s)
+{
+    const int64_t per_epoch = RUN_TRAIN / RUN_BATCH;
+    json_t *log = load_log(path), *line;
+    size_t i;
+    json_array_foreach(log, i, line)
+    {
+        const char *phase = json_string_value(json_object_get(line, "phase"));
+        const int64_t epoch = json_integer_value(json_object_get(line, "epoch"));
+        const double lr = json_real_value(json_object_get(line, "lr"));
+        const bool c = strcmp(phase, "stage c") == 0;
+        const int epochs = c                               ? s->stage_c_epochs
+                           : strcmp(phase, "stage b") == 0 ? s->stage_b_epochs
+                                                           : s->stage_a_epochs;
+        if (strncmp(phase, "bit-", 4) == 0)
+            assert_true(fabs(lr - s->meta_lr) < 1e-12);
+        if (strncmp(phase, "stage", 5) == 0)
+            assert_true(fabs(lr - mix__schedule_cosine(c ? s->stage_c_lr : s->finetune_lr,
+                                                       (epoch + 1) * per_epoch - 1, 0,
+                                                       epochs * per_epoch)) < 1e-12);
+    }
+    json_decref(log);
+}
+
+/* The best epoch is the first of those with the highest accuracy. Returns how many have it. */
+static int check_best(const char *path, const mix_result *result)
+{
+    json_t *log = load_log(path), *line;
+    size_t i;
+    int n = 0;
+    json_array_foreach(log, i, line)
+    {
+        const double top1 = json_real_value(json_object_get(line, "val_top1"));
+        const double loss = json_real_value(json_object_get(line, "val_loss"));
+        assert_true(top1 <= result->best.top1 + 1e-9);
+        if (top1 < result->best.top1 - 1e-9)
+            continue;
+        if (n++ == 0)
+            assert_true(fabs(loss - result->best.loss) < 1e-9);
+        else
+            assert_true(fabs(loss - result->best.loss) > 1e-9);
+    }
+    json_decref(log);
+    return n;
+}
+
 static void check_accuracy(const mix_accuracy *a, const mix_accuracy *b)
 {
     assert_true(a->top1 == b->top1 && a->top5 == b->top5 && a->loss == b->loss);
@@ -83,13 +131,22 @@ static void train_learns(void **state)
     if (!(result.best.top1 >= 60.0)) /* chance: 25 */
         fail_msg("best top-1 is %g", result.best.top1);
     assert_true(result.plan_bytes > 0 && result.peak_bytes > result.plan_bytes);
-    assert_true(result.gbops > 0.0 && isnan(result.target_gbops) && !result.bits);
+    assert_true(isnan(result.target_gbops) && !result.bits);
+    mix_graph *graph;
+    mix_layer_bits *bits;
+    mix_graph_info info;
+    CHECK_OK(mix_run_graph(ctx, "learned", &graph, &bits));
+    mix_graph_info_get(graph, &info);
+    assert_true(fabs(result.gbops / (1e-9 * 1024.0 * (double)info.macs) - 1.0) < 1e-12);
+    mix_graph_free(graph);
     check_rates("learned/log.jsonl", &s);
     /* a done run is left as it is */
     CHECK_OK(mix_train(ctx, "learned", &s, NULL, &again));
     check_accuracy(&result.best, &again.best);
     check_accuracy(&result.last, &again.last);
-    assert_true(result.seconds == again.seconds);
+    assert_true(result.seconds == again.seconds && result.gbops == again.gbops);
+    assert_true(result.plan_bytes == again.plan_bytes && result.peak_bytes == again.peak_bytes);
+    assert_true(result.data_wait == again.data_wait);
     assert_int_equal(again.n_phases, 1);
     CHECK_OK(mix_eval(ctx, "learned", &s, NULL, false, &accuracy));
     check_accuracy(&result.best, &accuracy);
@@ -113,6 +170,13 @@ static void average_is_kept(void **state)
     check_accuracy(&result.best, &accuracy);
     CHECK_OK(mix_eval(ctx, "averaged/last.safetensors", &s, NULL, false, &accuracy));
     check_accuracy(&result.last, &accuracy);
+    mix_result_release(&plain);
+    mix_result_release(&result);
+    /* of weight training too */
+    CHECK_OK(mix_finetune(ctx, "tuned-averaged", "float", "W4A4", &s, NULL, &result));
+    s.ema_decay = 0.0;
+    CHECK_OK(mix_finetune(ctx, "tuned-plain", "float", "W4A4", &s, NULL, &plain));
+    assert_true(result.last.loss != plain.last.loss);
     mix_result_release(&plain);
     mix_result_release(&result);
 }
@@ -155,6 +219,22 @@ static void interval_of_evaluations(void **state)
     CHECK_FAILS(ctx, mix_train(ctx, "each", &s, NULL, &each), MIX_EMISMATCH, "val_interval");
 }
 
+/* With next to no learning rate epochs are as good as each other, and the first stays the best. */
+static void first_of_equals_is_best(void **state)
+{
+    mix_settings s;
+    mix_result result;
+    (void)state;
+    tiny_settings(&s);
+    s.epochs = 4;
+    s.lr = 1e-5;
+    s.bn_batches = RUN_TRAIN / RUN_BATCH;
+    strcpy(s.crop, "none"); /* statistics of the same images each time */
+    CHECK_OK(mix_train(ctx, "equals", &s, NULL, &result));
+    assert_true(check_best("equals/log.jsonl", &result) > 1);
+    mix_result_release(&result);
+}
+
 static void quantize_runs_phases(void **state)
 {
     mix_settings s;
@@ -169,6 +249,7 @@ static void quantize_runs_phases(void **state)
     CHECK_OK(mix_quantize(ctx, "quantized", "float", &s, NULL, &result));
     log_phases("quantized/log.jsonl", phases, sizeof phases);
     assert_string_equal(phases, "bit-meta, bit-search, bit-search, select, stage a, stage b");
+    check_phase_rates("quantized/log.jsonl", &s);
     assert_true(result.gbops <= result.target_gbops);
     assert_int_equal(result.n_phases, 4);
 
@@ -218,6 +299,63 @@ static void teacher_of_larger_images(void **state)
     strcpy(s.teacher, "float");
     CHECK_FAILS(ctx, mix_finetune(ctx, "taught-by-small", "large", "W4A4", &s, NULL, &result),
                 MIX_ESHAPE, "no smaller images than those of 32 x 32");
+}
+
+enum { RUN_AREA = RUN_SIZE * RUN_SIZE };
+
+/* The first batch of a split as the settings prepare it, and the batches of an epoch. */
+static int64_t first_batch(const mix_settings *s, mix_split split, float *images)
+{
+    mix_data *data;
+    struct mix__batches *batches;
+    struct mix__batch batch;
+    CHECK_OK(mix__data_for(ctx, s, NULL, &data));
+    CHECK_OK(mix__batches_open(&batches, data, s, split));
+    CHECK_OK(mix__batches_next(batches, &batch));
+    memcpy(images, batch.images, RUN_BATCH * RUN_AREA * sizeof *images);
+    const int64_t n = mix__batches_per_epoch(batches);
+    mix__batches_free(batches);
+    mix_data_free(data);
+    return n;
+}
+
+/* Each setting of the augmentation changes training images in its own way, and no others. */
+static void settings_reach_the_images(void **state)
+{
+    static const struct {
+        const char *name, *value;
+    } changes[] = { { "flip", "on" }, { "crop", "pad" }, { "crop", "resized" }, { "cutout", "4" } };
+    static float plain[RUN_BATCH * RUN_AREA], val[RUN_BATCH * RUN_AREA];
+    static float got[MIX_COUNT(changes)][RUN_BATCH * RUN_AREA], again[RUN_BATCH * RUN_AREA];
+    mix_settings s;
+    (void)state;
+    tiny_settings(&s);
+    strcpy(s.crop, "none");
+    assert_int_equal(first_batch(&s, MIX_TRAIN, plain), RUN_TRAIN / RUN_BATCH);
+    first_batch(&s, MIX_VAL, val);
+    for (int i = 0; i < RUN_BATCH; i++) { /* some image of the set, as it is */
+        float want[RUN_AREA];
+        bool found = false;
+        for (int k = 0; k < RUN_TRAIN && !found; k++) {
+            for (int p = 0; p < RUN_AREA; p++)
+                want[p] = (run_pixel(k, p / RUN_SIZE, p % RUN_SIZE) / 255.0f - 0.5f) / 0.5f;
+            found = memcmp(want, plain + i * RUN_AREA, sizeof want) == 0;
+        }
+        assert_true(found);
+    }
+    for (size_t c = 0; c < MIX_COUNT(changes); c++) {
+        mix_settings changed = s;
+        CHECK_OK(mix_settings_set(&changed, ctx, changes[c].name, changes[c].value));
+        first_batch(&changed, MIX_TRAIN, got[c]);
+        assert_memory_not_equal(got[c], plain, sizeof plain);
+        for (size_t other = 0; other < c; other++)
+            assert_memory_not_equal(got[c], got[other], sizeof plain);
+        first_batch(&changed, MIX_VAL, again);
+        assert_memory_equal(again, val, sizeof val);
+    }
+    s.train_limit = 2 * RUN_BATCH;
+    assert_int_equal(first_batch(&s, MIX_TRAIN, again), 2);
+    assert_int_equal(first_batch(&s, MIX_VAL, again), (RUN_VAL + RUN_BATCH - 1) / RUN_BATCH);
 }
 
 struct profiles {
@@ -286,6 +424,9 @@ static void select_then_finetune(void **state)
     CHECK_OK(mix_select(ctx, "selected", "float", &s, NULL, &selected));
     log_phases("selected/log.jsonl", phases, sizeof phases);
     assert_string_equal(phases, "bit-meta, bit-search, bit-search, select");
+    mix_accuracy accuracy; /* with float weights, as the selection was judged */
+    CHECK_OK(mix_eval(ctx, "selected", &s, NULL, false, &accuracy));
+    check_accuracy(&selected.best, &accuracy);
     CHECK_OK(mix_finetune(ctx, "tuned", "selected", NULL, &s, NULL, &tuned));
     log_phases("tuned/log.jsonl", phases, sizeof phases);
     assert_string_equal(phases, "stage a, stage b");
@@ -321,16 +462,37 @@ static bool stop_later(void *user)
     return (*left)-- == 0;
 }
 
-/* A selection that was stopped is neither a float network nor has it bits. */
+/* After alpha's first step its moments are (1 - beta1) g and (1 - beta2) g^2, beta1 0.5. */
+static void alpha_moments(const char *path)
+{
+    struct mix__st_file *file;
+    int moved = 0;
+    CHECK_OK(mix__st_open(&file, ctx, path));
+    const struct mix__st_tensor *m = mix__st_find(file, "metamix.alpha_optimizer.m");
+    const struct mix__st_tensor *v = mix__st_find(file, "metamix.alpha_optimizer.v");
+    assert_true(m && v);
+    for (size_t i = 0; i < m->bytes / sizeof(float); i++) {
+        const double first = ((const float *)m->data)[i], second = ((const float *)v->data)[i];
+        if (second > 1e-30)
+            assert_true(fabs(first * first / second / (0.25 / 0.001) - 1.0) < 1e-3);
+        moved += second > 1e-30;
+    }
+    assert_true(moved > 0);
+    mix__st_close(file);
+}
+
+/* A selection that was stopped, after the first step of bit search, is neither a float network nor
+ * has it bits. */
 static void stopped_selection(void **state)
 {
     mix_settings s;
     mix_result result;
-    int left = 3;
+    int left = 6; /* batches of the evaluation before, steps of bit-meta training */
     const mix_observer observer = { .stop = stop_later, .user = &left };
     (void)state;
     tiny_settings(&s);
     CHECK_FAILS(ctx, mix_select(ctx, "stopped", "float", &s, &observer, &result), MIX_ESTOPPED, "");
+    alpha_moments("stopped/last.safetensors");
     CHECK_FAILS(ctx, mix_select(ctx, "t6", "stopped", &s, NULL, &result), MIX_EINVAL,
                 "stopped is a selection that was stopped");
     CHECK_FAILS(ctx, mix_finetune(ctx, "t7", "stopped", "W4A3", &s, NULL, &result), MIX_EINVAL,
@@ -398,7 +560,7 @@ static void stage_c_fixes_statistics(void **state)
     mix_settings s;
     mix_result result;
     char phases[256];
-    float before[64] = { 0 }, after[64] = { 0 }, measured[64] = { 0 };
+    float before[64] = { 0 }, after[64] = { 0 }, measured[64] = { 0 }, faster[64] = { 0 };
     float steps_before[64] = { 0 }, steps_after[64] = { 0 };
     (void)state;
     tiny_settings(&s);
@@ -413,14 +575,20 @@ static void stage_c_fixes_statistics(void **state)
     mix_result_release(&result);
     log_phases("c/log.jsonl", phases, sizeof phases);
     assert_string_equal(phases, "stage c, stage c");
+    check_phase_rates("c/log.jsonl", &s);
     s.bn_batches = 2;
     CHECK_OK(mix_finetune(ctx, "c-measured", "b/last.safetensors", NULL, &s, NULL, &result));
     mix_result_release(&result);
+    s.stage_c_lr = 0.02; /* other weights: the statistics are those from before them */
+    CHECK_OK(mix_finetune(ctx, "c-faster", "b/last.safetensors", NULL, &s, NULL, &result));
+    mix_result_release(&result);
     stats_of("b/last.safetensors", before, 64);
+    stats_of("c-faster/last.safetensors", faster, 64);
     stats_of("c/last.safetensors", after, 64);
     stats_of("c-measured/last.safetensors", measured, 64);
     assert_memory_equal(before, after, sizeof before);
     assert_memory_not_equal(before, measured, sizeof before);
+    assert_memory_equal(measured, faster, sizeof measured);
     weight_steps("b/last.safetensors", steps_before, 64);
     weight_steps("c/last.safetensors", steps_after, 64);
     assert_memory_not_equal(steps_before, steps_after, sizeof steps_before);
@@ -557,6 +725,16 @@ static void normalisation_travels(void **state)
     assert_true(quantized.float_accuracy.loss == result.best.loss);
     CHECK_OK(mix_eval(ctx, "unit-w4", &s, NULL, false, &a));
     assert_true(a.loss == quantized.best.loss);
+    void *bytes;
+    size_t size;
+    mix_runtime *rt;
+    mix_runtime_info net;
+    CHECK_OK(mix_export_bytes(ctx, "unit-w4", &bytes, &size));
+    CHECK_OK(mix_runtime_open_bytes(&rt, ctx, bytes, size));
+    mix_runtime_info_get(rt, &net);
+    assert_true(net.mean[0] == 0.0f && net.deviation[0] == 1.0f);
+    mix_runtime_close(rt);
+    mix_export_free(ctx, bytes);
     mix_result_release(&quantized);
     strcpy(s.normalize, "unit");
     CHECK_OK(mix_eval(ctx, "unit-w4", &s, NULL, false, &a));
@@ -589,6 +767,10 @@ static void bad_settings_are_refused(void **state)
         { "lr", "nan", "lr is nan" },
         { "normalize", "none", "expected one of auto, imagenet, symmetric, unit" },
         { "resize", "-1", "resize is -1" },
+        { "ema_decay", "1", "ema_decay is 1" },
+        { "bn_batches", "-1", "bn_batches is -1" },
+        { "val_interval", "0", "val_interval is 0" },
+        { "clip_norm", "-1", "clip_norm is -1" },
         { "resize", "20", "resized to 20" },
     };
     mix_settings s;
@@ -667,7 +849,9 @@ int main(void)
         cmocka_unit_test(train_learns),
         cmocka_unit_test(average_is_kept),
         cmocka_unit_test(interval_of_evaluations),
+        cmocka_unit_test(first_of_equals_is_best),
         cmocka_unit_test(quantize_runs_phases),
+        cmocka_unit_test(settings_reach_the_images),
         cmocka_unit_test(profile_is_told),
         cmocka_unit_test(teacher_of_larger_images),
         cmocka_unit_test(select_then_finetune),

@@ -146,6 +146,44 @@ static void test_numbers(void **unused)
     mix_ctx_free(ctx);
 }
 
+/* A bias in front of a batch norm goes through it. */
+static void test_bias_and_norm(void **unused)
+{
+    static const struct mix__conv_shape shape = { 8, 3, 1, 1, 1, true, 0 };
+    struct net_fixture f;
+    struct mix__net *net;
+    mix_graph *g;
+    (void)unused;
+    mix_ctx *ctx = plain_ctx();
+    CHECK_OK(mix__graph_new(&g, ctx, "bias", 8, 3));
+    int x = mix__graph_conv(g, "conv", 0, &shape);
+    x = mix__graph_batchnorm(g, "bn", x, 1e-5f, 0.1f);
+    x = mix__graph_unary(g, MIX__OP_RELU, "relu", x);
+    x = mix__graph_unary(g, MIX__OP_GLOBAL_AVGPOOL, "pool", x);
+    x = mix__graph_unary(g, MIX__OP_FLATTEN, "flatten", x);
+    x = mix__graph_linear(g, "last", x, 7);
+    CHECK_OK(mix__graph_finish(g, x));
+    mix__graph_init_values(g, 1);
+    fixture_of(&f, g, 1, 4, 4);
+    CHECK_OK(fixture_lower(&f, &net));
+    const struct mix__net_op *op = &net->ops[1];
+    const struct mix__node *conv = &g->nodes[0], *bn = &g->nodes[1];
+    assert_string_equal(op->name, "conv");
+    for (int k = 0; k < 8; k++) {
+        const double bias = g->values[g->params[conv->bias].offset + k];
+        const double gamma = g->values[g->params[bn->gamma].offset + k];
+        const double beta = g->values[g->params[bn->beta].offset + k];
+        const double mean = g->values[g->params[bn->mean].offset + k];
+        const double var = g->values[g->params[bn->var].offset + k];
+        const double scale = gamma / sqrt(var + bn->eps);
+        assert_true(bias != 0.0);
+        assert_true(fabs(op->offset[k] - (beta + (bias - mean) * scale)) < 1e-6);
+    }
+    mix__net_free(net);
+    fixture_release(&f);
+    mix_ctx_free(ctx);
+}
+
 static void test_refuses(void **unused)
 {
     struct net_fixture f;
@@ -189,9 +227,10 @@ static void test_no_memory(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_zoo),     cmocka_unit_test(test_class_names),
-        cmocka_unit_test(test_fusion),  cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_refuses), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_zoo),           cmocka_unit_test(test_class_names),
+        cmocka_unit_test(test_fusion),        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_bias_and_norm), cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

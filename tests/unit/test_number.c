@@ -8,7 +8,7 @@
 static void test_texts(void **state)
 {
     (void)state;
-    static const char *const wrong[] = { "",    " 1",   "1 ",  "0x10", "nan",
+    static const char *const wrong[] = { "",    " 1",    "1 ",  "0x10", "nan",
                                          "inf", "1e999", "1,5", "one",  "1.5.2" };
     int whole = 7;
     double real = 7.0;

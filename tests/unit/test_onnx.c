@@ -377,6 +377,26 @@ static void refused(void **state)
                 "no ONNX model");
 }
 
+/* With "same" padding the odd pixel may be at the beginning, where convolutions here have none. */
+static void same_lower(void **state)
+{
+    char *bytes;
+    size_t size, changed = 0;
+    mix_graph *graph;
+    (void)state;
+    CHECK_OK(mix__file_read(ctx, FOLDER "tensorflow.onnx", 1 << 20, &bytes, &size));
+    for (size_t at = 0; at + 10 <= size; at++)
+        if (memcmp(bytes + at, "SAME_UPPER", 10) == 0) {
+            memcpy(bytes + at, "SAME_LOWER", 10);
+            changed++;
+        }
+    assert_true(changed > 0);
+    write_bytes("lower.onnx", bytes, size);
+    mix__free(ctx, bytes);
+    CHECK_FAILS(ctx, mix_graph_from_onnx(&graph, ctx, "lower.onnx", NULL), MIX_EUNSUPPORTED,
+                "not more above than below");
+}
+
 /* A file cut anywhere, or with a bit turned, is read or refused, and nothing else. */
 static void damaged(void **state)
 {
@@ -462,6 +482,7 @@ int main(void)
         cmocka_unit_test(other_classes_and_size),
         cmocka_unit_test(names_for_each),
         cmocka_unit_test(refused),
+        cmocka_unit_test(same_lower),
         cmocka_unit_test(damaged),
         cmocka_unit_test(out_of_memory),
         cmocka_unit_test(json_round_trip),

@@ -129,6 +129,8 @@ static void test_two_runs(void **unused)
     has(page, "<title>a&lt;b&gt;&amp;&quot;c&#39;, stage b: epoch 2, top-1, % 60.25</title>");
     lacks(page, "% 33"); /* a selection is no epoch */
     has(page, "<title>expand: activations 3 bits, weights 4</title>");
+    has(page, "y=\"84\" width=\"13\" height=\"30\""); /* ten pixels a bit, from 114 up */
+    has(page, "<path class=\"weight\" d=\"M71 74h15\"/>");
     has(page, "<td class=\"left\">lr</td><td class=\"left\">0.1</td>");
     has(page, "<td class=\"left\">float</td><td>2</td><td>0:01:41</td>");
     lacks(page, "Accuracy (best epoch)"); /* one point is no comparison */
@@ -138,6 +140,30 @@ static void test_two_runs(void **unused)
     page = report(runs, 1);
     has(page, "quantize, not done</td><td>60.25</td><td>-</td><td>0.5</td><td>-</td><td>3.50</td>");
     has(page, "<title>expand: activations 3 bits, weights 4</title>");
+    mix__free(ctx, page);
+}
+
+/* Accuracy against cost: the best epoch of each run, costs in a logarithmic place. */
+static void test_trade(void **unused)
+{
+    (void)unused;
+    const char *runs[] = { "float", "middle", "mixed" };
+    static const char *const results[] = {
+        "{\"best\": {\"top1\": 90}, \"last\": {\"top1\": 88}, \"gbops\": 100}",
+        "{\"best\": {\"top1\": 80}, \"last\": {\"top1\": 78}, \"gbops\": 10}",
+        "{\"best\": {\"top1\": 70}, \"last\": {\"top1\": 68}, \"gbops\": 1}",
+    };
+    for (int i = 0; i < 3; i++)
+        make_run(runs[i], (struct files){ float_config, float_log, NULL, results[i] });
+    char *page = report(runs, 3), circle[64];
+    const char *trade = strstr(page, "Accuracy (best epoch) against");
+    assert_non_null(trade);
+    has(trade, "<title>float: GBOPs for one image 100, top-1, % 90</title>");
+    has(trade, "<title>mixed: GBOPs for one image 1, top-1, % 70</title>");
+    /* ten is in the middle of 1 and 100, as 80 is of 70 and 90 */
+    snprintf(circle, sizeof circle, "<circle cx=\"%.1f\" cy=\"%.1f\"", 56 + 390 / 2.0,
+             256 - 230 / 2.0);
+    has(trade, circle);
     mix__free(ctx, page);
 }
 
@@ -300,6 +326,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_two_runs, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_trade, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_places, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_gap, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_odd_files, set_up, tear_down),

@@ -59,6 +59,8 @@ static void compare_slow(void *user, const mix_runtime_value *value)
         return;
     const size_t n = mix__net_weights(s->rt->net, p->op);
     int8_t *w = malloc(n);
+    float *decoded = malloc(mix__net_elements(p->y) * sizeof *decoded);
+    mix_runtime_decode(value, decoded);
     mix__codes_unpack(w, p->op->weights, n, p->op->weight_bits);
     for (int i = 0; i < p->y->h * p->y->w; i++)
         for (int k = 0; k<p->y->c; k += p->y->c> 64 ? 5 : 1, s->compared++) {
@@ -72,8 +74,11 @@ static void compare_slow(void *user, const mix_runtime_value *value)
             }
             const struct mix__bounds b = p->finish.bounds;
             const double exact = fmin(fmax((v + b.shift) / p->y->step, b.n), b.p);
-            assert_true(fabs(((const uint8_t *)out)[at] + b.n - exact) <= 0.5 + 1e-3);
+            const double code = ((const uint8_t *)out)[at] + b.n;
+            assert_true(fabs(code - exact) <= 0.5 + 1e-3);
+            assert_float_equal(decoded[at], code * p->y->step - b.shift, 1e-5);
         }
+    free(decoded);
     free(w);
 }
 
@@ -130,6 +135,52 @@ static uint64_t traced(mix_ctx *ctx, const char *bytes, size_t size, const float
     mix_runtime_run(t.rt, image, 1, logits);
     mix_runtime_close(t.rt);
     return t.sum;
+}
+
+/* Codes as large as they get, of one sign: no kernel's 16-bit sums overflow, unsigned or signed. */
+static void test_largest_codes(void **unused)
+{
+    static const unsigned masks[] = { 0, MIX_CPU_AVX2, MIX_CPU_ALL };
+    static const int weight_bits[] = { 2, 4, 6, 8 };
+    static float image[SIZE * SIZE * 3];
+    (void)unused;
+    for (size_t i = 0; i < MIX_COUNT(image); i++)
+        image[i] = 1e3f;
+    for (size_t b = 0; b < MIX_COUNT(weight_bits); b++) {
+        const mix_zoo_options options = small("mobilenet_v2", 0.25);
+        uint64_t sums[MIX_COUNT(masks)];
+        for (size_t m = 0; m < MIX_COUNT(masks); m++) {
+            mix_ctx_options o;
+            mix_ctx *ctx;
+            struct net_fixture f;
+            struct mix__net *net;
+            char *bytes;
+            size_t size, channels = 0;
+            mix_ctx_options_init(&o);
+            o.cpu_mask = masks[m];
+            CHECK_OK(mix_ctx_new(&ctx, &o));
+            fixture_make(&f, ctx, &options, weight_bits[b], 8);
+            for (size_t i = 0; i < f.graph->n_params; i++)
+                for (size_t k = 0; k < f.graph->params[i].count; k++)
+                    if (f.graph->params[i].kind == MIX__PARAM_WEIGHT)
+                        f.graph->values[f.graph->params[i].offset + k] = 10.0f;
+            for (size_t l = 0; l < f.graph->n_layers; l++) {
+                f.act_step[l] = 1e-6f;
+                channels += (size_t)f.graph->layers[l].info.out_channels;
+            }
+            for (size_t k = 0; k < channels; k++)
+                f.weight_step[k] = 1e-2f;
+            CHECK_OK(fixture_lower(&f, &net));
+            CHECK_OK(mix__mix_encode(net, &bytes, &size));
+            sums[m] = traced(ctx, bytes, size, image);
+            mix__free(ctx, bytes);
+            mix__net_free(net);
+            fixture_release(&f);
+            mix_ctx_free(ctx);
+        }
+        for (size_t m = 1; m < MIX_COUNT(masks); m++)
+            assert_true(sums[m] == sums[0]);
+    }
 }
 
 static void test_tables_and_threads(void **unused)
@@ -283,9 +334,13 @@ static void test_files(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_slow), cmocka_unit_test(test_tables_and_threads),
-        cmocka_unit_test(test_arena),        cmocka_unit_test(test_run_allocates_nothing),
-        cmocka_unit_test(test_no_memory),    cmocka_unit_test(test_files),
+        cmocka_unit_test(test_against_slow),
+        cmocka_unit_test(test_largest_codes),
+        cmocka_unit_test(test_tables_and_threads),
+        cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_run_allocates_nothing),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,6 +39,7 @@ static mix_graph *small_graph(mix_ctx *ctx)
     x = norm_relu(g, "point", x);
     x = mix__graph_unary(g, MIX__OP_GLOBAL_AVGPOOL, "pool", x);
     x = mix__graph_unary(g, MIX__OP_FLATTEN, "flatten", x);
+    x = mix__graph_dropout(g, "drop", x, 0.5f);
     x = mix__graph_linear(g, "last", x, CLASSES);
     CHECK_OK(mix__graph_finish(g, x));
     mix__graph_init_values(g, 1);
@@ -155,6 +156,37 @@ static void hard_cost(void **state)
     fixture_release(&f);
 }
 
+/* Alphas start nearly equal, and not quite. */
+static void alphas_start_small(void **state)
+{
+    struct fixture f;
+    double squares = 0.0;
+    (void)state;
+    fixture_init(&f);
+    const struct mix__state *s = f.job.t.state;
+    for (size_t i = 0; i < s->n_alpha; i++)
+        squares += (double)s->alpha[i] * s->alpha[i] / (double)s->n_alpha;
+    assert_true(squares > 0.25e-6 && squares < 4e-6);
+    fixture_release(&f);
+}
+
+/* All of them, in ascending order. */
+static void candidates_are_parsed(void **state)
+{
+    static const char *const bad[] = { "", "1,2", "2,9", "2,2", "2,", ",2", "2;4", "two" };
+    int found[MIX__BRANCH_MAX], n;
+    (void)state;
+    mix_ctx *ctx = plain_ctx();
+    CHECK_OK(mix__candidates_parse(ctx, "8,2,4,3", found, &n));
+    assert_int_equal(n, 4);
+    assert_memory_equal(found, candidates, sizeof candidates);
+    CHECK_OK(mix__candidates_parse(ctx, "8", found, &n));
+    assert_true(n == 1 && found[0] == 8);
+    for (size_t i = 0; i < MIX_COUNT(bad); i++)
+        CHECK_FAILS(ctx, mix__candidates_parse(ctx, bad[i], found, &n), MIX_EINVAL, "candidates");
+    mix_ctx_free(ctx);
+}
+
 /* ---- selection ---- */
 
 static double uniform_gbops(const mix_graph *g, int activation)
@@ -215,6 +247,11 @@ static void selection_edges(void **state)
     assert_true(!out.met && out.gbops == lowest);
     /* the smallest margin for each GBOP gives way first: here the one of "point" */
     s->alpha[4 * 1 + 2] = 1000.0f;
+    CHECK_OK(mix__select_bits(s, 4, uniform_gbops(f.graph, 4) - 1e-9, bits, &out));
+    assert_int_equal(bits[1].activation, 4);
+    assert_true(bits[2].activation < 4);
+    /* not the smallest margin: "deep" would give up less, but saves half of what "point" does */
+    s->alpha[4 * 1 + 2] = 0.8f;
     CHECK_OK(mix__select_bits(s, 4, uniform_gbops(f.graph, 4) - 1e-9, bits, &out));
     assert_int_equal(bits[1].activation, 4);
     assert_true(bits[2].activation < 4);
@@ -306,22 +343,25 @@ static void search_moves_alpha_only(void **state)
 
 /* Far over the budget every searched layer's lowest candidate gains on its highest, far under it
  * the other way round. Adam's first step is the learning rate, whatever the gradient: the given one,
- * or a share of the travel of 0.5. */
+ * or a share of the travel of 0.5, at least 1e-4. */
 static void search_follows_the_budget(void **state)
 {
     (void)state;
-    for (int under = 0; under <= 1; under++) {
+    for (int k = 0; k < 3; k++) {
         struct fixture f;
         struct mix__loss loss;
+        struct mix__phase phase_of = phase;
+        const bool under = k == 1;
         fixture_init(&f);
         struct mix__state *s = f.job.t.state;
-        const float step = under ? 0.01f : 0.5f / (float)phase.steps;
+        phase_of.steps = k == 2 ? 100000 : phase.steps;
+        const float step = under ? 0.01f : k == 2 ? 1e-4f : 0.5f / (float)phase.steps;
         f.settings.lambda = 1e9;
         f.settings.alpha_lr = under ? 0.01 : 0.0;
         f.job.target = under ? 1e9 : f.job.target;
         struct copy before = copy_state(s);
-        CHECK_OK(mix__search_enter(&f.job.t, &phase, true));
-        CHECK_OK(mix__search_step(&f.job.t, &phase, labels, &loss));
+        CHECK_OK(mix__search_enter(&f.job.t, &phase_of, true));
+        CHECK_OK(mix__search_step(&f.job.t, &phase_of, labels, &loss));
         for (size_t l = 1; l + 1 < f.graph->n_layers; l++) {
             const float low = s->alpha[4 * l] - before.alpha[4 * l];
             const float high = s->alpha[4 * l + 3] - before.alpha[4 * l + 3];
@@ -331,6 +371,49 @@ static void search_follows_the_budget(void **state)
         copy_free(&before);
         fixture_release(&f);
     }
+}
+
+/* The budget is compared with the bits that would be picked, not with expected ones: 3 bits everywhere
+ * are under that of 4, though the mean of nearly equal candidates is above. */
+static void search_counts_picked_bits(void **state)
+{
+    struct fixture f;
+    struct mix__loss loss;
+    (void)state;
+    fixture_init(&f);
+    struct mix__state *s = f.job.t.state;
+    f.settings.lambda = 1e9;
+    f.settings.alpha_lr = 0.01;
+    f.job.target = uniform_gbops(f.graph, 4);
+    for (size_t i = 0; i < s->n_alpha; i++)
+        s->alpha[i] = i % 4 == 1 ? 0.1f : 0.0f;
+    assert_true(mix__search_gbops(s, 4) < f.job.target);
+    assert_true(mix__search_gbops_soft(s, 4) > f.job.target);
+    CHECK_OK(mix__search_enter(&f.job.t, &phase, true));
+    CHECK_OK(mix__search_step(&f.job.t, &phase, labels, &loss));
+    for (size_t l = 1; l + 1 < f.graph->n_layers; l++)
+        assert_true(s->alpha[4 * l] < 0.0f && s->alpha[4 * l + 3] > 0.0f);
+    fixture_release(&f);
+}
+
+/* Stages begin with a fresh optimizer, and a resumed one goes on with its own. */
+static void stages_reset_the_optimizer(void **state)
+{
+    (void)state;
+    for (int stage = 0; stage < 2; stage++)
+        for (int fresh = 0; fresh < 2; fresh++) {
+            struct fixture f;
+            fixture_init(&f);
+            struct mix__trainer *t = &f.job.t;
+            t->optimizer.steps = 5;
+            t->optimizer.m[1] = t->optimizer.v[1] = 0.5f;
+            CHECK_OK(stage ? mix__stage_b_enter(t, &phase, fresh)
+                           : mix__stage_a_enter(t, &phase, fresh));
+            assert_int_equal(t->optimizer.steps, fresh ? 0 : 5);
+            assert_true(t->optimizer.m[1] == (fresh ? 0.0f : 0.5f));
+            assert_true(t->optimizer.v[1] == (fresh ? 0.0f : 0.5f));
+            fixture_release(&f);
+        }
 }
 
 static void stages_keep_other_steps(void **state)
@@ -435,6 +518,110 @@ static void last_branch_only(void **state)
     fixture_release(&f);
 }
 
+/* Training drops values, others in every step. */
+static void steps_drop_values(void **state)
+{
+    struct fixture f;
+    struct mix__loss first, again, next;
+    (void)state;
+    fixture_init(&f);
+    struct mix__trainer *t = &f.job.t;
+    CHECK_OK(mix__trainer_forward(t, false, 0, 1, labels, 1.0f, &first));
+    CHECK_OK(mix__trainer_forward(t, false, 0, 1, labels, 1.0f, &again));
+    t->counter = 1;
+    CHECK_OK(mix__trainer_forward(t, false, 0, 1, labels, 1.0f, &next));
+    assert_true(first.loss == again.loss && first.loss != next.loss);
+    fixture_release(&f);
+}
+
+/* A step's gradient is no longer than the settings allow. */
+static void steps_are_clipped(void **state)
+{
+    struct fixture f;
+    struct mix__loss loss;
+    (void)state;
+    fixture_init(&f);
+    struct mix__trainer *t = &f.job.t;
+    f.settings.clip_norm = 1e-3;
+    CHECK_OK(mix__float_enter(t, &phase, true));
+    CHECK_OK(mix__trainer_step(t, &phase, labels, &loss));
+    const double norm = mix__clip_gradients(t->state->grad, t->ranges, t->n_ranges, 0.0);
+    assert_true(fabs(norm / 1e-3 - 1.0) < 1e-5);
+    fixture_release(&f);
+}
+
+/* The gradient of a bit-meta step is the mean of the branches' own; so are loss and hits. */
+static void meta_is_a_mean(void **state)
+{
+    struct fixture meta, alone;
+    struct mix__loss loss, one, sum = { 0 };
+    const int n = (int)MIX_COUNT(candidates);
+    (void)state;
+    fixture_init(&meta);
+    fixture_init(&alone);
+    struct mix__state *a = meta.job.t.state, *b = alone.job.t.state;
+    meta.settings.clip_norm = 0.0;
+    CHECK_OK(mix__meta_enter(&meta.job.t, &phase, true));
+    CHECK_OK(mix__meta_step(&meta.job.t, &phase, labels, &loss));
+    CHECK_OK(mix__engine_calibrate(alone.job.t.engine));
+    memset(b->grad, 0, b->n * sizeof *b->grad);
+    for (int branch = 0; branch < n; branch++) {
+        mix__engine_mode_all(alone.job.t.engine, MIX__QUANT_ONE, branch, 32);
+        CHECK_OK(mix__trainer_forward(&alone.job.t, false, 0, 1, labels, 1.0f, &one));
+        CHECK_OK(mix__engine_backward(alone.job.t.engine, alone.job.t.dlogits, MIX__GRAD_PARAMS));
+        sum.loss += one.loss;
+        sum.top1 += one.top1;
+        sum.top5 += one.top5;
+    }
+    assert_true(fabs(loss.loss - sum.loss / n) < 1e-6);
+    assert_int_equal(loss.top1, sum.top1 / n);
+    assert_int_equal(loss.top5, sum.top5 / n);
+    double apart = 0.0, whole = 0.0;
+    for (size_t i = 0; i < a->n; i++) {
+        apart += pow(a->grad[i] - b->grad[i] / n, 2.0);
+        whole += pow(b->grad[i] / n, 2.0);
+    }
+    assert_true(whole > 0.0 && apart < 1e-6 * whole);
+    fixture_release(&meta);
+    fixture_release(&alone);
+}
+
+/* By default the cost weighs as much as published, for the same share of the budget. */
+static void cost_has_its_weight(void **state)
+{
+    struct fixture f[2];
+    struct mix__loss loss;
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        fixture_init(&f[k]);
+        f[k].settings.lambda = k ? 4.0 * 3.31 / f[k].job.target : 0.0;
+        CHECK_OK(mix__search_enter(&f[k].job.t, &phase, true));
+        CHECK_OK(mix__search_step(&f[k].job.t, &phase, labels, &loss));
+    }
+    const struct mix__state *a = f[0].job.t.state, *b = f[1].job.t.state;
+    assert_true(same(a->alpha_grad, b->alpha_grad, a->n_alpha));
+    fixture_release(&f[0]);
+    fixture_release(&f[1]);
+}
+
+/* A decay that outweighs every gradient brings each alpha nearer to 0. */
+static void alphas_decay(void **state)
+{
+    struct fixture f;
+    struct mix__loss loss;
+    (void)state;
+    fixture_init(&f);
+    struct mix__state *s = f.job.t.state;
+    f.settings.alpha_weight_decay = 1e9;
+    for (size_t i = 0; i < s->n_alpha; i++)
+        s->alpha[i] = i % 2 ? 1.0f : -1.0f;
+    CHECK_OK(mix__search_enter(&f.job.t, &phase, true));
+    CHECK_OK(mix__search_step(&f.job.t, &phase, labels, &loss));
+    for (size_t i = 4; i < s->n_alpha - 4; i++)
+        assert_true(fabsf(s->alpha[i]) < 1.0f);
+    fixture_release(&f);
+}
+
 static void numeric_failure_is_told(void **state)
 {
     struct fixture f;
@@ -454,15 +641,24 @@ int main(void)
         cmocka_unit_test(expected_bits_gradient),
         cmocka_unit_test(cost_gradient),
         cmocka_unit_test(hard_cost),
+        cmocka_unit_test(alphas_start_small),
+        cmocka_unit_test(candidates_are_parsed),
         cmocka_unit_test(selection_meets_budget),
         cmocka_unit_test(selection_edges),
         cmocka_unit_test(meta_moves_all_but_alpha),
         cmocka_unit_test(search_moves_alpha_only),
         cmocka_unit_test(search_follows_the_budget),
+        cmocka_unit_test(search_counts_picked_bits),
+        cmocka_unit_test(stages_reset_the_optimizer),
         cmocka_unit_test(stages_keep_other_steps),
         cmocka_unit_test(decay_follows_the_optimizer),
         cmocka_unit_test(weight_steps_have_their_rate),
         cmocka_unit_test(last_branch_only),
+        cmocka_unit_test(steps_drop_values),
+        cmocka_unit_test(steps_are_clipped),
+        cmocka_unit_test(meta_is_a_mean),
+        cmocka_unit_test(cost_has_its_weight),
+        cmocka_unit_test(alphas_decay),
         cmocka_unit_test(numeric_failure_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -80,11 +80,42 @@ static void test_renormalises(void **state)
     check_feed(MIX_NORMALIZE_SYMMETRIC, half, half);
 }
 
+/* The teacher sees a batch as an evaluation does: by its running statistics. */
+static void test_sees_as_evaluated(void **state)
+{
+    mix_ctx *ctx = plain_ctx();
+    mix_graph *graph = net(ctx, SMALL, MIX_NORMALIZE_IMAGENET);
+    struct mix__trainer t = { .ctx = ctx };
+    struct mix__engine *engine;
+    float images[BATCH * SMALL * SMALL * 3];
+    int labels[BATCH] = { 0 };
+    const float *logits;
+    (void)state;
+    CHECK_OK(mix__state_new(&t.state, graph, &(int){ 8 }, 1, 0));
+    CHECK_OK(mix__state_new(&t.teacher_state, graph, &(int){ 8 }, 1, 0));
+    CHECK_OK(mix__engine_new(&t.teacher, t.teacher_state, BATCH, false, MIX__DTYPE_F32));
+    CHECK_OK(mix__engine_new(&engine, t.state, BATCH, false, MIX__DTYPE_F32));
+    for (int i = 0; i < BATCH * SMALL * SMALL * 3; i++)
+        images[i] = (float)(i % 11) - 4.0f;
+    const struct mix__batch batch = { .images = images, .labels = labels, .count = BATCH };
+    CHECK_OK(mix__trainer_teach(&t, &batch));
+    mix__engine_feed(engine, &batch);
+    CHECK_OK(mix__engine_forward(engine, &(struct mix__pass){ .batch_stats = false }, &logits));
+    assert_memory_equal(t.teacher_logits, logits, BATCH * 4 * sizeof *logits);
+    mix__engine_free(engine);
+    mix__engine_free(t.teacher);
+    mix__state_free(t.teacher_state);
+    mix__state_free(t.state);
+    mix_graph_free(graph);
+    mix_ctx_free(ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_enlarges),
         cmocka_unit_test(test_renormalises),
+        cmocka_unit_test(test_sees_as_evaluated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

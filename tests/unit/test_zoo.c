@@ -79,12 +79,53 @@ static void test_shapes(void **unused)
     mix_ctx_free(ctx);
 }
 
+/* What shapes do not show, and evaluation does not: torchvision's numbers of batch norms, dropout
+ * and random weights. */
+static void test_numbers(void **unused)
+{
+    (void)unused;
+    mix_ctx *ctx = plain_ctx();
+    for (const char *const *arch = mix_zoo_names(); *arch; arch++) {
+        const bool v3 = strncmp(*arch, "mobilenet_v3", 12) == 0;
+        mix_zoo_options options;
+        mix_graph *g;
+        int drops = 0;
+        mix_zoo_options_init(&options);
+        options.arch = *arch;
+        options.width = 0.25;
+        CHECK_OK(mix_zoo_new(&g, ctx, &options));
+        for (size_t i = 0; i < g->n_nodes; i++) {
+            const struct mix__node *node = &g->nodes[i];
+            if (node->op == MIX__OP_BATCHNORM)
+                assert_true(node->momentum == (v3 ? 0.01f : 0.1f) &&
+                            node->eps == (v3 ? 1e-3f : 1e-5f));
+            if (node->op == MIX__OP_DROPOUT)
+                assert_true(node->rate == 0.2f && ++drops == 1);
+        }
+        assert_int_equal(drops, strncmp(*arch, "mobilenet", 9) == 0);
+        for (size_t i = 0; i < g->n_params; i++) {
+            const struct mix__param *p = &g->params[i];
+            double squares = 0.0;
+            if (p->kind != MIX__PARAM_WEIGHT)
+                continue;
+            for (size_t k = 0; k < p->count; k++)
+                squares += pow(g->values[p->offset + k], 2.0) / (double)p->count;
+            const double expected =
+                p->rank == 4 ? 2.0 / (p->dims[0] * p->dims[2] * p->dims[3]) : 1e-4;
+            assert_true(fabs(squares / expected - 1.0) < 6.0 * sqrt(2.0 / (double)p->count));
+        }
+        mix_graph_free(g);
+    }
+    mix_ctx_free(ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_small),
         cmocka_unit_test(test_refuses),
         cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_numbers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
