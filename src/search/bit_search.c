@@ -24,9 +24,9 @@ static double alpha_rate(const struct mix__trainer *t, const struct mix__phase *
 /* Published: 4 for a target of 3.31 GBOPs. A smaller network's GBOPs weigh less against the task's
  * loss: by default the weight grows as the target shrinks, so that the same share of the budget
  * costs the same. */
-static double cost_weight(const struct mix__trainer *t, double target)
+static double cost_weight(const struct mix__trainer *t)
 {
-    return t->settings->lambda > 0.0 ? t->settings->lambda : 4.0 * 3.31 / target;
+    return t->settings->lambda > 0.0 ? t->settings->lambda : 4.0 * 3.31 / t->target;
 }
 
 static void step_alpha(struct mix__trainer *t, const struct mix__phase *p)
@@ -54,7 +54,6 @@ mix_status mix__search_step(struct mix__trainer *t, const struct mix__phase *p, 
                             struct mix__loss *loss)
 {
     struct mix__state *s = t->state;
-    const struct mix__job *job = t->job;
     const int weight_bits = t->settings->weight_bits;
     struct mix__loss mixture;
     MIX_TRY(mix__meta_step(t, p, labels, loss));
@@ -63,9 +62,9 @@ mix_status mix__search_step(struct mix__trainer *t, const struct mix__phase *p, 
     memset(s->alpha_grad, 0, s->n_alpha * sizeof *s->alpha_grad);
     MIX_TRY(mix__trainer_forward(t, false, 0, 1, labels, 1.0f, &mixture));
     MIX_TRY(mix__engine_backward(t->engine, t->dlogits, MIX__GRAD_ALPHA));
-    const double over = mix__search_gbops(s, weight_bits) - job->target;
+    const double over = mix__search_gbops(s, weight_bits) - t->target;
     const double sign = over > 0.0 ? 1.0 : over < 0.0 ? -1.0 : 0.0;
-    mix__search_gbops_gradient(s, weight_bits, cost_weight(t, job->target) * sign);
+    mix__search_gbops_gradient(s, weight_bits, cost_weight(t) * sign);
     for (size_t i = 0; i < s->n_alpha; i++)
         if (!isfinite(s->alpha_grad[i]))
             return mix__fail(t->ctx, MIX_ENUMERIC, "the gradient of alpha is not finite");
@@ -76,25 +75,24 @@ mix_status mix__search_step(struct mix__trainer *t, const struct mix__phase *p, 
 
 /* ---- selection ---- */
 
-static void tell(struct mix__trainer *t, const struct mix__selection *s, double target)
+static void tell(struct mix__trainer *t, const struct mix__selection *s)
 {
     mix__log(t->ctx, MIX_LOG_INFO,
              "selected bits: %.4f GBOPs, target %.4f (argmax %.4f; %d layers lowered, %d raised)",
-             s->gbops, target, s->raw_gbops, s->lowered, s->raised);
+             s->gbops, t->target, s->raw_gbops, s->lowered, s->raised);
     if (!s->met)
         mix__log(t->ctx, MIX_LOG_WARNING,
                  "the target is missed by %.4f GBOPs: even the lowest candidates cost %.4f",
-                 s->gbops - target, s->gbops);
+                 s->gbops - t->target, s->gbops);
 }
 
-static mix_status log_selection(struct mix__trainer *t, const struct mix__selection *s,
-                                double target)
+static mix_status log_selection(struct mix__trainer *t, const struct mix__selection *s)
 {
     t->point.log_lines++;
     return mix__run_log_append(
         &t->folder, json_pack("{s:s, s:f, s:f, s:f, s:i, s:i, s:b, s:f, s:f, s:f}", "phase",
                               "select", "argmax_gbops", s->raw_gbops, "gbops", s->gbops,
-                              "target_gbops", target, "lowered", s->lowered, "raised", s->raised,
+                              "target_gbops", t->target, "lowered", s->lowered, "raised", s->raised,
                               "met", s->met, "val_top1", t->point.last.top1, "val_top5",
                               t->point.last.top5, "val_loss", t->point.last.loss));
 }
@@ -102,19 +100,39 @@ static mix_status log_selection(struct mix__trainer *t, const struct mix__select
 /* Picks the bits, writes them down and evaluates the meta-state at them, weights float. */
 mix_status mix__search_leave(struct mix__trainer *t, const struct mix__phase *p)
 {
-    const struct mix__job *job = t->job;
     struct mix__selection selection;
     if (!t->bits) {
         t->bits = mix__alloc(t->ctx, t->state->graph->n_layers, sizeof *t->bits);
         if (!t->bits)
             return MIX_ENOMEM;
     }
-    MIX_TRY(mix__select_bits(t->state, t->settings->weight_bits, job->target, t->bits, &selection));
+    MIX_TRY(mix__select_bits(t->state, t->settings->weight_bits, t->target, t->bits, &selection));
     MIX_TRY(mix__bits_json_save(t->state->graph, t->folder.bits, t->bits));
     mix__trainer_quantize(t, false);
     MIX_TRY(mix__trainer_judge(t, p, &t->point.last));
     t->point.best = t->point.last;
-    tell(t, &selection, job->target);
+    tell(t, &selection);
     MIX_TRY(mix__trainer_save_best(t, p->name));
-    return log_selection(t, &selection, job->target);
+    return log_selection(t, &selection);
+}
+
+/* ---- the phases ---- */
+
+void mix__phases_select(struct mix__trainer *t)
+{
+    const mix_settings *s = t->settings;
+    struct mix__phase phase = { .name = "bit-meta",
+                                .share = s->meta_warmup_epochs,
+                                .lr = s->meta_lr,
+                                .constant = true,
+                                .weight_decay = s->meta_weight_decay,
+                                .enter = mix__meta_enter,
+                                .step = mix__meta_step };
+    mix__trainer_add(t, &phase);
+    phase.name = "bit-search";
+    phase.share = s->search_epochs;
+    phase.enter = mix__search_enter;
+    phase.step = mix__search_step;
+    phase.leave = mix__search_leave;
+    mix__trainer_add(t, &phase);
 }

@@ -41,7 +41,7 @@ struct mix__trainer {
     mix_ctx *ctx;
     const mix_settings *settings;
     const mix_observer *observer; /* may be NULL */
-    void *job;                    /* the phases' own */
+    double target;                /* GBOPs of bit selection; NAN without a budget */
 
     struct mix__state *state;
     struct mix__engine *engine, *judge; /* training, evaluation */
@@ -74,6 +74,14 @@ struct mix__trainer {
     struct mix__profiler *profiler; /* NULL: not asked for */
 };
 
+/* Appends a phase. */
+static inline void mix__trainer_add(struct mix__trainer *t, const struct mix__phase *phase)
+{
+    t->phases[t->n_phases++] = *phase;
+}
+/* Float training; weight training's stages a, b and c (stages.c). */
+void mix__phases_float(struct mix__trainer *t);
+void mix__phases_finetune(struct mix__trainer *t);
 /* Lays phases out over the data and leaves out empty ones. batches and phases are set. */
 void mix__trainer_plan(struct mix__trainer *t);
 /* Runs from the point to the end. Errors: MIX_ESTOPPED after saving, MIX_ENUMERIC. */
@@ -113,7 +121,7 @@ mix_status mix__trainer_forward(struct mix__trainer *t, bool update_stats, int b
                                 const int *labels, float scale, struct mix__loss *loss) MIX_CHECKED;
 /* Clips state->grad and steps the optimizer; MIX_ENUMERIC when the norm is not finite. */
 mix_status mix__trainer_update(struct mix__trainer *t) MIX_CHECKED;
-/* The step of float training and of both stages of weight training. */
+/* The step of float training and of the stages of weight training. */
 mix_status mix__trainer_step(struct mix__trainer *t, const struct mix__phase *phase,
                              const int *labels, struct mix__loss *loss) MIX_CHECKED;
 

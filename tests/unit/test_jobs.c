@@ -6,7 +6,7 @@
 #include <jansson.h>
 
 #include "in_folder.h"
-#include "search/search.h"
+#include "job/job.h"
 
 static json_t *load_json(const char *path)
 {

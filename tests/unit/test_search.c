@@ -6,7 +6,7 @@
 #include <math.h>
 
 #include "base/random.h"
-#include "search/search.h"
+#include "job/job.h"
 
 enum { BATCH = 4, SIZE = 8, CLASSES = 3 };
 static const int candidates[] = { 2, 3, 4, 8 };
@@ -15,7 +15,7 @@ struct fixture {
     mix_ctx *ctx;
     mix_graph *graph;
     mix_settings settings;
-    struct mix__job job;
+    struct mix__trainer t;
 };
 
 static int norm_relu(mix_graph *g, const char *name, int x)
@@ -49,16 +49,14 @@ static mix_graph *small_graph(mix_ctx *ctx)
 /* A trainer with one step's worth of parts, and a batch in the engine's input. */
 static void fixture_init(struct fixture *f)
 {
-    struct mix__trainer *t = &f->job.t;
+    struct mix__trainer *t = &f->t;
     memset(f, 0, sizeof *f);
     f->ctx = plain_ctx();
     f->graph = small_graph(f->ctx);
     mix_settings_init(&f->settings);
-    f->job.ctx = t->ctx = f->ctx;
-    f->job.settings = t->settings = &f->settings;
-    f->job.graph = f->graph;
-    f->job.target = 1e-6;
-    t->job = &f->job;
+    t->ctx = f->ctx;
+    t->settings = &f->settings;
+    t->target = 1e-6;
     t->lr = 1e-2;
     CHECK_OK(mix__state_new(&t->state, f->graph, candidates, MIX_COUNT(candidates), 1));
     CHECK_OK(mix__engine_new(&t->engine, t->state, BATCH, true, MIX__DTYPE_F32));
@@ -79,7 +77,7 @@ static void fixture_init(struct fixture *f)
 
 static void fixture_release(struct fixture *f)
 {
-    mix__trainer_release(&f->job.t);
+    mix__trainer_release(&f->t);
     mix_graph_free(f->graph);
     mix_ctx_free(f->ctx);
 }
@@ -115,7 +113,7 @@ static void cost_gradient(void **state)
     struct fixture f;
     (void)state;
     fixture_init(&f);
-    struct mix__state *s = f.job.t.state;
+    struct mix__state *s = f.t.state;
     const double scale = 1e6; /* the graph is small: some 1e-5 GBOPs */
     const float h = 1.0f / 256.0f;
     for (size_t i = 0; i < s->n_alpha; i++)
@@ -143,7 +141,7 @@ static void hard_cost(void **state)
     struct fixture f;
     (void)state;
     fixture_init(&f);
-    struct mix__state *s = f.job.t.state;
+    struct mix__state *s = f.t.state;
     for (size_t l = 0; l < f.graph->n_layers; l++)
         s->alpha[4 * l + 1] = 1.0f; /* 3 bits, and a lure in fixed layers */
     mix_layer_bits bits[8];
@@ -163,7 +161,7 @@ static void alphas_start_small(void **state)
     double squares = 0.0;
     (void)state;
     fixture_init(&f);
-    const struct mix__state *s = f.job.t.state;
+    const struct mix__state *s = f.t.state;
     for (size_t i = 0; i < s->n_alpha; i++)
         squares += (double)s->alpha[i] * s->alpha[i] / (double)s->n_alpha;
     assert_true(squares > 0.25e-6 && squares < 4e-6);
@@ -201,7 +199,7 @@ static void selection_meets_budget(void **state)
     struct fixture f;
     (void)state;
     fixture_init(&f);
-    struct mix__state *s = f.job.t.state;
+    struct mix__state *s = f.t.state;
     for (uint64_t trial = 0; trial < 100; trial++) {
         struct mix__selection out;
         mix_layer_bits bits[8];
@@ -235,7 +233,7 @@ static void selection_edges(void **state)
     struct fixture f;
     (void)state;
     fixture_init(&f);
-    struct mix__state *s = f.job.t.state;
+    struct mix__state *s = f.t.state;
     struct mix__selection out;
     mix_layer_bits bits[8];
     for (size_t l = 0; l < f.graph->n_layers; l++)
@@ -298,7 +296,7 @@ static void meta_moves_all_but_alpha(void **state)
     struct mix__loss loss;
     (void)state;
     fixture_init(&f);
-    struct mix__trainer *t = &f.job.t;
+    struct mix__trainer *t = &f.t;
     struct mix__state *s = t->state;
     CHECK_OK(mix__engine_calibrate(t->engine));
     struct copy before = copy_state(s);
@@ -325,12 +323,12 @@ static void search_moves_alpha_only(void **state)
     fixture_init(&meta);
     fixture_init(&search);
     for (int i = 0; i < 2; i++) {
-        CHECK_OK(mix__meta_enter(&meta.job.t, &phase, i == 0));
-        CHECK_OK(mix__meta_step(&meta.job.t, &phase, labels, &loss));
-        CHECK_OK(mix__search_enter(&search.job.t, &phase, i == 0));
-        CHECK_OK(mix__search_step(&search.job.t, &phase, labels, &loss));
+        CHECK_OK(mix__meta_enter(&meta.t, &phase, i == 0));
+        CHECK_OK(mix__meta_step(&meta.t, &phase, labels, &loss));
+        CHECK_OK(mix__search_enter(&search.t, &phase, i == 0));
+        CHECK_OK(mix__search_step(&search.t, &phase, labels, &loss));
     }
-    const struct mix__state *a = meta.job.t.state, *b = search.job.t.state;
+    const struct mix__state *a = meta.t.state, *b = search.t.state;
     assert_true(same(a->value, b->value, a->n));
     assert_true(same(a->stats, b->stats, a->n_stats));
     for (size_t l = 0; l < meta.graph->n_layers; l++) {
@@ -353,15 +351,15 @@ static void search_follows_the_budget(void **state)
         struct mix__phase phase_of = phase;
         const bool under = k == 1;
         fixture_init(&f);
-        struct mix__state *s = f.job.t.state;
+        struct mix__state *s = f.t.state;
         phase_of.steps = k == 2 ? 100000 : phase.steps;
         const float step = under ? 0.01f : k == 2 ? 1e-4f : 0.5f / (float)phase.steps;
         f.settings.lambda = 1e9;
         f.settings.alpha_lr = under ? 0.01 : 0.0;
-        f.job.target = under ? 1e9 : f.job.target;
+        f.t.target = under ? 1e9 : f.t.target;
         struct copy before = copy_state(s);
-        CHECK_OK(mix__search_enter(&f.job.t, &phase_of, true));
-        CHECK_OK(mix__search_step(&f.job.t, &phase_of, labels, &loss));
+        CHECK_OK(mix__search_enter(&f.t, &phase_of, true));
+        CHECK_OK(mix__search_step(&f.t, &phase_of, labels, &loss));
         for (size_t l = 1; l + 1 < f.graph->n_layers; l++) {
             const float low = s->alpha[4 * l] - before.alpha[4 * l];
             const float high = s->alpha[4 * l + 3] - before.alpha[4 * l + 3];
@@ -381,22 +379,30 @@ static void search_counts_picked_bits(void **state)
     struct mix__loss loss;
     (void)state;
     fixture_init(&f);
-    struct mix__state *s = f.job.t.state;
+    struct mix__state *s = f.t.state;
     f.settings.lambda = 1e9;
     f.settings.alpha_lr = 0.01;
-    f.job.target = uniform_gbops(f.graph, 4);
+    f.t.target = uniform_gbops(f.graph, 4);
     for (size_t i = 0; i < s->n_alpha; i++)
         s->alpha[i] = i % 4 == 1 ? 0.1f : 0.0f;
-    assert_true(mix__search_gbops(s, 4) < f.job.target);
-    assert_true(mix__search_gbops_soft(s, 4) > f.job.target);
-    CHECK_OK(mix__search_enter(&f.job.t, &phase, true));
-    CHECK_OK(mix__search_step(&f.job.t, &phase, labels, &loss));
+    assert_true(mix__search_gbops(s, 4) < f.t.target);
+    assert_true(mix__search_gbops_soft(s, 4) > f.t.target);
+    CHECK_OK(mix__search_enter(&f.t, &phase, true));
+    CHECK_OK(mix__search_step(&f.t, &phase, labels, &loss));
     for (size_t l = 1; l + 1 < f.graph->n_layers; l++)
         assert_true(s->alpha[4 * l] < 0.0f && s->alpha[4 * l + 3] > 0.0f);
     fixture_release(&f);
 }
 
 /* Stages begin with a fresh optimizer, and a resumed one goes on with its own. */
+/* Stage a, b or c. */
+static const struct mix__phase *stage_of(struct mix__trainer *t, int index)
+{
+    t->n_phases = 0;
+    mix__phases_finetune(t);
+    return &t->phases[index];
+}
+
 static void stages_reset_the_optimizer(void **state)
 {
     (void)state;
@@ -404,11 +410,10 @@ static void stages_reset_the_optimizer(void **state)
         for (int fresh = 0; fresh < 2; fresh++) {
             struct fixture f;
             fixture_init(&f);
-            struct mix__trainer *t = &f.job.t;
+            struct mix__trainer *t = &f.t;
             t->optimizer.steps = 5;
             t->optimizer.m[1] = t->optimizer.v[1] = 0.5f;
-            CHECK_OK(stage ? mix__stage_b_enter(t, &phase, fresh)
-                           : mix__stage_a_enter(t, &phase, fresh));
+            CHECK_OK(stage_of(t, stage)->enter(t, &phase, fresh));
             assert_int_equal(t->optimizer.steps, fresh ? 0 : 5);
             assert_true(t->optimizer.m[1] == (fresh ? 0.0f : 0.5f));
             assert_true(t->optimizer.v[1] == (fresh ? 0.0f : 0.5f));
@@ -423,13 +428,13 @@ static void stages_keep_other_steps(void **state)
         struct fixture f;
         struct mix__loss loss;
         fixture_init(&f);
-        struct mix__trainer *t = &f.job.t;
+        struct mix__trainer *t = &f.t;
         struct mix__state *s = t->state;
         CHECK_OK(mix__engine_calibrate(t->engine));
-        CHECK_OK(stage ? mix__stage_b_enter(t, &phase, true) : mix__stage_a_enter(t, &phase, true));
+        CHECK_OK(stage_of(t, stage)->enter(t, &phase, true));
         struct copy before = copy_state(s);
         for (int i = 0; i < 3; i++)
-            CHECK_OK(mix__stage_step(t, &phase, labels, &loss));
+            CHECK_OK(stage_of(t, stage)->step(t, &phase, labels, &loss));
         assert_true(same(s->alpha, before.alpha, s->n_alpha));
         for (size_t l = 1; l + 1 < f.graph->n_layers; l++)
             for (size_t b = 0; b < 4; b++) {
@@ -453,11 +458,11 @@ static void decay_follows_the_optimizer(void **state)
     for (int k = 0; k < 2; k++) {
         struct fixture f;
         fixture_init(&f);
-        struct mix__trainer *t = &f.job.t;
+        struct mix__trainer *t = &f.t;
         strcpy(f.settings.finetune_optimizer, optimizer[k]);
         f.settings.finetune_weight_decay = 0.25;
-        mix__phases_select(&f.job);
-        mix__phases_finetune(&f.job);
+        mix__phases_select(t);
+        mix__phases_finetune(t);
         for (int i = 0; i < t->n_phases; i++) {
             const bool training = strncmp(t->phases[i].name, "stage", 5) == 0;
             int decaying = 0;
@@ -481,10 +486,10 @@ static void weight_steps_have_their_rate(void **state)
     struct fixture f;
     (void)state;
     fixture_init(&f);
-    struct mix__trainer *t = &f.job.t;
+    struct mix__trainer *t = &f.t;
     f.settings.weight_step_rate = 3.0;
-    mix__phases_select(&f.job);
-    mix__phases_finetune(&f.job);
+    mix__phases_select(t);
+    mix__phases_finetune(t);
     for (int i = 0; i < t->n_phases; i++) {
         size_t steps = 0, weight_steps = 0;
         CHECK_OK(t->phases[i].enter(t, &t->phases[i], true));
@@ -509,10 +514,10 @@ static void last_branch_only(void **state)
     struct mix__loss loss;
     (void)state;
     fixture_init(&f);
-    struct mix__state *s = f.job.t.state;
+    struct mix__state *s = f.t.state;
     strcpy(f.settings.meta_branches, "last");
-    CHECK_OK(mix__meta_enter(&f.job.t, &phase, true));
-    CHECK_OK(mix__meta_step(&f.job.t, &phase, labels, &loss));
+    CHECK_OK(mix__meta_enter(&f.t, &phase, true));
+    CHECK_OK(mix__meta_step(&f.t, &phase, labels, &loss));
     for (size_t b = 0; b < 4; b++)
         assert_int_equal(s->grad[s->act_step + 4 + b] != 0.0f, b == 3);
     fixture_release(&f);
@@ -525,7 +530,7 @@ static void steps_drop_values(void **state)
     struct mix__loss first, again, next;
     (void)state;
     fixture_init(&f);
-    struct mix__trainer *t = &f.job.t;
+    struct mix__trainer *t = &f.t;
     CHECK_OK(mix__trainer_forward(t, false, 0, 1, labels, 1.0f, &first));
     CHECK_OK(mix__trainer_forward(t, false, 0, 1, labels, 1.0f, &again));
     t->counter = 1;
@@ -541,9 +546,9 @@ static void steps_are_clipped(void **state)
     struct mix__loss loss;
     (void)state;
     fixture_init(&f);
-    struct mix__trainer *t = &f.job.t;
+    struct mix__trainer *t = &f.t;
     f.settings.clip_norm = 1e-3;
-    CHECK_OK(mix__float_enter(t, &phase, true));
+    CHECK_OK(mix__trainer_ranges(t, MIX__TRAIN_PARAMS, &phase));
     CHECK_OK(mix__trainer_step(t, &phase, labels, &loss));
     const double norm = mix__clip_gradients(t->state->grad, t->ranges, t->n_ranges, 0.0);
     assert_true(fabs(norm / 1e-3 - 1.0) < 1e-5);
@@ -559,16 +564,16 @@ static void meta_is_a_mean(void **state)
     (void)state;
     fixture_init(&meta);
     fixture_init(&alone);
-    struct mix__state *a = meta.job.t.state, *b = alone.job.t.state;
+    struct mix__state *a = meta.t.state, *b = alone.t.state;
     meta.settings.clip_norm = 0.0;
-    CHECK_OK(mix__meta_enter(&meta.job.t, &phase, true));
-    CHECK_OK(mix__meta_step(&meta.job.t, &phase, labels, &loss));
-    CHECK_OK(mix__engine_calibrate(alone.job.t.engine));
+    CHECK_OK(mix__meta_enter(&meta.t, &phase, true));
+    CHECK_OK(mix__meta_step(&meta.t, &phase, labels, &loss));
+    CHECK_OK(mix__engine_calibrate(alone.t.engine));
     memset(b->grad, 0, b->n * sizeof *b->grad);
     for (int branch = 0; branch < n; branch++) {
-        mix__engine_mode_all(alone.job.t.engine, MIX__QUANT_ONE, branch, 32);
-        CHECK_OK(mix__trainer_forward(&alone.job.t, false, 0, 1, labels, 1.0f, &one));
-        CHECK_OK(mix__engine_backward(alone.job.t.engine, alone.job.t.dlogits, MIX__GRAD_PARAMS));
+        mix__engine_mode_all(alone.t.engine, MIX__QUANT_ONE, branch, 32);
+        CHECK_OK(mix__trainer_forward(&alone.t, false, 0, 1, labels, 1.0f, &one));
+        CHECK_OK(mix__engine_backward(alone.t.engine, alone.t.dlogits, MIX__GRAD_PARAMS));
         sum.loss += one.loss;
         sum.top1 += one.top1;
         sum.top5 += one.top5;
@@ -594,11 +599,11 @@ static void cost_has_its_weight(void **state)
     (void)state;
     for (int k = 0; k < 2; k++) {
         fixture_init(&f[k]);
-        f[k].settings.lambda = k ? 4.0 * 3.31 / f[k].job.target : 0.0;
-        CHECK_OK(mix__search_enter(&f[k].job.t, &phase, true));
-        CHECK_OK(mix__search_step(&f[k].job.t, &phase, labels, &loss));
+        f[k].settings.lambda = k ? 4.0 * 3.31 / f[k].t.target : 0.0;
+        CHECK_OK(mix__search_enter(&f[k].t, &phase, true));
+        CHECK_OK(mix__search_step(&f[k].t, &phase, labels, &loss));
     }
-    const struct mix__state *a = f[0].job.t.state, *b = f[1].job.t.state;
+    const struct mix__state *a = f[0].t.state, *b = f[1].t.state;
     assert_true(same(a->alpha_grad, b->alpha_grad, a->n_alpha));
     fixture_release(&f[0]);
     fixture_release(&f[1]);
@@ -611,12 +616,12 @@ static void alphas_decay(void **state)
     struct mix__loss loss;
     (void)state;
     fixture_init(&f);
-    struct mix__state *s = f.job.t.state;
+    struct mix__state *s = f.t.state;
     f.settings.alpha_weight_decay = 1e9;
     for (size_t i = 0; i < s->n_alpha; i++)
         s->alpha[i] = i % 2 ? 1.0f : -1.0f;
-    CHECK_OK(mix__search_enter(&f.job.t, &phase, true));
-    CHECK_OK(mix__search_step(&f.job.t, &phase, labels, &loss));
+    CHECK_OK(mix__search_enter(&f.t, &phase, true));
+    CHECK_OK(mix__search_step(&f.t, &phase, labels, &loss));
     for (size_t i = 4; i < s->n_alpha - 4; i++)
         assert_true(fabsf(s->alpha[i]) < 1.0f);
     fixture_release(&f);
@@ -628,10 +633,10 @@ static void numeric_failure_is_told(void **state)
     struct mix__loss loss;
     (void)state;
     fixture_init(&f);
-    f.job.t.state->value[f.graph->n_trained - 1] = NAN; /* last bias */
-    f.job.t.state->version++;
-    CHECK_OK(mix__float_enter(&f.job.t, &phase, true));
-    CHECK_FAILS(f.ctx, mix__trainer_step(&f.job.t, &phase, labels, &loss), MIX_ENUMERIC, "loss");
+    f.t.state->value[f.graph->n_trained - 1] = NAN; /* last bias */
+    f.t.state->version++;
+    CHECK_OK(mix__trainer_ranges(&f.t, MIX__TRAIN_PARAMS, &phase));
+    CHECK_FAILS(f.ctx, mix__trainer_step(&f.t, &phase, labels, &loss), MIX_ENUMERIC, "loss");
     fixture_release(&f);
 }
 

@@ -12,7 +12,7 @@
 
 #include "metamix/settings.h"
 #include "metamix/zoo.h"
-#include "search/search.h"
+#include "job/job.h"
 
 static mix_ctx *ctx;
 

@@ -6,7 +6,7 @@
 
 #include <jansson.h>
 
-#include "search/search.h"
+#include "job/job.h"
 
 enum { PER_EPOCH = RUN_TRAIN / RUN_BATCH, FIRST = 9, SECOND = 18, STEPS = FIRST + SECOND };
 static const double decay = 0.6;

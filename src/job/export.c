@@ -1,5 +1,5 @@
 /*
- * search/export.c - from what training left, or a .mix file, to what others run.
+ * job/export.c - from what training left, or a .mix file, to what others run.
  */
 #include <string.h>
 
@@ -9,7 +9,7 @@
 #include "format/mix_file.h"
 #include "format/onnx_write.h"
 #include "metamix/export.h"
-#include "search/search.h"
+#include "job/job.h"
 
 static const char *const format_names[] = {
 #define X(name, text) [MIX_EXPORT_##name] = text,

@@ -1,7 +1,7 @@
 /*
- * search/eval.c - what can be asked of a checkpoint: its accuracy, its network and bits.
+ * job/eval.c - what can be asked of a checkpoint: its accuracy, its network and bits.
  */
-#include "search/search.h"
+#include "job/job.h"
 
 mix_status mix_run_graph(mix_ctx *ctx, const char *from, mix_graph **graph, mix_layer_bits **bits)
 {

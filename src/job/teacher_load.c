@@ -1,5 +1,5 @@
 /*
- * search/teacher_load.c - the float network whose logits are the soft targets of a search and of
+ * job/teacher_load.c - the float network whose logits are the soft targets of a search and of
  * weight training (doc/method.md section 3). It runs once for each batch, whatever the number of
  * branches.
  */
@@ -7,7 +7,7 @@
 
 #include "metamix/onnx.h"
 #include "metamix/zoo.h"
-#include "search/search.h"
+#include "job/job.h"
 
 /* A run or checkpoint of metamix. */
 static mix_status from_run(struct mix__job *job, const char *path)

@@ -1,12 +1,12 @@
 /*
- * search/trace.c - what each layer reads, of a run's fake-quantized evaluation or from a file.
+ * job/trace.c - what each layer reads, of a run's fake-quantized evaluation or from a file.
  */
 #include "metamix/trace.h"
 
 #include <string.h>
 
 #include "format/safetensors.h"
-#include "search/search.h"
+#include "job/job.h"
 
 struct layer_values {
     const char *name; /* the graph's or the file's */

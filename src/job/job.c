@@ -1,5 +1,5 @@
 /*
- * search/job.c - one job from its folder and settings to its result.
+ * job/job.c - one job from its folder and settings to its result.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -8,7 +8,7 @@
 
 #include "format/bits_json.h"
 #include "metamix/onnx.h"
-#include "search/search.h"
+#include "job/job.h"
 
 /* ---- parts ---- */
 
@@ -283,20 +283,20 @@ static mix_status make_engines(struct mix__job *job)
 static void make_phases(struct mix__job *job)
 {
     if (job->groups & MIX_GROUP_FLOAT)
-        mix__phases_float(job);
+        mix__phases_float(&job->t);
     if (job->groups & MIX_GROUP_SELECT)
-        mix__phases_select(job);
+        mix__phases_select(&job->t);
     if (job->groups & MIX_GROUP_FINETUNE)
-        mix__phases_finetune(job);
+        mix__phases_finetune(&job->t);
     mix__trainer_plan(&job->t);
 }
 
 static mix_status make_target(struct mix__job *job)
 {
-    job->target = NAN;
+    job->t.target = NAN;
     if (!(job->groups & MIX_GROUP_SELECT))
         return MIX_OK;
-    return mix_budget_parse(job->ctx, job->graph, job->settings->target, &job->target);
+    return mix_budget_parse(job->ctx, job->graph, job->settings->target, &job->t.target);
 }
 
 /* What is known of the target before the search: whether it can be met, and what it does not say. */
@@ -312,15 +312,15 @@ static void tell_target(const struct mix__job *job)
     const double least = mix__uniform_gbops(g, s->weight_bits, job->candidate[0]);
     const double most =
         mix__uniform_gbops(g, s->weight_bits, job->candidate[job->n_candidates - 1]);
-    if (job->target < least)
+    if (job->t.target < least)
         mix__log(job->ctx, MIX_LOG_WARNING,
                  "target %s, %.6g GBOPs, cannot be met: the lowest candidates cost %.6g", s->target,
-                 job->target, least);
-    if (job->target >= most)
+                 job->t.target, least);
+    if (job->t.target >= most)
         mix__log(
             job->ctx, MIX_LOG_WARNING,
             "target %s, %.6g GBOPs, leaves nothing to search: the highest candidates cost %.6g",
-            s->target, job->target, most);
+            s->target, job->t.target, most);
 }
 
 static mix_status build(struct mix__job *job, const struct mix__checkpoint *c, bool resumed)
@@ -421,7 +421,7 @@ static mix_status result_bits(struct mix__job *job, mix_result *r)
 {
     const mix_layer_bits *bits = job->t.bits;
     r->mean_activation_bits = NAN;
-    r->target_gbops = job->target;
+    r->target_gbops = job->t.target;
     if (!bits) {
         r->gbops = 1e-9 * MIX_BITS_FLOAT * MIX_BITS_FLOAT * (double)total_macs(job->graph);
         return MIX_OK;
@@ -481,7 +481,6 @@ mix_status mix__job_run(struct mix__job *job, const char *run_dir, const mix_obs
     t->ctx = job->ctx;
     t->settings = job->settings;
     t->observer = observer;
-    t->job = job;
     MIX_TRY(mix__start_check(job->ctx, job->from, job->settings, job->groups));
     MIX_TRY(mix__settings_check(job->ctx, job->settings, job->groups));
     MIX_TRY(mix__run_folder_open(&t->folder, job->ctx, run_dir, &config));

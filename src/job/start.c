@@ -1,12 +1,12 @@
 /*
- * search/start.c - what a job starts from: a run of metamix, a network of the zoo that may take its
+ * job/start.c - what a job starts from: a run of metamix, a network of the zoo that may take its
  * weights from another tool's file, or an ONNX file's network.
  */
 #include <string.h>
 
 #include "metamix/onnx.h"
 #include "metamix/zoo.h"
-#include "search/search.h"
+#include "job/job.h"
 
 /* Enough for means and variances that later training refines. */
 enum { RECENTRE_IMAGES = 2048 };

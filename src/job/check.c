@@ -1,5 +1,5 @@
 /*
- * search/check.c - ranges of the settings that a run starts with.
+ * job/check.c - ranges of the settings that a run starts with.
  */
 #include <limits.h>
 #include <math.h>
@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/number.h"
-#include "search/search.h"
+#include "job/job.h"
 
 /* Numbers: lowest <= value <= highest; above: lowest itself is not allowed. */
 struct number_rule {

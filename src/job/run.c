@@ -1,9 +1,9 @@
 /*
- * search/run.c - the jobs' public names.
+ * job/run.c - the jobs' public names.
  */
 #include <stdlib.h>
 
-#include "search/search.h"
+#include "job/job.h"
 
 void mix_result_release(mix_result *result)
 {
