@@ -1,6 +1,8 @@
 /*
  * runtime/team.c - workers wait for the job's number to change: a short while awake, since the next
- * operator follows within microseconds, then asleep.
+ * operator follows within microseconds, then asleep. Each thread begins with its own part and goes on
+ * with those that nobody has begun: where other processes want the cores, a worker that has not got
+ * one holds nobody up.
  */
 #include "runtime/team.h"
 
@@ -23,6 +25,7 @@ struct mix__team {
     mix__team_work *work;
     void *arg;
     atomic_uint job;     /* counts jobs            */
+    atomic_uint *begun;  /* (threads): the last job whose part this was begun */
     atomic_int working;  /* parts not done yet     */
     atomic_bool closing; /* the last job: go home  */
     pthread_mutex_t lock;
@@ -59,6 +62,19 @@ static void part_done(struct mix__team *t)
     pthread_mutex_unlock(&t->lock);
 }
 
+/* A late worker finds the parts of its job begun, whatever runs by then. */
+static void take_parts(struct mix__team *t, int own, unsigned job)
+{
+    for (int i = 0; i < t->threads; i++) {
+        const int part = (own + i) % t->threads;
+        unsigned before = job - 1;
+        if (!atomic_compare_exchange_strong(&t->begun[part], &before, job))
+            continue;
+        t->work(t->arg, part, t->threads);
+        part_done(t);
+    }
+}
+
 static void *worker_main(void *arg)
 {
     const struct worker *w = arg;
@@ -68,18 +84,18 @@ static void *worker_main(void *arg)
         seen = next_job(t, seen);
         if (atomic_load(&t->closing))
             return NULL;
-        t->work(t->arg, w->part, t->threads);
-        part_done(t);
+        take_parts(t, w->part, seen);
     }
 }
 
 /* What the workers look at is written before the job's number. */
-static void call(struct mix__team *t)
+static unsigned call(struct mix__team *t)
 {
     pthread_mutex_lock(&t->lock);
-    atomic_fetch_add(&t->job, 1);
+    const unsigned job = atomic_fetch_add(&t->job, 1) + 1;
     pthread_cond_broadcast(&t->begin);
     pthread_mutex_unlock(&t->lock);
+    return job;
 }
 
 void mix__team_run(struct mix__team *t, mix__team_work *work, void *arg)
@@ -90,9 +106,8 @@ void mix__team_run(struct mix__team *t, mix__team_work *work, void *arg)
     }
     t->work = work;
     t->arg = arg;
-    atomic_store(&t->working, t->threads - 1);
-    call(t);
-    work(arg, 0, t->threads);
+    atomic_store(&t->working, t->threads);
+    take_parts(t, 0, call(t));
     for (int i = 0; i < SPINS && atomic_load(&t->working); i++)
         relax();
     pthread_mutex_lock(&t->lock);
@@ -104,7 +119,8 @@ void mix__team_run(struct mix__team *t, mix__team_work *work, void *arg)
 static mix_status start(struct mix__team *t)
 {
     t->workers = mix__zalloc(t->ctx, (size_t)t->threads, sizeof *t->workers);
-    if (!t->workers)
+    t->begun = mix__zalloc(t->ctx, (size_t)t->threads, sizeof *t->begun);
+    if (!t->workers || !t->begun)
         return MIX_ENOMEM;
     for (; t->started < t->threads - 1; t->started++) {
         struct worker *w = &t->workers[t->started];
@@ -153,13 +169,14 @@ void mix__team_free(struct mix__team *t)
     if (!t)
         return;
     atomic_store(&t->closing, true);
-    call(t);
+    (void)call(t);
     for (int i = 0; i < t->started; i++)
         pthread_join(t->workers[i].thread, NULL);
     pthread_cond_destroy(&t->done);
     pthread_cond_destroy(&t->begin);
     pthread_mutex_destroy(&t->lock);
     mix__free(t->ctx, t->workers);
+    mix__free(t->ctx, t->begun);
     mix__free(t->ctx, t);
 }
 

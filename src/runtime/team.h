@@ -15,7 +15,7 @@ mix_status mix__team_new(struct mix__team **out, mix_ctx *ctx, int threads) MIX_
 void mix__team_free(struct mix__team *team); /* accepts NULL */
 int mix__team_size(const struct mix__team *team);
 
-/* Calls work(arg, part, parts) once for each part, each in its own thread, and waits. */
+/* Calls work(arg, part, parts) once for each part, side by side in these threads, and waits. */
 void mix__team_run(struct mix__team *team, mix__team_work *work, void *arg);
 
 #endif
