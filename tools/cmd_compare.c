@@ -118,6 +118,6 @@ const struct command command_compare = {
     .more =
         "For each TARGET (default: --target), such as W4A3, the uniform network of these bits and "
         "MetaMix at its cost, with the same weight training from the same float network: the runs "
-        "--run/uniform-W4A3 and --run/metamix-W4A3, and --run/report.html of all. Example: metamix "
-        "compare W4A2 W4A3 W4A4 --from runs/float --data fashion --run runs/compared",
+        "--out/uniform-W4A3 and --out/metamix-W4A3, and --out/report.html of all. Example: metamix "
+        "compare W4A2 W4A3 W4A4 --from runs/float --data fashion --out runs/compared",
 };

@@ -25,5 +25,5 @@ const struct command command_quantize = {
         "Bit selection and weight training in one go, from a float run (--from) or from another "
         "tool's weights (--weights with --arch, --width, --stem). The folder keeps bits.json, "
         "best.safetensors and result.json. Example: metamix quantize --from runs/float --data "
-        "fashion --run runs/w4 --target W4A3",
+        "fashion --out runs/w4 --target W4A3",
 };

@@ -21,5 +21,5 @@ const struct command command_train = {
     .needs = TAKES_RUN | TAKES_DATA,
     .run = run,
     .more = "The folder keeps log.jsonl, last.safetensors (to go on), best.safetensors and, at "
-            "the end, result.json. Example: metamix train --data fashion --run runs/float",
+            "the end, result.json. Example: metamix train --data fashion --out runs/float",
 };

@@ -53,8 +53,8 @@ static const struct {
     struct argp_option option;
 } tool_options[] = {
     { TAKES_RUN,
-      { "run", KEY_RUN, "DIR", 0, "the run's folder; named again, the run goes on", 0 } },
-    { TAKES_RUN, { "out", 0, NULL, OPTION_ALIAS, NULL, 0 } },
+      { "out", KEY_RUN, "DIR", 0, "the run's folder; named again, the run goes on", 0 } },
+    { TAKES_RUN, { "run", 0, NULL, OPTION_ALIAS, NULL, 0 } },
     { TAKES_RUN,
       { "recipe", KEY_RECIPE, "FILE", 0,
         "settings from a JSON file: one of recipes/, or a run's config.json; options given here "

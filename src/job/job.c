@@ -7,8 +7,8 @@
 #include <sys/resource.h>
 
 #include "format/bits_json.h"
-#include "metamix/onnx.h"
 #include "job/job.h"
+#include "metamix/onnx.h"
 
 /* ---- parts ---- */
 

@@ -31,7 +31,7 @@ check 0 train --help
 has out '--batch=N .*published: 256'
 has out '--flip, --no-flip '
 has out '\(default: on\)'
-has out '--run=DIR, --out=DIR'
+has out '--out=DIR, --run=DIR'
 lacks out '--lambda'
 lacks out '--from'
 check 0 eval --help
