@@ -35,7 +35,8 @@ static void print_summary(const char *const *runs, int n, json_t *const *results
 {
     struct table t;
     table_begin(&t, "llrrrrr");
-    table_row(&t, "run\twhat\ttop-1 %% (last)\ttop-1 %% (best)\tGBOPs\tmean act. bits\ttime");
+    table_row(&t, "\t\ttop-1 %%\ttop-1 %%\t\tmean\t");
+    table_row(&t, "run\twhat\tlast\tbest\tGBOPs\tact. bits\ttime");
     for (int i = 0; i < n; i++) {
         const json_t *r = results[i];
         table_row(&t, "%s\t%s\t%s\t%s\t%s\t%s\t%s", runs[i], text(r, "job"),

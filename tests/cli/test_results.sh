@@ -20,7 +20,7 @@ echo '{"job": 3, "best": [], "last": 1, "gbops": "x", "bits": [1, {"name": "only
     >odd/result.json
 
 check 0 results a b
-has out '^run +what +top-1 % \(last\) +top-1 % \(best\) +GBOPs +mean act. bits +time$'
+has out '^run +what +last +best +GBOPs +act. bits +time$'
 has out '^a +train +90.25 +90.50 +- +- +1:01$'
 has out '^b +quantize +88.75 +89.00 +3.085 +2.50 +1:02:03$'
 lacks out 'layer'
