@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define ONE(type, field, value, groups, help) +1
-enum { N_SETTINGS = 0 MIX_SETTINGS_MAP(ONE), N_TOOL = 34, N_GROUPS = 7 };
+enum { N_SETTINGS = 0 MIX_SETTINGS_MAP(ONE), N_GROUPS = 7 };
 #undef ONE
 
 /* Keys above the characters have no short form. A setting's key is even; the next one is --no-x. */
@@ -132,6 +132,8 @@ static const struct {
     { 0, { "quiet", KEY_QUIET, NULL, 0, "no progress, warnings and errors only", 0 } },
 };
 
+enum { N_TOOL = sizeof tool_options / sizeof tool_options[0] };
+
 static const char *const group_titles[N_GROUPS] = {
     "Network:",       "Images:",          "Float training:", "Weights:",
     "Bit selection:", "Weight training:", "Any training:"
@@ -146,7 +148,7 @@ struct input {
     const char *net_setting; /* a given option that only describes a new network */
     bool format;             /* --format is given */
     size_t n, used;
-    struct argp_option option[2 * N_SETTINGS + N_TOOL];
+    struct argp_option option[2 * N_SETTINGS + N_TOOL + N_GROUPS + 1]; /* titles, the end */
     char text[N_SETTINGS * 512];
 };
 
@@ -214,7 +216,7 @@ static void add_group(struct input *in, int group)
 
 static void add_all(struct input *in)
 {
-    for (size_t i = 0; i < sizeof tool_options / sizeof tool_options[0]; i++) {
+    for (size_t i = 0; i < N_TOOL; i++) {
         if (!tool_options[i].takes || (tool_options[i].takes & in->command->takes))
             add(in, tool_options[i].option);
     }
