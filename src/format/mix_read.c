@@ -174,8 +174,13 @@ static mix_status check_class_names(const struct reader *r)
 {
     const struct mix__net *net = r->net;
     size_t n = 0;
-    for (size_t i = 0; i < net->class_names_bytes; i++)
-        n += net->class_names[i] == '\0';
+    for (size_t i = 0; i < net->class_names_bytes; i++) {
+        const unsigned char byte = (unsigned char)net->class_names[i];
+        if ((byte && byte < ' ') || byte == 0x7f) /* a terminal would obey it */
+            return mix__fail(r->ctx, MIX_EFORMAT, "%s: class name %zu has a control character, %#x",
+                             r->what, n, byte);
+        n += byte == '\0';
+    }
     const size_t classes = (size_t)net->tensors[net->output].c;
     if (!net->class_names || (n == classes && net->class_names[net->class_names_bytes - 1] == '\0'))
         return MIX_OK;

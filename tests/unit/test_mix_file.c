@@ -69,6 +69,11 @@ static void test_round_trip(void **unused)
     assert_int_equal(back->class_names_bytes, sizeof names);
     assert_memory_equal(back->class_names, names, sizeof names);
     mix__net_free(back);
+    mix__free(ctx, bytes);
+    net->class_names = "a\0bb\0c\0d\0e\0\033\0g\0h\0i\0j"; /* of no file that metamix wrote */
+    CHECK_OK(mix__mix_encode(net, &bytes, &size));
+    CHECK_FAILS(ctx, mix__mix_decode(&back, ctx, bytes, size, "net.mix"), MIX_EFORMAT,
+                "net.mix: class name 5 has a control character, 0x1b");
     mix__net_free(net);
     mix__free(ctx, bytes);
     fixture_release(&f);
