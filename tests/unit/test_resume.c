@@ -132,6 +132,17 @@ static void check_kills(enum job job, const char *whole, const int *kills, size_
     }
 }
 
+/* Inside an epoch the state is saved as often as checkpoint_minutes says. */
+static void saves_in_an_epoch(void **state)
+{
+    (void)state;
+    assert_true(run_killed(TRAIN, "often", 4));
+    assert_true(access("often/last.safetensors", F_OK) == 0);
+    assert_true(run_killed(TRAIN, "rarely", 5));
+    assert_true(access("rarely/config.json", F_OK) == 0);
+    assert_true(access("rarely/last.safetensors", F_OK) != 0);
+}
+
 /* Before the first step, in an epoch, at its end, in an evaluation, in the last epoch. The data
  * event is number 0; an epoch is 6 steps, 3 batches of evaluation and its end. */
 static void train_resumes(void **state)
@@ -205,6 +216,7 @@ int main(int argc, char **argv)
         return be_killed(argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stops_save),
+        cmocka_unit_test(saves_in_an_epoch),
         cmocka_unit_test(train_resumes),
         cmocka_unit_test(quantize_resumes),
         cmocka_unit_test(quantize_from_weights_resumes),
