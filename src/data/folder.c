@@ -161,7 +161,8 @@ static mix_status list_classes(mix_data *data)
     if (status == MIX_OK) {
         data->class_names = lists[MIX_TRAIN].items;
         data->classes = (int)lists[MIX_TRAIN].count;
-        lists[MIX_TRAIN] = (struct list){ 0 };
+        lists[MIX_TRAIN].items = NULL;
+        lists[MIX_TRAIN].count = 0;
     }
     list_release(ctx, &lists[MIX_TRAIN]);
     list_release(ctx, &lists[MIX_VAL]);
