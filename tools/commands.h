@@ -18,5 +18,6 @@ extern const struct command command_compare;
 extern const struct command command_verify;
 extern const struct command command_predict;
 extern const struct command command_bench;
+extern const struct command command_instability;
 
 #endif

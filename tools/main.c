@@ -7,9 +7,9 @@
 #include "table.h"
 
 static const struct command *const commands[] = {
-    &command_train, &command_quantize, &command_select,  &command_finetune, &command_compare,
-    &command_eval,  &command_info,     &command_export,  &command_verify,   &command_predict,
-    &command_bench, &command_report,   &command_results, &command_pack,
+    &command_train, &command_quantize, &command_select,  &command_finetune,    &command_compare,
+    &command_eval,  &command_info,     &command_export,  &command_verify,      &command_predict,
+    &command_bench, &command_report,   &command_results, &command_instability, &command_pack,
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

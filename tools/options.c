@@ -45,6 +45,7 @@ enum {
     KEY_QUALITY,
     KEY_SKIP_BAD,
     KEY_PROFILE,
+    KEY_WITH,
     KEY_SETTING = 0x1000
 };
 
@@ -105,6 +106,11 @@ static const struct {
         0 } },
     { TAKES_EXPORT, { "out", KEY_OUT, "FILE", 0, "the file to write", 0 } },
     { TAKES_REPORT, { "out", KEY_OUT, "FILE", 0, "the page to write (default: report.html)", 0 } },
+    { TAKES_WITH,
+      { "with", KEY_WITH, "LIST", 0,
+        "what MetaMix is compared with, such as uniform,joint,greedy,random: the uniform network, "
+        "or other ways to find bits (those of quantize --search) (default: uniform)",
+        0 } },
     { TAKES_AGAINST,
       { "against", KEY_AGAINST, "PATH", 0, "run, checkpoint or .safetensors file to compare with",
         0 } },
@@ -135,7 +141,7 @@ static const struct {
 enum { N_TOOL = sizeof tool_options / sizeof tool_options[0] };
 
 static const char *const group_titles[N_GROUPS] = {
-    "Network:",       "Images:",          "Float training:", "Weights:",
+    "Network:",       "Images:",          "Float training:", "Bits:",
     "Bit selection:", "Weight training:", "Any training:"
 };
 
@@ -441,6 +447,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_AGAINST:
         o->against = arg;
         break;
+    case KEY_WITH:
+        o->with = arg;
+        break;
     case KEY_IMAGES:
         o->images = parse_int(state, "images", arg, 1, INT_MAX);
         break;
@@ -497,6 +506,7 @@ void options_parse(struct options *options, const struct command *command, int a
                                  .pack_size = 256,
                                  .quality = 95,
                                  .images = 100,
+                                 .with = "uniform",
                                  .seconds = 1 };
     mix_settings_init(&options->settings);
     argp_err_exit_status = MIX_EINVAL;

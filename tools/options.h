@@ -23,7 +23,8 @@ enum {
     TAKES_AGAINST = 1u << 10, /* --against, --images                     */
     TAKES_RESIZE = 1u << 11,  /* --resize                               */
     TAKES_BENCH = 1u << 12,   /* --seconds, --runs, --layers             */
-    TAKES_REPORT = 1u << 13   /* --out                                  */
+    TAKES_REPORT = 1u << 13,  /* --out                                  */
+    TAKES_WITH = 1u << 14     /* --with                                 */
 };
 
 struct options {
@@ -33,6 +34,7 @@ struct options {
     int classes, size, channels;   /* of info; 0: not given */
     const char *out;               /* of pack, export, report; NULL: not given */
     const char *against;           /* of verify                */
+    const char *with;              /* of compare, with default */
     int images;                    /* of verify, with default  */
     mix_export_options export;
     int pack_size, quality; /* of pack, with defaults   */

@@ -114,8 +114,9 @@ MIX_API void mix_result_release(mix_result *result);
  * the float run to start from, its best.safetensors or, where there is none, last.safetensors; NULL:
  * the network of settings->arch, width and stem for the images of settings->data, with the weights
  * of the file settings->weights (weights.h), or of the ONNX file settings->arch (onnx.h). bits is a
- * bits.json or "WxAy" for a uniform network. observer may be NULL. Errors besides those of the parts: MIX_EINVAL (a setting out of range), MIX_ESTOPPED,
- * MIX_ENUMERIC (loss not finite), MIX_EMISMATCH.
+ * bits.json or "WxAy" for a uniform network. observer may be NULL. Errors besides those of the
+ * parts: MIX_EINVAL (a setting out of range), MIX_ESTOPPED, MIX_ENUMERIC (loss not finite),
+ * MIX_EMISMATCH.
  */
 MIX_API MIX_CHECKED mix_status mix_train(mix_ctx *ctx, const char *run_dir,
                                          const mix_settings *settings, const mix_observer *observer,
@@ -139,6 +140,25 @@ MIX_API MIX_CHECKED mix_status mix_finetune(mix_ctx *ctx, const char *run_dir, c
 MIX_API MIX_CHECKED mix_status mix_eval(mix_ctx *ctx, const char *from,
                                         const mix_settings *settings, const mix_observer *observer,
                                         bool as_float, mix_accuracy *accuracy);
+
+/* Activation instability (doc/method.md section 7): how far mean and variance of what each layer
+ * gives to its batch norm move with the bits of activations. */
+typedef struct mix_instability {
+    int n_layers, n_candidates;
+    int candidate[MIX_BITS_MAX - MIX_BITS_MIN + 1]; /* ascending */
+    /* (layer, candidate): KL divergence from the statistics at the highest candidate, normal
+     * distributions, mean over channels; NAN for layers without a batch norm. */
+    double *divergence;
+} mix_instability;
+
+/* On the first training batch, in training mode, all searched layers at one candidate, weights
+ * float. from is a run or checkpoint as for mix_eval(): with the candidates and steps that it has,
+ * or, a float one, with settings->candidates and first steps. The result is released by
+ * mix_instability_release(). Errors: those of the parts; MIX_EINVAL (a setting out of range). */
+MIX_API MIX_CHECKED mix_status mix_instability_measure(mix_ctx *ctx, const char *from,
+                                                       const mix_settings *settings,
+                                                       mix_instability *out);
+MIX_API void mix_instability_release(mix_instability *instability);
 
 /* The network of a checkpoint or run folder, and its bit assignment when it has one (*bits is
  * NULL otherwise; free with mix_bits_free()). Errors: MIX_EIO, MIX_EFORMAT, MIX_ENOMEM. */

@@ -18,7 +18,8 @@ enum {
     MIX__RANDOM_SHUFFLE,    /* counter: epoch     */
     MIX__RANDOM_AUGMENT,    /* counter: epoch     */
     MIX__RANDOM_DROPOUT,    /* counter: step      */
-    MIX__RANDOM_ALPHA       /* counter: layer     */
+    MIX__RANDOM_ALPHA,      /* counter: layer     */
+    MIX__RANDOM_BITS        /* counter: layer     */
 };
 
 uint64_t mix__random_u64(uint64_t seed, uint64_t stream, uint64_t index);

@@ -54,7 +54,7 @@ static const struct number_rule number_rules[] = {
 
 struct word_rule {
     const char *name;
-    const char *words[4];
+    const char *words[5];
 };
 
 static const struct word_rule word_rules[] = {
@@ -62,6 +62,7 @@ static const struct word_rule word_rules[] = {
     { "crop", { "pad", "resized", "none" } },
     { "optimizer", { "sgd", "adam" } },
     { "finetune_optimizer", { "adam", "adamw" } },
+    { "search", { "metamix", "unfixed", "joint", "greedy", "random" } },
     { "meta_branches", { "all", "last" } },
     { "precision", { "auto", "f32", "bf16" } },
     { "normalize", { "auto", "imagenet", "symmetric", "unit" } },

@@ -3,7 +3,7 @@
  *
  *   run        phases
  *   train      float
- *   select     bit-meta, bit-search (then selection)
+ *   select     bit-meta, bit-search or what settings->search names (then selection)
  *   finetune   stages a, b and c
  *   quantize   all of select's and finetune's
  */

@@ -76,8 +76,8 @@ static void time_cell(struct page *p, double seconds)
 /* On a page of one run the curves' colours tell the phases apart, else the runs. */
 static int color_of(const struct page *p, int run, const char *phase)
 {
-    static const char *const phases[] = { "float",   "bit-meta", "bit-search",
-                                          "stage a", "stage b",  "stage c" };
+    static const char *const phases[] = { "float",   "bit-meta", "bit-search", "stage a", "stage b",
+                                          "stage c", "joint",    "greedy",     "random" };
     return p->n > 1 ? run : 1 + mix__text_index(phase, phases, MIX_COUNT(phases));
 }
 

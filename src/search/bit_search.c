@@ -1,6 +1,6 @@
 /*
  * search/bit_search.c - bit-search training: a bit-meta step, then, on the same mini-batch, a step
- * of alpha with everything else fixed.
+ * of alpha with everything else fixed; and the selection at its end.
  */
 #include <math.h>
 #include <string.h>
@@ -50,18 +50,18 @@ static void step_alpha(struct mix__trainer *t, const struct mix__phase *p)
 
 /* L_search = L_task(mixture) + lambda * |GBOPs(alpha) - target|; the cost counts picked bits and
  * differentiates expected ones (straight-through). */
-mix_status mix__search_step(struct mix__trainer *t, const struct mix__phase *p, const int *labels,
-                            struct mix__loss *loss)
+mix_status mix__mixture_step(struct mix__trainer *t, const struct mix__phase *p, bool weights_too,
+                             const int *labels, struct mix__loss *loss)
 {
     struct mix__state *s = t->state;
     const int weight_bits = t->settings->weight_bits;
-    struct mix__loss mixture;
-    MIX_TRY(mix__meta_step(t, p, labels, loss));
-
     mix__engine_mode_all(t->engine, MIX__QUANT_MIXTURE, 0, MIX_BITS_FLOAT);
     memset(s->alpha_grad, 0, s->n_alpha * sizeof *s->alpha_grad);
-    MIX_TRY(mix__trainer_forward(t, false, 0, 1, labels, 1.0f, &mixture));
-    MIX_TRY(mix__engine_backward(t->engine, t->dlogits, MIX__GRAD_ALPHA));
+    if (weights_too)
+        memset(s->grad, 0, s->n * sizeof *s->grad);
+    MIX_TRY(mix__trainer_forward(t, weights_too, 0, 1, labels, 1.0f, loss));
+    MIX_TRY(mix__engine_backward(t->engine, t->dlogits,
+                                 MIX__GRAD_ALPHA | (weights_too ? MIX__GRAD_PARAMS : 0)));
     const double over = mix__search_gbops(s, weight_bits) - t->target;
     const double sign = over > 0.0 ? 1.0 : over < 0.0 ? -1.0 : 0.0;
     mix__search_gbops_gradient(s, weight_bits, cost_weight(t) * sign);
@@ -70,7 +70,15 @@ mix_status mix__search_step(struct mix__trainer *t, const struct mix__phase *p, 
             return mix__fail(t->ctx, MIX_ENUMERIC, "the gradient of alpha is not finite");
     step_alpha(t, p);
     t->gbops = mix__search_gbops(s, weight_bits);
-    return MIX_OK;
+    return weights_too ? mix__trainer_update(t) : MIX_OK;
+}
+
+mix_status mix__search_step(struct mix__trainer *t, const struct mix__phase *p, const int *labels,
+                            struct mix__loss *loss)
+{
+    struct mix__loss mixture;
+    MIX_TRY(mix__meta_step(t, p, labels, loss));
+    return mix__mixture_step(t, p, false, labels, &mixture);
 }
 
 /* ---- selection ---- */
@@ -114,25 +122,4 @@ mix_status mix__search_leave(struct mix__trainer *t, const struct mix__phase *p)
     tell(t, &selection);
     MIX_TRY(mix__trainer_save_best(t, p->name));
     return log_selection(t, &selection);
-}
-
-/* ---- the phases ---- */
-
-void mix__phases_select(struct mix__trainer *t)
-{
-    const mix_settings *s = t->settings;
-    struct mix__phase phase = { .name = "bit-meta",
-                                .share = s->meta_warmup_epochs,
-                                .lr = s->meta_lr,
-                                .constant = true,
-                                .weight_decay = s->meta_weight_decay,
-                                .enter = mix__meta_enter,
-                                .step = mix__meta_step };
-    mix__trainer_add(t, &phase);
-    phase.name = "bit-search";
-    phase.share = s->search_epochs;
-    phase.enter = mix__search_enter;
-    phase.step = mix__search_step;
-    phase.leave = mix__search_leave;
-    mix__trainer_add(t, &phase);
 }

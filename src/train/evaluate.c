@@ -18,6 +18,15 @@ void mix__engine_feed(struct mix__engine *engine, const struct mix__batch *batch
     memset(input + used, 0, (row * (size_t)mix__engine_batch(engine) - used) * sizeof *input);
 }
 
+mix_status mix__calibrate(struct mix__engine *engine, struct mix__batches *batches, int epoch)
+{
+    struct mix__batch batch;
+    MIX_TRY(mix__batches_seek(batches, epoch, 0));
+    MIX_TRY(mix__batches_next(batches, &batch));
+    mix__engine_feed(engine, &batch);
+    return mix__engine_calibrate(engine);
+}
+
 mix_progress mix_progress_at(const char *phase, int64_t step, int64_t steps)
 {
     return (mix_progress){ .phase = phase,

@@ -1,5 +1,6 @@
 /*
- * train/evaluate.h - accuracy on the validation images, and batch norm statistics for it.
+ * train/evaluate.h - accuracy on the validation images, and batch norm statistics and activation
+ * steps from training images.
  */
 #ifndef METAMIX_TRAIN_EVALUATE_H
 #define METAMIX_TRAIN_EVALUATE_H
@@ -26,5 +27,9 @@ mix_status mix__recentre(struct mix__engine *engine, struct mix__batches *batche
 
 /* Copies a batch to the engine's input; rows behind a short batch are cleared. */
 void mix__engine_feed(struct mix__engine *engine, const struct mix__batch *batch);
+
+/* First activation steps from the first batch of an epoch; see mix__engine_calibrate(). */
+mix_status mix__calibrate(struct mix__engine *engine, struct mix__batches *batches,
+                          int epoch) MIX_CHECKED;
 
 #endif

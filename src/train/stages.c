@@ -51,16 +51,6 @@ static mix_status stage_b_enter(struct mix__trainer *t, const struct mix__phase 
         t, MIX__TRAIN_PARAMS | MIX__TRAIN_SELECTED_STEPS | MIX__TRAIN_WEIGHT_STEPS, p);
 }
 
-/* Activation steps from the phase's first images, before it begins. */
-static mix_status calibrate(struct mix__trainer *t, const struct mix__phase *p)
-{
-    struct mix__batch batch;
-    MIX_TRY(mix__batches_seek(t->batches, p->first_epoch, 0));
-    MIX_TRY(mix__batches_next(t->batches, &batch));
-    mix__engine_feed(t->engine, &batch);
-    return mix__engine_calibrate(t->engine);
-}
-
 /* The same by fixed statistics of batch norm, those of the weights as stage b left them: training
  * sees the network that evaluation sees. */
 static mix_status stage_c_enter(struct mix__trainer *t, const struct mix__phase *p, bool fresh)
@@ -69,7 +59,7 @@ static mix_status stage_c_enter(struct mix__trainer *t, const struct mix__phase 
     if (!fresh || t->settings->bn_batches == 0)
         return MIX_OK;
     if (!t->state->act_steps_ready)
-        MIX_TRY(calibrate(t, p));
+        MIX_TRY(mix__calibrate(t->engine, t->batches, p->first_epoch));
     MIX_TRY(mix__batches_seek(t->batches, p->first_epoch, 0));
     return mix__restat(t->engine, t->batches, t->settings->bn_batches);
 }

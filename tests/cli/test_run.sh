@@ -78,6 +78,29 @@ check 0 $compare --quiet
 lacks err .
 has out '^compared/metamix-W4A3 '
 
+check 2 $compare W4A4 --with uniform,uniform
+has err "with is 'uniform,uniform'; expected some of uniform, unfixed, joint, greedy, random"
+check 2 $compare W4A4 --with metamix
+check 2 $compare W4A4 --with uniform,
+check 0 $compare W4A4 --with greedy,uniform,random
+has out '^compared/greedy-W4A4 +quantize '
+has out '^compared/random-W4A4 +quantize '
+has err '^greedy 1/1: loss [0-9.]+, top-1 '
+has compared/greedy-W4A4/config.json '"search": "greedy"'
+has compared/metamix-W4A4/config.json '"search": "metamix"'
+check 0 select $common --from float --run joint --candidates 2,4 --search joint --quiet
+check 0 instability $common --from joint
+has out '^layer +kind +2 bits +4 bits$'
+has out '^features.1.conv.0.0 +depthwise +[0-9.]+ +0.0000$'
+has out '^mean +depthwise +[0-9.]+ +0.0000$'
+has out '^mean +all +[0-9.]+ +0.0000$'
+lacks out '^classifier'
+check 0 instability $common --from float --json
+json out
+has out '^  "candidates": \['
+check 4 instability $common --from nowhere
+has joint/report.html '<td class="left">search</td><td class="left">joint</td>'
+
 check 0 eval $common --from both
 check 0 eval $common --from both --json
 cp out every

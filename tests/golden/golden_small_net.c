@@ -310,6 +310,7 @@ static void test_mixture(void **state)
     mix__engine_mode_all(net.engine, MIX__QUANT_MIXTURE, 0, 32);
     check_logits(&(struct mix__pass){ .batch_stats = true }, "mixture", "logits_train");
     run_batch(0, false, MIX__GRAD_PARAMS | MIX__GRAD_ALPHA);
+    check_param_grads("mixture");
     check_rows(s->alpha_grad, "mixture", "grad_alpha", GRAD_TOLERANCE, GRAD_FLOOR);
     check_rows(s->grad + s->act_step, "mixture", "grad.activation", GRAD_TOLERANCE, GRAD_FLOOR);
 }

@@ -15,7 +15,7 @@ that float32 holds. Images are x = (u8 - 128) / 64, (n, c, h, w).
               weight.NAME (channels)
     quant.*   3-bit inputs, 4-bit weights (first and last layer 8, 8): as float.*, with Adam, and
               grad.activation, grad.weight_step.NAME
-    mixture.* candidates 2, 3, 4, 8, float weights: logits_train, grad_alpha, grad.activation
+    mixture.* candidates 2, 3, 4, 8, float weights: logits_train, grad.*, grad_alpha, grad.activation
 
 The seed is one for which no value lies close to where its code changes, and for which a float32 run
 follows the float64 one.
@@ -248,15 +248,20 @@ def choose(first):
     sys.exit("no seed will do")
 
 
-def record(out, name, net, data, labels, make):
-    net.eval()
-    out[f"{name}.logits_eval"] = net(data[0])
+def record_once(out, name, net, data, labels):
     once = copy.deepcopy(net).train()
     logits = once(data[0])
     out[f"{name}.logits_train"] = logits
     F.cross_entropy(logits, labels[0]).backward()
     out.update({f"{name}.grad.{k}": v for k, v in gradients(once).items()
                 if not k.endswith("_step")})
+    return once
+
+
+def record(out, name, net, data, labels, make):
+    net.eval()
+    out[f"{name}.logits_eval"] = net(data[0])
+    once = record_once(out, name, net, data, labels)
     losses, after = ten_losses(copy.deepcopy(net), make, data, labels, torch.float64)
     out[f"{name}.losses"] = losses
     out.update({f"{name}.after.{k}": v for k, v in stats(after).items()})
@@ -287,10 +292,7 @@ def main():
     for name, m in once.layers():
         out[f"quant.grad.weight_step.{name}"] = m.weight_step.grad
 
-    once = mode(copy.deepcopy(net), "mixture", False).train()
-    logits = once(data[0])
-    F.cross_entropy(logits, labels[0]).backward()
-    out["mixture.logits_train"] = logits
+    once = record_once(out, "mixture", mode(net, "mixture", False), data, labels)
     out["mixture.grad.activation"] = act_steps(once, lambda m: m.act_step.grad, 0.0)
     out["mixture.grad_alpha"] = torch.stack(
         [m.alpha.grad if m.searched else torch.zeros(len(CANDIDATES)) for _, m in once.layers()])

@@ -463,6 +463,131 @@ static void select_then_finetune(void **state)
     mix_result_release(&selected);
 }
 
+/* What MetaMix is compared with: other phases, the same selection and weight training. */
+static void other_searches(void **state)
+{
+    static const struct {
+        const char *name, *phases;
+    } searches[] = {
+        { "unfixed", "bit-meta, bit-search, bit-search, select, stage a, stage b" },
+        { "joint", "joint, joint, select, stage a, stage b" },
+        { "greedy", "greedy, select, stage a, stage b" },
+        { "random", "random, select, stage a, stage b" },
+    };
+    mix_settings s;
+    mix_result result, again;
+    char phases[256], log[64];
+    (void)state;
+    tiny_settings(&s);
+    strcpy(s.search, "guess");
+    CHECK_FAILS(ctx, mix_select(ctx, "guess", "float", &s, NULL, &result), MIX_EINVAL,
+                "search is 'guess'; expected one of metamix, unfixed, joint, greedy, random");
+    for (size_t i = 0; i < MIX_COUNT(searches); i++) {
+        strcpy(s.search, searches[i].name);
+        CHECK_OK(mix_quantize(ctx, searches[i].name, "float", &s, NULL, &result));
+        snprintf(log, sizeof log, "%s/log.jsonl", searches[i].name);
+        log_phases(log, phases, sizeof phases);
+        assert_string_equal(phases, searches[i].phases);
+        assert_true(result.gbops <= result.target_gbops);
+        assert_true(result.gbops > 0.95 * result.target_gbops);
+        mix_result_release(&result);
+    }
+    /* Without training, choosing bits is all that a search does. */
+    CHECK_OK(mix_quantize(ctx, "random", "float", &s, NULL, &result));
+    CHECK_OK(mix_finetune(ctx, "random-again", "float", "random/bits.json", &s, NULL, &again));
+    assert_true(result.gbops == again.gbops);
+    assert_int_equal(result.float_accuracy.images, again.float_accuracy.images);
+    assert_true(result.float_accuracy.loss == again.float_accuracy.loss);
+    mix_result_release(&again);
+    mix_result_release(&result);
+}
+
+/* Mean and variance before every batch norm, as state->stats: a pass moves cleared running
+ * statistics by momentum. */
+static void statistics_at(struct mix__engine *engine, int choice, double *stats)
+{
+    struct mix__state *state = mix__engine_state(engine);
+    const struct mix__pass pass = { .batch_stats = true, .update_stats = true };
+    const float *logits;
+    memset(state->stats, 0, state->n_stats * sizeof *state->stats);
+    mix__engine_mode_all(engine, MIX__QUANT_ONE, choice, 32);
+    CHECK_OK(mix__engine_forward(engine, &pass, &logits));
+    for (size_t i = 0; i < state->n_stats; i++)
+        stats[i] = state->stats[i] / 0.1;
+}
+
+/* Of a float run: by hand, one layer and candidate after the other. Of a selection: its own
+ * candidates. */
+static void instability_is_measured(void **state)
+{
+    mix_settings s;
+    mix_result selected;
+    mix_instability found;
+    mix_graph *g;
+    mix_layer_bits *bits;
+    mix_data *data;
+    struct mix__state *values;
+    struct mix__engine *engine;
+    struct mix__batches *batches;
+    struct mix__batch batch;
+    (void)state;
+    tiny_settings(&s);
+    CHECK_OK(mix_instability_measure(ctx, "float", &s, &found));
+    assert_int_equal(found.n_candidates, 4);
+    CHECK_OK(mix_run_graph(ctx, "float", &g, &bits));
+    assert_int_equal(found.n_layers, g->n_layers);
+    CHECK_OK(mix__data_for(ctx, &s, g, &data));
+    CHECK_OK(mix__state_new(&values, g, found.candidate, 4, 1));
+    CHECK_OK(mix__engine_new(&engine, values, RUN_BATCH, true, MIX__DTYPE_F32));
+    CHECK_OK(mix__batches_open(&batches, data, &s, MIX_TRAIN));
+    CHECK_OK(mix__batches_seek(batches, 0, 0));
+    CHECK_OK(mix__batches_next(batches, &batch));
+    mix__engine_feed(engine, &batch);
+    CHECK_OK(mix__engine_calibrate(engine));
+    double *highest = calloc(2 * values->n_stats, sizeof *highest),
+           *low = highest + values->n_stats;
+    assert_non_null(highest);
+    statistics_at(engine, 3, highest);
+    for (int c = 0; c < 4; c++) {
+        statistics_at(engine, c, low);
+        for (size_t l = 0; l + 1 < g->n_layers; l++) {
+            const struct mix__node *bn =
+                mix__graph_single_reader(g, g->nodes[g->layers[l].node].out);
+            const size_t mean = g->params[bn->mean].offset - g->n_trained;
+            const size_t var = g->params[bn->var].offset - g->n_trained;
+            const size_t n = g->params[bn->mean].count;
+            double sum = 0.0;
+            for (size_t k = 0; k < n; k++) {
+                const double v1 = low[var + k] + 1e-5, v2 = highest[var + k] + 1e-5;
+                const double d = low[mean + k] - highest[mean + k];
+                sum += 0.5 * (log(v2) - log(v1) + v1 / v2 + d * d / v2 - 1.0) / (double)n;
+            }
+            const double got = found.divergence[4 * l + (size_t)c];
+            assert_true(fabs(got - sum) < 1e-6 + 1e-4 * sum);
+            assert_true(c == 3 || l == 0 ? got == 0.0 : got > 0.0);
+        }
+        assert_true(isnan(found.divergence[4 * (g->n_layers - 1) + (size_t)c]));
+    }
+    free(highest);
+    mix__batches_free(batches);
+    mix__engine_free(engine);
+    mix__state_free(values);
+    mix_data_free(data);
+    mix_graph_free(g);
+    mix_instability_release(&found);
+
+    strcpy(s.candidates, "3,8");
+    CHECK_OK(mix_select(ctx, "steady", "float", &s, NULL, &selected));
+    strcpy(s.candidates, "2,4,8");
+    CHECK_OK(mix_instability_measure(ctx, "steady", &s, &found));
+    assert_true(found.n_candidates == 2 && found.candidate[0] == 3 && found.candidate[1] == 8);
+    mix_instability_release(&found);
+    mix_result_release(&selected);
+    strcpy(s.candidates, "9");
+    CHECK_FAILS(ctx, mix_instability_measure(ctx, "float", &s, &found), MIX_EINVAL, "candidates");
+    CHECK_FAILS(ctx, mix_instability_measure(ctx, "none", &s, &found), MIX_EIO, "none");
+}
+
 static bool stop_later(void *user)
 {
     int *left = user;
@@ -862,6 +987,8 @@ int main(void)
         cmocka_unit_test(profile_is_told),
         cmocka_unit_test(teacher_of_larger_images),
         cmocka_unit_test(select_then_finetune),
+        cmocka_unit_test(other_searches),
+        cmocka_unit_test(instability_is_measured),
         cmocka_unit_test(stopped_selection),
         cmocka_unit_test(finetune_from_float),
         cmocka_unit_test(finetune_goes_on),

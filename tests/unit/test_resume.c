@@ -9,7 +9,7 @@
 
 #include <jansson.h>
 
-enum job { TRAIN, QUANTIZE, FROM_WEIGHTS };
+enum job { TRAIN, QUANTIZE, FROM_WEIGHTS, GREEDY, JOINT };
 
 /* Counts what happens: steps, batches of evaluations and ends of epochs (between the line in the
  * log and the checkpoint). When none is left it kills the process, or asks to stop. */
@@ -43,6 +43,8 @@ static mix_status run_job(mix_ctx *ctx, enum job job, const char *run, struct ki
         s.checkpoint_minutes = 60.0; /* only after epochs */
     s.ema_decay = job == TRAIN ? 0.0 : 0.9;
     s.stage_c_epochs = job == QUANTIZE;
+    if (job == GREEDY || job == JOINT)
+        strcpy(s.search, job == GREEDY ? "greedy" : "joint");
     if (job == FROM_WEIGHTS) {
         strcpy(s.weights, "float/best.safetensors");
         strcpy(s.teacher, "self");
@@ -173,6 +175,19 @@ static void quantize_from_weights_resumes(void **state)
     check_kills(FROM_WEIGHTS, "whole-from-weights", kills, MIX_COUNT(kills));
 }
 
+/* In the measurements of the one, between epochs of the other. */
+static void other_searches_resume(void **state)
+{
+    static const int kills[] = { 4, 5, 7 };
+    mix_ctx *ctx = run_ctx();
+    (void)state;
+    CHECK_OK(run_job(ctx, GREEDY, "whole-greedy", NULL));
+    CHECK_OK(run_job(ctx, JOINT, "whole-joint", NULL));
+    mix_ctx_free(ctx);
+    check_kills(GREEDY, "whole-greedy", kills, MIX_COUNT(kills));
+    check_kills(JOINT, "whole-joint", kills, MIX_COUNT(kills));
+}
+
 /* Stopped after every step (and during evaluations) until it is done. */
 static void stops_save(void **state)
 {
@@ -220,6 +235,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(train_resumes),
         cmocka_unit_test(quantize_resumes),
         cmocka_unit_test(quantize_from_weights_resumes),
+        cmocka_unit_test(other_searches_resume),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -627,6 +627,133 @@ static void alphas_decay(void **state)
     fixture_release(&f);
 }
 
+/* ---- other searches ---- */
+
+/* Weights, steps, statistics and alphas move in one step of the mixture. */
+static void joint_moves_everything(void **state)
+{
+    struct fixture f;
+    struct mix__loss loss;
+    (void)state;
+    fixture_init(&f);
+    struct mix__state *s = f.t.state;
+    CHECK_OK(mix__engine_calibrate(f.t.engine));
+    struct copy before = copy_state(s);
+    CHECK_OK(mix__search_enter(&f.t, &phase, true));
+    CHECK_OK(mix__joint_step(&f.t, &phase, labels, &loss));
+    assert_true(f.t.optimizer.steps == 1 && f.t.alpha_optimizer.steps == 1);
+    assert_false(same(s->value, before.value, f.graph->n_trained));
+    assert_false(same(s->stats, before.stats, s->n_stats));
+    for (size_t i = 4; i < s->n_alpha - 4; i++) {
+        assert_true(s->alpha[i] != before.alpha[i]);
+        assert_true(s->value[s->act_step + i] != before.value[s->act_step + i]);
+    }
+    copy_free(&before);
+    fixture_release(&f);
+}
+
+/* A bit-search step whose weights move on, by the mixture's gradient; alpha moves the same way. */
+static void unfixed_moves_weights_twice(void **state)
+{
+    struct fixture fixed, unfixed;
+    struct mix__loss loss;
+    (void)state;
+    fixture_init(&fixed);
+    fixture_init(&unfixed);
+    CHECK_OK(mix__search_enter(&fixed.t, &phase, true));
+    CHECK_OK(mix__search_step(&fixed.t, &phase, labels, &loss));
+    CHECK_OK(mix__search_enter(&unfixed.t, &phase, true));
+    CHECK_OK(mix__unfixed_step(&unfixed.t, &phase, labels, &loss));
+    const struct mix__state *a = fixed.t.state, *b = unfixed.t.state;
+    assert_true(same(a->alpha, b->alpha, a->n_alpha));
+    assert_false(same(a->value, b->value, fixed.graph->n_trained));
+    assert_false(same(a->stats, b->stats, a->n_stats));
+    assert_true(fixed.t.optimizer.steps == 1 && unfixed.t.optimizer.steps == 2);
+    fixture_release(&fixed);
+    fixture_release(&unfixed);
+}
+
+/* Alphas are what the loss rises by, one layer and candidate at a time, over all batches; the
+ * network stays as it is. */
+static void greedy_measures_the_loss(void **state)
+{
+    struct fixture f;
+    struct mix__loss loss, base, lowered;
+    (void)state;
+    fixture_init(&f);
+    struct mix__trainer *t = &f.t;
+    struct mix__state *s = t->state;
+    CHECK_OK(mix__engine_calibrate(t->engine));
+    struct copy before = copy_state(s);
+    CHECK_OK(mix__greedy_enter(t, &phase, true));
+    for (int i = 0; i < 2; i++)
+        CHECK_OK(mix__greedy_step(t, &phase, labels, &loss));
+    CHECK_OK(mix__greedy_enter(t, &phase, false)); /* a resumed one goes on */
+    assert_true(same(s->value, before.value, s->n));
+    assert_true(same(s->stats, before.stats, s->n_stats));
+    mix__engine_mode_all(t->engine, MIX__QUANT_ONE, 3, 32);
+    CHECK_OK(mix__trainer_forward(t, false, 0, 1, labels, 1.0f, &base));
+    assert_true(loss.loss == base.loss);
+    bool moves = false;
+    for (size_t l = 0; l < f.graph->n_layers; l++)
+        for (int b = 0; b < 4; b++) {
+            double expected = 0.0;
+            if (f.graph->layers[l].info.searched) {
+                mix__engine_mode_all(t->engine, MIX__QUANT_ONE, 3, 32);
+                mix__engine_modes(t->engine)[l].choice = b;
+                CHECK_OK(mix__trainer_forward(t, false, 0, 1, labels, 1.0f, &lowered));
+                expected = -2.0 * (lowered.loss - base.loss);
+            }
+            assert_true(fabs(s->alpha[4 * l + (size_t)b] - expected) < 1e-6);
+            moves |= fabs(expected) > 1e-4;
+        }
+    assert_true(moves);
+    copy_free(&before);
+    fixture_release(&f);
+}
+
+/* Each step down has a price of its own in [0, 1) for a million bit operations, which the seed
+ * gives; alphas of layers that are not searched stay equal. */
+static void random_prices_ignore_size(void **state)
+{
+    struct fixture f;
+    struct mix__loss loss;
+    double sum = 0.0;
+    const int trials = 100;
+    (void)state;
+    fixture_init(&f);
+    struct mix__state *s = f.t.state;
+    CHECK_OK(mix__engine_calibrate(f.t.engine));
+    struct copy before = copy_state(s);
+    for (int trial = 0; trial < trials; trial++) {
+        f.settings.seed = trial;
+        CHECK_OK(mix__random_enter(&f.t, &phase, true));
+        for (size_t l = 1; l + 1 < f.graph->n_layers; l++)
+            for (size_t b = 0; b < 3; b++) {
+                const double saved = 1e-6 * (double)f.graph->layers[l].info.macs *
+                                     (candidates[b + 1] - candidates[b]);
+                const double price =
+                    ((double)s->alpha[4 * l + b + 1] - s->alpha[4 * l + b]) / saved;
+                assert_true(price > -1e-4 && price < 1.0001);
+                sum += price / (3 * trials * (double)(f.graph->n_layers - 2));
+            }
+    }
+    assert_true(sum > 0.45 && sum < 0.55);
+    float *last = copy_floats(s->alpha, s->n_alpha);
+    CHECK_OK(mix__random_step(&f.t, &phase, labels, &loss));
+    CHECK_OK(mix__random_enter(&f.t, &phase, false));
+    CHECK_OK(mix__random_enter(&f.t, &phase, true));
+    assert_true(same(last, s->alpha, s->n_alpha));
+    f.settings.seed = 0;
+    CHECK_OK(mix__random_enter(&f.t, &phase, true));
+    assert_false(same(last, s->alpha, s->n_alpha));
+    assert_true(same(s->value, before.value, s->n));
+    assert_true(same(s->stats, before.stats, s->n_stats));
+    free(last);
+    copy_free(&before);
+    fixture_release(&f);
+}
+
 static void numeric_failure_is_told(void **state)
 {
     struct fixture f;
@@ -664,6 +791,10 @@ int main(void)
         cmocka_unit_test(meta_is_a_mean),
         cmocka_unit_test(cost_has_its_weight),
         cmocka_unit_test(alphas_decay),
+        cmocka_unit_test(joint_moves_everything),
+        cmocka_unit_test(unfixed_moves_weights_twice),
+        cmocka_unit_test(greedy_measures_the_loss),
+        cmocka_unit_test(random_prices_ignore_size),
         cmocka_unit_test(numeric_failure_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
