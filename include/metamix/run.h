@@ -5,8 +5,9 @@
  *   config.json             the job and its settings
  *   log.jsonl               a line for every epoch and phase
  *   last.safetensors        everything needed to go on, bit for bit
- *   best.safetensors        the best validation epoch of the last phase; of a selection the
- *                           meta-state at the chosen bits (evaluation only)
+ *   best.safetensors        the best validation epoch of the last phase, of stages b and c
+ *                           together; of a selection the meta-state at the chosen bits
+ *                           (evaluation only)
  *   bits.json               the bit assignment, once there is one
  *   result.json             the numbers of mix_result, when the job is done
  * Calling the same job on the same folder goes on from last.safetensors; a folder whose job is done
@@ -94,7 +95,7 @@ typedef struct mix_phase_time {
 /* What came out. Arrays belong to the result; mix_result_release() frees them. */
 typedef struct mix_result {
     mix_accuracy float_accuracy; /* of the network that the job started from or trained */
-    mix_accuracy best, last;     /* of the job's last phase: best epoch, last epoch     */
+    mix_accuracy best, last;     /* best epoch, as best.safetensors; last epoch         */
     mix_layer_bits *bits;        /* n_layers entries; NULL for float training          */
     int n_layers;
     double gbops;                /* reached; of a float network: at 32 x 32 bits */

@@ -92,6 +92,7 @@ void mix__phases_finetune(struct mix__trainer *t)
     phase.share = s->stage_c_epochs;
     phase.lr = s->stage_c_lr;
     phase.fixed_stats = true;
+    phase.goes_on = s->stage_b_epochs > 0;
     phase.enter = stage_c_enter;
     mix__trainer_add(t, &phase);
 }

@@ -299,7 +299,9 @@ static mix_status run_phase(struct mix__trainer *t, const struct mix__phase *p)
     t->train_seconds = t->train_wait = t->judge_seconds = 0.0;
     t->train_images = 0;
     if (fresh)
-        at->best = at->last = (mix_accuracy){ 0 };
+        at->last = (mix_accuracy){ 0 };
+    if (fresh && !p->goes_on)
+        at->best = at->last;
     MIX_TRY(p->enter(t, p, fresh));
     while (at->epoch < p->epochs)
         MIX_TRY(run_epoch(t, p));

@@ -463,6 +463,38 @@ static void select_then_finetune(void **state)
     mix_result_release(&selected);
 }
 
+/* A stage c that makes it worse leaves the best network of stage b; without a stage b its own. */
+static void stage_c_keeps_the_best(void **state)
+{
+    mix_settings s;
+    mix_result result = { 0 };
+    mix_accuracy accuracy;
+    char run[32], path[64];
+    double of_b = 0.0;
+    (void)state;
+    tiny_settings(&s);
+    s.stage_c_epochs = 1;
+    s.stage_c_lr = 10.0;
+    for (s.seed = 1; result.last.top1 >= of_b; s.seed++) { /* the images are noise */
+        assert_true(s.seed < 40);
+        mix_result_release(&result);
+        snprintf(run, sizeof run, "wrecked-%d", s.seed);
+        snprintf(path, sizeof path, "%s/log.jsonl", run);
+        CHECK_OK(mix_finetune(ctx, run, "float", "W8A8", &s, NULL, &result));
+        json_t *log = load_log(path);
+        of_b = json_real_value(json_object_get(json_array_get(log, 1), "val_top1"));
+        json_decref(log);
+    }
+    assert_true(result.best.top1 == of_b);
+    CHECK_OK(mix_eval(ctx, run, &s, NULL, false, &accuracy));
+    check_accuracy(&result.best, &accuracy);
+    mix_result_release(&result);
+    s.stage_b_epochs = 0;
+    CHECK_OK(mix_finetune(ctx, "wrecked-alone", "float", "W8A8", &s, NULL, &result));
+    assert_true(result.best.top1 == result.last.top1);
+    mix_result_release(&result);
+}
+
 /* What MetaMix is compared with: other phases, the same selection and weight training. */
 static void other_searches(void **state)
 {
@@ -987,6 +1019,7 @@ int main(void)
         cmocka_unit_test(profile_is_told),
         cmocka_unit_test(teacher_of_larger_images),
         cmocka_unit_test(select_then_finetune),
+        cmocka_unit_test(stage_c_keeps_the_best),
         cmocka_unit_test(other_searches),
         cmocka_unit_test(instability_is_measured),
         cmocka_unit_test(stopped_selection),
