@@ -46,24 +46,17 @@ mix_status mix__instability(struct mix__engine *engine, struct mix__batches *bat
 {
     struct mix__state *s = mix__engine_state(engine);
     const int n = s->n_candidates;
-    float *const kept = mix__alloc(s->ctx, s->n_stats, 2 * sizeof *kept);
-    mix_status status = MIX_OK;
-    if (!kept)
-        return MIX_ENOMEM;
-    float *const highest = kept + s->n_stats;
-    memcpy(kept, s->stats, s->n_stats * sizeof *kept);
+    float *const highest = mix__alloc(s->ctx, s->n_stats, sizeof *highest);
+    mix_status status = highest ? MIX_OK : MIX_ENOMEM;
     for (int b = n - 1; b >= 0 && status == MIX_OK; b--) {
         mix__engine_mode_all(engine, MIX__QUANT_ONE, b, MIX_BITS_FLOAT);
         status = mix__batches_seek(batches, 0, 0);
         if (status == MIX_OK)
             status = mix__restat(engine, batches, 1);
-        if (status == MIX_OK && b == n - 1)
+        if (b == n - 1)
             memcpy(highest, s->stats, s->n_stats * sizeof *highest);
-        if (status == MIX_OK)
-            fill_column(s, highest, kl, b, n);
+        fill_column(s, highest, kl, b, n);
     }
-    memcpy(s->stats, kept, s->n_stats * sizeof *kept);
-    s->version++;
-    mix__free(s->ctx, kept);
+    mix__free(s->ctx, highest);
     return status;
 }

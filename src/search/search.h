@@ -39,7 +39,7 @@ mix_status mix__select_bits(const struct mix__state *state, int weight_bits, dou
 /* kl (layer, candidate): how far mean and variance of what is before the layer's batch norm are,
  * with all searched layers at that candidate, from those at the highest: KL divergence of normal
  * distributions, mean over channels, in training mode on the first batch; NAN without a batch norm.
- * Weights are float; steps are ready. The state is left as it was. */
+ * Weights are float; steps are ready. Overwrites the running statistics. */
 mix_status mix__instability(struct mix__engine *engine, struct mix__batches *batches,
                             double *kl) MIX_CHECKED;
 

@@ -652,6 +652,24 @@ static void joint_moves_everything(void **state)
     fixture_release(&f);
 }
 
+/* By the mixture's gradient, whatever the step before left. */
+static void joint_clears_gradients(void **state)
+{
+    struct fixture f[2];
+    struct mix__loss loss;
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        fixture_init(&f[k]);
+        for (size_t i = 0; i < f[k].t.state->n; i++)
+            f[k].t.state->grad[i] = (float)k;
+        CHECK_OK(mix__search_enter(&f[k].t, &phase, true));
+        CHECK_OK(mix__joint_step(&f[k].t, &phase, labels, &loss));
+    }
+    assert_true(same(f[0].t.state->value, f[1].t.state->value, f[0].t.state->n));
+    fixture_release(&f[0]);
+    fixture_release(&f[1]);
+}
+
 /* A bit-search step whose weights move on, by the mixture's gradient; alpha moves the same way. */
 static void unfixed_moves_weights_twice(void **state)
 {
@@ -792,6 +810,7 @@ int main(void)
         cmocka_unit_test(cost_has_its_weight),
         cmocka_unit_test(alphas_decay),
         cmocka_unit_test(joint_moves_everything),
+        cmocka_unit_test(joint_clears_gradients),
         cmocka_unit_test(unfixed_moves_weights_twice),
         cmocka_unit_test(greedy_measures_the_loss),
         cmocka_unit_test(random_prices_ignore_size),
