@@ -4,10 +4,15 @@
 #include "report/plot.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "metamix/report.h"
 
 /* Lengths are in pixels of an unscaled page. */
 enum { WIDTH = 460, HEIGHT = 300, LEFT = 56, RIGHT = 14, TOP = 26, BOTTOM = 44 };
+/* A line of text, a character of a name, generously; between a point and its name. */
+enum { LINE = 13, CHARACTER = 6, GAP = 9 };
 
 /* Values beyond are no figures of a run, and their squares and differences may overflow. */
 #define VALUE_MOST 1e15
@@ -204,12 +209,67 @@ static void draw_points(FILE *out, const struct mix__plot *plot, const struct fr
         fprintf(out, " %.6g, ", p->x);
         mix__plot_text(out, plot->y.label);
         fprintf(out, " %.6g</title></circle>\n", p->y);
-        if (!s->named)
-            continue;
-        const bool right = x > (LEFT + WIDTH) / 2;
+    }
+}
+
+/* A name beside its point, on the side that has more room. */
+struct label {
+    double x, y; /* of the point; y: then of the text's row */
+    double from, to;
+    const char *name;
+};
+
+static int by_height(const void *a, const void *b)
+{
+    const struct label *const *p = a, *const *q = b;
+    return ((*p)->y > (*q)->y) - ((*p)->y < (*q)->y);
+}
+
+static bool covers(const struct label *a, const struct label *b)
+{
+    return a->from < b->to && b->from < a->to && fabs(a->y - b->y) < LINE;
+}
+
+/* The highest point's first; below those that are in its way. */
+static void place_labels(struct label **labels, size_t n)
+{
+    qsort(labels, n, sizeof *labels, by_height);
+    for (size_t i = 1; i < n; i++)
+        for (size_t k = 0; k < i;) {
+            const bool free_there = !covers(labels[i], labels[k]);
+            if (!free_there)
+                labels[i]->y = labels[k]->y + LINE;
+            k = free_there ? k + 1 : 0;
+        }
+}
+
+static void draw_labels(FILE *out, const struct mix__plot *plot, const struct frame *f)
+{
+    struct label labels[MIX_REPORT_RUNS], *order[MIX_REPORT_RUNS];
+    size_t n = 0;
+    for (size_t s = 0; s < plot->n; s++) {
+        const struct mix__plot_series *series = &plot->series[s];
+        for (size_t i = 0; i < series->n && series->named && n < MIX_REPORT_RUNS; i++) {
+            if (!drawn(&f->x, &f->y, &series->points[i]))
+                continue;
+            const double x = across(f, series->points[i].x);
+            const double width = CHARACTER * (double)strlen(series->name);
+            const bool right = x > (LEFT + WIDTH) / 2;
+            labels[n] = (struct label){ .x = x,
+                                        .y = down(f, series->points[i].y),
+                                        .from = right ? x - GAP - width : x + GAP,
+                                        .to = right ? x - GAP : x + GAP + width,
+                                        .name = series->name };
+            order[n] = &labels[n];
+            n++;
+        }
+    }
+    place_labels(order, n);
+    for (size_t i = 0; i < n; i++) {
+        const bool right = labels[i].to < labels[i].x;
         fprintf(out, "<text%s x=\"%.1f\" y=\"%.1f\">", right ? " class=\"end\"" : "",
-                x + (right ? -9 : 9), y + 4);
-        mix__plot_text(out, s->name);
+                right ? labels[i].to : labels[i].from, labels[i].y + 4);
+        mix__plot_text(out, labels[i].name);
         fprintf(out, "</text>\n");
     }
 }
@@ -242,15 +302,13 @@ void mix__plot_draw(FILE *out, const struct mix__plot *plot)
     for (size_t s = 0; s < plot->n; s++)
         if (!plot->series[s].faint)
             draw_points(out, plot, &f, &plot->series[s]);
+    draw_labels(out, plot, &f);
     end(out);
 }
 
 /* ---- bits ----------------------------------------------------------------------------------- */
 
 enum { BAR = 16, BAR_GAP = 3, ROW = 104, ROW_HEAD = 20, BIT = 10, NAME_MOST = 26 };
-
-/* Pixels of a character of a layer's name, generously. */
-enum { NAME_CHARACTER = 6 };
 
 /* The end of a long name says more than its beginning; UTF-8 is cut between characters. */
 static const char *name_end(const char *name)
@@ -309,7 +367,7 @@ void mix__plot_draw_bits(FILE *out, const char *const *layers, size_t n_layers,
     for (size_t l = 0; l < n_layers; l++)
         longest = longest < strlen(layers[l]) ? strlen(layers[l]) : longest;
     begin(out, LEFT + BAR * (int)n_layers + RIGHT,
-          height + NAME_CHARACTER * (int)(longest < NAME_MOST ? longest : NAME_MOST + 1), title);
+          height + CHARACTER * (int)(longest < NAME_MOST ? longest : NAME_MOST + 1), title);
     for (size_t r = 0; r < n_rows; r++)
         draw_row(out, layers, n_layers, &rows[r], (ROW + ROW_HEAD) * ((int)r + 1) - ROW_HEAD / 2);
     for (size_t l = 0; l < n_layers; l++) {

@@ -322,6 +322,47 @@ static void test_ticks(void **unused)
     check_ticks(-1e15, 1e15, false, 4);
 }
 
+/* Where the name stands, in pixels. */
+static double row_of(const char *plot, const char *name)
+{
+    char end[32];
+    snprintf(end, sizeof end, ">%s</text>", name);
+    const char *at = strstr(plot, end);
+    assert_non_null(at);
+    while (strncmp(at, "y=\"", 3) != 0)
+        at--;
+    return strtod(at + 3, NULL);
+}
+
+/* Names of points in one place stand below each other, others where their points are. */
+static void names_are_apart(void **unused)
+{
+    const struct mix__plot_point points[] = {
+        { 1, 80, "" }, { 1, 80, "" }, { 1, 80.1, "" }, { 9, 80, "" }, { 5, 10, "" }
+    };
+    static const char *const names[] = { "first", "second", "above", "beside", "low" };
+    struct mix__plot_series series[MIX_COUNT(points)];
+    char *text;
+    size_t size;
+    (void)unused;
+    FILE *out = open_memstream(&text, &size);
+    assert_non_null(out);
+    for (size_t i = 0; i < MIX_COUNT(points); i++)
+        series[i] = (struct mix__plot_series){
+            .name = names[i], .named = true, .points = &points[i], .n = 1
+        };
+    mix__plot_draw(
+        out, &(struct mix__plot){ "", { "x", false }, { "y", false }, series, MIX_COUNT(series) });
+    fclose(out);
+    const double above = row_of(text, "above"), beside = row_of(text, "beside");
+    const double first = row_of(text, "first"), second = row_of(text, "second");
+    assert_true(above < beside && beside < above + 1.0);
+    assert_true(fmin(first, second) > above + 10.0 && fmax(first, second) < above + 30.0);
+    assert_true(fabs(first - second) > 10.0);
+    assert_true(row_of(text, "low") > above + 100.0);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -333,6 +374,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_no_memory, set_up, tear_down),
         cmocka_unit_test(test_ticks),
+        cmocka_unit_test(names_are_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
