@@ -227,7 +227,7 @@ static int by_height(const void *a, const void *b)
 
 static bool covers(const struct label *a, const struct label *b)
 {
-    return a->from < b->to && b->from < a->to && fabs(a->y - b->y) < LINE;
+    return a->from < b->to && b->from < a->to && fabs(a->y - b->y) < LINE - 0.5;
 }
 
 /* The highest point's first; below those that are in its way. */
