@@ -19,7 +19,7 @@ enum {
     MIX_GROUP_NET = 1u << 0,      /* which network                        */
     MIX_GROUP_DATA = 1u << 1,     /* images, batches                      */
     MIX_GROUP_FLOAT = 1u << 2,    /* float training                       */
-    MIX_GROUP_BITS = 1u << 3,     /* weight bits, how activations' are found */
+    MIX_GROUP_BITS = 1u << 3,     /* weight bits, how the others are found */
     MIX_GROUP_SELECT = 1u << 4,   /* bit selection phase                  */
     MIX_GROUP_FINETUNE = 1u << 5, /* weight training phase                */
     MIX_GROUP_RUN = 1u << 6       /* augmentation, seed, checkpoints: anything that trains */
@@ -63,9 +63,8 @@ enum {
     X(INT, weight_bits, 4, MIX_GROUP_BITS,                                                         \
       "bit-width of searched layers' weights, 2..8; 32: float")                                    \
     X(TEXT, search, "metamix", MIX_GROUP_BITS,                                                     \
-      "how activations' bits are found: metamix; to compare it with: unfixed (bit-search "         \
-      "training "                                                                                  \
-      "moves weights, too), joint (no bit-meta training, weights and bits together), greedy (by "  \
+      "how bits of activations are found: metamix; to compare it with: unfixed (bit search "       \
+      "trains weights, too), joint (no bit-meta training, weights and bits together), greedy (by " \
       "what each layer's bits alone do to the float network's loss), random")                      \
     X(TEXT, candidates, "2,3,4,8", MIX_GROUP_SELECT,                                               \
       "candidate activation bit-widths; published for MobileNet v3: 3,4,8")                        \
