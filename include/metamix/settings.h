@@ -99,7 +99,7 @@ enum {
     X(REAL, weight_step_rate, 0.0, MIX_GROUP_FINETUNE,                                             \
       "Adam moves the step size of a channel's weights by the learning rate x this x its own "     \
       "size, as if its logarithm were trained: small ones neither jump nor vanish; 0: by the "     \
-      "learning rate")                                                                             \
+      "learning rate, in stage c 4")                                                               \
     X(TEXT, teacher, "none", MIX_GROUP_SELECT | MIX_GROUP_FINETUNE,                                \
       "soft targets of a float network: none, self (what the run starts from), a run or "          \
       "checkpoint of metamix (also of larger images), FILE.onnx, or NETWORK:FILE, e.g. "           \

@@ -77,7 +77,7 @@ mix_status mix__trainer_ranges(struct mix__trainer *t, unsigned what,
             add_act_steps(t, l, !(what & MIX__TRAIN_ALL_STEPS));
     if (what & MIX__TRAIN_WEIGHT_STEPS)
         add_steps(t, s->weight_steps, s->n - s->weight_steps)->rate =
-            (float)t->settings->weight_step_rate;
+            (float)phase->weight_step_rate;
     return MIX_OK;
 }
 

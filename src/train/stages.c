@@ -72,6 +72,10 @@ static mix_status stage_step(struct mix__trainer *t, const struct mix__phase *p,
     return mix__trainer_step(t, p, labels, loss);
 }
 
+/* A channel that has lost its weights has next to no variance, which stage c fixes: a step size that
+ * jumps from 0 to a learning rate would come out some hundred times as large. */
+enum { STAGE_C_STEP_RATE = 4 };
+
 void mix__phases_finetune(struct mix__trainer *t)
 {
     const mix_settings *s = t->settings;
@@ -80,6 +84,7 @@ void mix__phases_finetune(struct mix__trainer *t)
                                 .lr = s->finetune_lr,
                                 .weight_decay = s->finetune_weight_decay,
                                 .decoupled = strcmp(s->finetune_optimizer, "adamw") == 0,
+                                .weight_step_rate = s->weight_step_rate,
                                 .evaluate = true,
                                 .enter = stage_a_enter,
                                 .step = stage_step };
@@ -91,6 +96,8 @@ void mix__phases_finetune(struct mix__trainer *t)
     phase.name = "stage c";
     phase.share = s->stage_c_epochs;
     phase.lr = s->stage_c_lr;
+    if (phase.weight_step_rate == 0.0)
+        phase.weight_step_rate = STAGE_C_STEP_RATE;
     phase.fixed_stats = true;
     phase.goes_on = s->stage_b_epochs > 0;
     phase.enter = stage_c_enter;

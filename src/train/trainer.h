@@ -22,10 +22,11 @@ struct mix__phase {
     double warmup;    /* epochs of linear warm-up                                  */
     bool constant;
     double weight_decay;
-    bool decoupled;   /* struct mix__range */
-    bool evaluate;    /* after every val_interval epochs and the last */
-    bool fixed_stats; /* batch norm by running statistics, which do not move */
-    bool goes_on;     /* trains the network of the phase before: its best epoch may be of that one */
+    bool decoupled;          /* struct mix__range */
+    double weight_step_rate; /* rate of weights' steps, struct mix__range */
+    bool evaluate;           /* after every val_interval epochs and the last */
+    bool fixed_stats;        /* batch norm by running statistics, which do not move */
+    bool goes_on; /* trains the network of the phase before: its best epoch may be of that one */
     /* Sets modes and ranges, also after a resume; fresh: the phase begins now. */
     mix_status (*enter)(struct mix__trainer *t, const struct mix__phase *phase, bool fresh);
     /* One step on the engine's input batch. */

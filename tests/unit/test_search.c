@@ -394,7 +394,6 @@ static void search_counts_picked_bits(void **state)
     fixture_release(&f);
 }
 
-/* Stages begin with a fresh optimizer, and a resumed one goes on with its own. */
 /* Stage a, b or c. */
 static const struct mix__phase *stage_of(struct mix__trainer *t, int index)
 {
@@ -403,6 +402,7 @@ static const struct mix__phase *stage_of(struct mix__trainer *t, int index)
     return &t->phases[index];
 }
 
+/* Stages begin with a fresh optimizer, and a resumed one goes on with its own. */
 static void stages_reset_the_optimizer(void **state)
 {
     (void)state;
@@ -503,6 +503,23 @@ static void weight_steps_have_their_rate(void **state)
         }
         assert_true(steps >= f.graph->n_layers);
         assert_int_equal(weight_steps, strcmp(t->phases[i].name, "stage b") >= 0);
+    }
+    fixture_release(&f);
+}
+
+/* By default that rate is stage c's alone. */
+static void stage_c_steps_by_size(void **state)
+{
+    struct fixture f;
+    (void)state;
+    fixture_init(&f);
+    for (int stage = 1; stage < 3; stage++) {
+        const struct mix__phase *p = stage_of(&f.t, stage);
+        CHECK_OK(p->enter(&f.t, p, true));
+        for (size_t r = 0; r < f.t.n_ranges; r++) {
+            const bool of_weights = f.t.ranges[r].offset >= f.t.state->weight_steps;
+            assert_true(f.t.ranges[r].rate == (of_weights && stage == 2 ? 4.0f : 0.0f));
+        }
     }
     fixture_release(&f);
 }
@@ -803,6 +820,7 @@ int main(void)
         cmocka_unit_test(stages_keep_other_steps),
         cmocka_unit_test(decay_follows_the_optimizer),
         cmocka_unit_test(weight_steps_have_their_rate),
+        cmocka_unit_test(stage_c_steps_by_size),
         cmocka_unit_test(last_branch_only),
         cmocka_unit_test(steps_drop_values),
         cmocka_unit_test(steps_are_clipped),
