@@ -646,6 +646,33 @@ static void alphas_decay(void **state)
 
 /* ---- other searches ---- */
 
+/* As many epochs, and which step. */
+static void searches_have_phases(void **state)
+{
+    struct fixture f;
+    (void)state;
+    fixture_init(&f);
+    struct mix__trainer *t = &f.t;
+    f.settings.meta_warmup_epochs = 0.5;
+    f.settings.search_epochs = 2.0;
+    mix__phases_select(t);
+    assert_true(t->n_phases == 2 && t->phases[0].step == mix__meta_step);
+    assert_true(t->phases[0].share == 0.5 && !t->phases[0].leave);
+    assert_true(t->phases[1].step == mix__search_step && t->phases[1].share == 2.0);
+    strcpy(f.settings.search, "unfixed");
+    t->n_phases = 0;
+    mix__phases_select(t);
+    assert_true(t->n_phases == 2 && t->phases[0].step == mix__meta_step);
+    assert_true(t->phases[1].step == mix__unfixed_step && t->phases[1].share == 2.0);
+    strcpy(f.settings.search, "joint");
+    t->n_phases = 0;
+    mix__phases_select(t);
+    assert_true(t->n_phases == 1 && t->phases[0].step == mix__joint_step);
+    assert_true(t->phases[0].share == 2.5 && t->phases[0].leave == mix__search_leave);
+    assert_true(t->phases[0].lr == f.settings.meta_lr && t->phases[0].constant);
+    fixture_release(&f);
+}
+
 /* Weights, steps, statistics and alphas move in one step of the mixture. */
 static void joint_moves_everything(void **state)
 {
@@ -827,6 +854,7 @@ int main(void)
         cmocka_unit_test(meta_is_a_mean),
         cmocka_unit_test(cost_has_its_weight),
         cmocka_unit_test(alphas_decay),
+        cmocka_unit_test(searches_have_phases),
         cmocka_unit_test(joint_moves_everything),
         cmocka_unit_test(joint_clears_gradients),
         cmocka_unit_test(unfixed_moves_weights_twice),
