@@ -1,6 +1,5 @@
 /* cmd_instability.c - how far a network's statistics move with the bits of its activations. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "commands.h"

@@ -2,7 +2,6 @@
  * search/baselines.c - other ways to choose bits, which MetaMix is compared with (doc/method.md
  * section 7). Each leaves alphas behind, and selection is the same for all.
  */
-#include <math.h>
 #include <string.h>
 
 #include "base/random.h"
@@ -23,8 +22,7 @@ mix_status mix__unfixed_step(struct mix__trainer *t, const struct mix__phase *p,
 mix_status mix__joint_step(struct mix__trainer *t, const struct mix__phase *p, const int *labels,
                            struct mix__loss *loss)
 {
-    if (!t->state->act_steps_ready)
-        MIX_TRY(mix__engine_calibrate(t->engine));
+    MIX_TRY(mix__trainer_calibrate(t));
     return mix__mixture_step(t, p, true, labels, loss);
 }
 
@@ -33,8 +31,7 @@ mix_status mix__joint_step(struct mix__trainer *t, const struct mix__phase *p, c
 /* With every searched layer at its highest candidate. */
 static mix_status highest_loss(struct mix__trainer *t, const int *labels, struct mix__loss *loss)
 {
-    if (!t->state->act_steps_ready)
-        MIX_TRY(mix__engine_calibrate(t->engine));
+    MIX_TRY(mix__trainer_calibrate(t));
     mix__engine_mode_all(t->engine, MIX__QUANT_ONE, t->state->n_candidates - 1, MIX_BITS_FLOAT);
     return mix__trainer_forward(t, false, 0, 1, labels, 1.0f, loss);
 }

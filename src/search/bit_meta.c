@@ -26,8 +26,7 @@ mix_status mix__meta_step(struct mix__trainer *t, const struct mix__phase *p, co
     const int n = s->n_candidates;
     struct mix__loss sum = { 0 };
     (void)p;
-    if (!s->act_steps_ready)
-        MIX_TRY(mix__engine_calibrate(t->engine));
+    MIX_TRY(mix__trainer_calibrate(t));
     memset(s->grad, 0, s->n * sizeof *s->grad);
     for (int b = 0; b < n; b++) {
         mix__engine_mode_all(t->engine, MIX__QUANT_ONE, b, MIX_BITS_FLOAT);

@@ -19,7 +19,6 @@ static double share_of(const struct mix__trainer *t, double batches)
 void mix__phases_select(struct mix__trainer *t)
 {
     const mix_settings *s = t->settings;
-    const double both = s->meta_warmup_epochs + s->search_epochs;
     struct mix__phase phase = { .name = s->search,
                                 .lr = s->meta_lr,
                                 .constant = true,
@@ -27,7 +26,7 @@ void mix__phases_select(struct mix__trainer *t)
                                 .enter = mix__search_enter,
                                 .leave = mix__search_leave };
     if (strcmp(s->search, "joint") == 0) {
-        phase.share = both;
+        phase.share = s->meta_warmup_epochs + s->search_epochs;
         phase.step = mix__joint_step;
     } else if (strcmp(s->search, "greedy") == 0) {
         phase.share = share_of(t, GREEDY_BATCHES);
@@ -38,13 +37,13 @@ void mix__phases_select(struct mix__trainer *t)
         phase.enter = mix__random_enter;
         phase.step = mix__random_step;
     } else {
-        mix__trainer_add(t, &(struct mix__phase){ .name = "bit-meta",
-                                                  .share = s->meta_warmup_epochs,
-                                                  .lr = s->meta_lr,
-                                                  .constant = true,
-                                                  .weight_decay = s->meta_weight_decay,
-                                                  .enter = mix__meta_enter,
-                                                  .step = mix__meta_step });
+        struct mix__phase meta = phase;
+        meta.name = "bit-meta";
+        meta.share = s->meta_warmup_epochs;
+        meta.enter = mix__meta_enter;
+        meta.step = mix__meta_step;
+        meta.leave = NULL;
+        mix__trainer_add(t, &meta);
         phase.name = "bit-search";
         phase.share = s->search_epochs;
         phase.step = strcmp(s->search, "unfixed") == 0 ? mix__unfixed_step : mix__search_step;

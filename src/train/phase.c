@@ -113,6 +113,11 @@ void mix__trainer_quantize(struct mix__trainer *t, bool weights)
     }
 }
 
+mix_status mix__trainer_calibrate(struct mix__trainer *t)
+{
+    return t->state->act_steps_ready ? MIX_OK : mix__engine_calibrate(t->engine);
+}
+
 mix_status mix__trainer_forward(struct mix__trainer *t, bool update_stats, int branch, int branches,
                                 const int *labels, float scale, struct mix__loss *loss)
 {

@@ -67,8 +67,7 @@ static mix_status stage_c_enter(struct mix__trainer *t, const struct mix__phase 
 static mix_status stage_step(struct mix__trainer *t, const struct mix__phase *p, const int *labels,
                              struct mix__loss *loss)
 {
-    if (!t->state->act_steps_ready)
-        MIX_TRY(mix__engine_calibrate(t->engine));
+    MIX_TRY(mix__trainer_calibrate(t));
     return mix__trainer_step(t, p, labels, loss);
 }
 

@@ -117,6 +117,8 @@ mix_status mix__trainer_teach(struct mix__trainer *t, const struct mix__batch *b
 void mix__teacher_feed(struct mix__engine *teacher, const mix_graph *from,
                        const struct mix__batch *batch);
 
+/* First activation steps from the engine's input batch, unless there are steps. */
+mix_status mix__trainer_calibrate(struct mix__trainer *t) MIX_CHECKED;
 /* Forward in training mode with dropout, and the loss; dlogits holds scale * its gradient. branch:
  * of branches, see struct mix__pass. */
 mix_status mix__trainer_forward(struct mix__trainer *t, bool update_stats, int branch, int branches,
