@@ -20,7 +20,7 @@ static const char *const half_names[MIX_SPLITS] = { "train", "val" };
 struct list {
     char **items;
     size_t count, capacity;
-    size_t left_out; /* entries that are neither hidden nor wanted */
+    size_t left_out; /* of images: entries that are neither hidden nor wanted */
     char *example;   /* one of them, the first in order; NULL      */
 };
 
@@ -81,7 +81,8 @@ static mix_status read_entries(mix_ctx *ctx, DIR *folder, const char *path, bool
         if (!entry)
             return MIX_OK;
         if (!is_wanted(folder, entry->d_name, folders)) {
-            MIX_TRY(leave_out(ctx, list, entry->d_name));
+            if (!folders)
+                MIX_TRY(leave_out(ctx, list, entry->d_name));
             continue;
         }
         if (strlen(path) + strlen(entry->d_name) + 2 > MIX__PATH_MAX)
@@ -161,8 +162,7 @@ static mix_status list_classes(mix_data *data)
     if (status == MIX_OK) {
         data->class_names = lists[MIX_TRAIN].items;
         data->classes = (int)lists[MIX_TRAIN].count;
-        lists[MIX_TRAIN].items = NULL;
-        lists[MIX_TRAIN].count = 0;
+        lists[MIX_TRAIN] = (struct list){ 0 };
     }
     list_release(ctx, &lists[MIX_TRAIN]);
     list_release(ctx, &lists[MIX_VAL]);
